@@ -1,0 +1,1 @@
+"""The engine service: the Docker Engine API on a socket."""

@@ -1,0 +1,1 @@
+"""The proa command line, a client of the engine's API."""

@@ -1,0 +1,1 @@
+"""The SDK: talk to an engine, synchronously or asynchronously, with types."""

@@ -1,0 +1,1 @@
+"""The nouns users know (containers, images, networks, volumes, events) over storage, network and monitors."""

@@ -1,0 +1,1 @@
+"""One thin function per system call the engine needs, with kernel names and no policy."""

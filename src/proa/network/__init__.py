@@ -1,0 +1,1 @@
+"""Connect containers: bridges, addresses, nftables rules and published ports."""

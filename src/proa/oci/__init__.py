@@ -1,0 +1,1 @@
+"""Types for the OCI specifications: digests, references, descriptors, manifests, indexes, configs and platforms."""

@@ -1,0 +1,1 @@
+"""Turn an OCI config.json into an isolated process."""

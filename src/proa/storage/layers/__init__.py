@@ -1,0 +1,1 @@
+"""Turn layer archives into directories and directories into layer archives."""

@@ -1,0 +1,1 @@
+"""Contract suites and small real stand-ins for people who extend proa."""

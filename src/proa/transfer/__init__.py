@@ -1,0 +1,1 @@
+"""Move images between registries, archives, layouts and the store."""
