@@ -1,1 +1,64 @@
-"""Types for the OCI specifications: digests, references, descriptors, manifests, indexes, configs and platforms."""
+"""Types for the OCI specifications: digests, references, descriptors, manifests, indexes, configs and platforms.
+
+Bytes are truth, parsed structs are a view of them, and `children` is the one function that knows the graph.
+"""
+
+from proa.oci import media_types
+from proa.oci.digest import Digest, Verifier, digest_algorithm, digest_hex, digest_of, parse_digest
+from proa.oci.documents import (
+    CONFIG_LIMIT,
+    MANIFEST_LIMIT,
+    Descriptor,
+    Healthcheck,
+    History,
+    ImageConfig,
+    Index,
+    Manifest,
+    RootFS,
+    RunConfig,
+    chain_ids,
+    check_config,
+    children,
+    encode,
+    parse_config,
+    parse_index,
+    parse_manifest,
+    select_platform,
+)
+from proa.oci.platform import Platform, host_platform, parse_platform
+from proa.oci.reference import Reference, parse_reference
+from proa.oci.strict_json import strict_loads
+
+__all__ = [
+    "CONFIG_LIMIT",
+    "Descriptor",
+    "Digest",
+    "Healthcheck",
+    "History",
+    "ImageConfig",
+    "Index",
+    "MANIFEST_LIMIT",
+    "Manifest",
+    "Platform",
+    "Reference",
+    "RootFS",
+    "RunConfig",
+    "Verifier",
+    "chain_ids",
+    "check_config",
+    "children",
+    "digest_algorithm",
+    "digest_hex",
+    "digest_of",
+    "encode",
+    "host_platform",
+    "media_types",
+    "parse_config",
+    "parse_digest",
+    "parse_index",
+    "parse_manifest",
+    "parse_platform",
+    "parse_reference",
+    "select_platform",
+    "strict_loads",
+]
