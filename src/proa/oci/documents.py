@@ -46,7 +46,7 @@ class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
 class Manifest(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
     """One image for one platform: a config and its layers, lowest first."""
 
-    schema_version: int = 2
+    schema_version: int
     media_type: str = ""
     artifact_type: str | None = None
     config: Descriptor
@@ -58,7 +58,7 @@ class Manifest(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True)
 class Index(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
     """Manifests of one image for several platforms, or an OCI layout's top level."""
 
-    schema_version: int = 2
+    schema_version: int
     media_type: str = ""
     artifact_type: str | None = None
     manifests: list[Descriptor]

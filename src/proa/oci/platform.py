@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import msgspec
 
@@ -19,6 +20,7 @@ _MACHINES = {
     "riscv64": ("riscv64", ""),
 }
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm"}
+_PART = re.compile(r"[A-Za-z0-9._-]+")
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
 
 
