@@ -1,0 +1,340 @@
+"""What the engine is asked for and what it keeps: typed records under Docker's wire names.
+
+Records are stored as the JSON these structs make, so what `inspect` shows is what was asked, field by field.
+Sizes are bytes, durations nanoseconds, times RFC 3339 strings in UTC with nanoseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from proa.oci import Healthcheck
+
+Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+NEVER = "0001-01-01T00:00:00Z"  # Go's zero time, which clients take for "not yet"
+
+
+class PortBinding(msgspec.Struct, rename="pascal", kw_only=True):
+    """One host address a container port is published at; an empty port means: choose one."""
+
+    host_ip: str = msgspec.field(default="", name="HostIp")
+    host_port: str = ""
+
+
+class RestartPolicy(msgspec.Struct, rename="pascal", kw_only=True):
+    """When to start again: no, always, on-failure, unless-stopped."""
+
+    name: str = "no"
+    maximum_retry_count: int = 0
+
+
+class LogConfig(msgspec.Struct, rename="pascal", kw_only=True):
+    """Log driver and its options."""
+
+    type: str = "json-file"
+    config: dict[str, str] = {}
+
+
+class MountRequest(msgspec.Struct, rename="pascal", kw_only=True):
+    """One `--mount`."""
+
+    type: str = "bind"
+    source: str = ""
+    target: str = ""
+    read_only: bool = False
+    consistency: str = ""
+    bind_options: dict[str, Any] | None = None
+    volume_options: dict[str, Any] | None = None
+    tmpfs_options: dict[str, Any] | None = None
+
+
+class DeviceMapping(msgspec.Struct, rename="pascal", kw_only=True):
+    """One `--device`."""
+
+    path_on_host: str = ""
+    path_in_container: str = ""
+    cgroup_permissions: str = "rwm"
+
+
+class Ulimit(msgspec.Struct, rename="pascal", kw_only=True):
+    """One `--ulimit`."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+class ContainerConfig(msgspec.Struct, rename="pascal", kw_only=True):
+    """The portable half of a create request (Docker's Config), after merging the image's defaults in a record."""
+
+    hostname: str = ""
+    domainname: str = ""
+    user: str = ""
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    exposed_ports: dict[str, dict[str, Any]] | None = None
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    env: list[str] | None = None
+    cmd: list[str] | None = None
+    healthcheck: Healthcheck | None = None
+    args_escaped: bool = False
+    image: str = ""
+    volumes: dict[str, dict[str, Any]] | None = None
+    working_dir: str = ""
+    entrypoint: list[str] | None = None
+    network_disabled: bool = False
+    on_build: list[str] | None = None
+    labels: dict[str, str] | None = None
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+    shell: list[str] | None = None
+
+
+class HostConfig(msgspec.Struct, rename="pascal", kw_only=True):
+    """The host's half of a create request (Docker's HostConfig)."""
+
+    binds: list[str] | None = None
+    container_id_file: str = msgspec.field(default="", name="ContainerIDFile")
+    log_config: LogConfig = msgspec.field(default_factory=LogConfig)
+    network_mode: str = "default"
+    port_bindings: dict[str, list[PortBinding] | None] | None = None
+    restart_policy: RestartPolicy = msgspec.field(default_factory=RestartPolicy)
+    auto_remove: bool = False
+    volume_driver: str = ""
+    volumes_from: list[str] | None = None
+    console_size: tuple[int, int] = (0, 0)
+    annotations: dict[str, str] | None = None
+    cap_add: list[str] | None = None
+    cap_drop: list[str] | None = None
+    cgroupns_mode: str = ""
+    dns: list[str] | None = None
+    dns_options: list[str] | None = None
+    dns_search: list[str] | None = None
+    extra_hosts: list[str] | None = None
+    group_add: list[str] | None = None
+    ipc_mode: str = ""
+    cgroup: str = ""
+    links: list[str] | None = None
+    oom_score_adj: int = 0
+    pid_mode: str = ""
+    privileged: bool = False
+    publish_all_ports: bool = False
+    readonly_rootfs: bool = False
+    security_opt: list[str] | None = None
+    storage_opt: dict[str, str] | None = None
+    tmpfs: dict[str, str] | None = None
+    uts_mode: str = msgspec.field(default="", name="UTSMode")
+    userns_mode: str = ""
+    shm_size: int = 0
+    sysctls: dict[str, str] | None = None
+    runtime: str = ""
+    isolation: str = ""
+    cpu_shares: int = 0
+    memory: int = 0
+    nano_cpus: int = 0
+    cgroup_parent: str = ""
+    blkio_weight: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    devices: list[DeviceMapping] | None = None
+    device_cgroup_rules: list[str] | None = None
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool | None = None
+    init: bool | None = None
+    pids_limit: int | None = None
+    ulimits: list[Ulimit] | None = None
+    mounts: list[MountRequest] | None = None
+    masked_paths: list[str] | None = None
+    readonly_paths: list[str] | None = None
+
+
+class EndpointRequest(msgspec.Struct, rename="pascal", kw_only=True):
+    """How to join one network."""
+
+    aliases: list[str] | None = None
+    links: list[str] | None = None
+    mac_address: str = ""
+    ipam_config: dict[str, Any] | None = msgspec.field(default=None, name="IPAMConfig")
+    driver_opts: dict[str, str] | None = None
+
+
+class CreateRequest(msgspec.Struct, kw_only=True):
+    """Everything `create` takes."""
+
+    config: ContainerConfig
+    host: HostConfig
+    networks: dict[str, EndpointRequest] = {}
+    name: str = ""
+    platform: str = ""
+
+
+class CreateResult(msgspec.Struct, kw_only=True):
+    """The new container's id, and what the user should know."""
+
+    id: str
+    warnings: list[str] = []
+
+
+class EndpointSettings(msgspec.Struct, kw_only=True):
+    """One container's place on one network."""
+
+    network: str
+    network_id: str = ""
+    endpoint_id: str = ""
+    gateway: str = ""
+    address: str = ""
+    prefix: int = 0
+    mac: str = ""
+    aliases: list[str] = []
+
+
+class State(msgspec.Struct, kw_only=True):
+    """Where a container is in its life. Written by the engine, derived from the monitor's records."""
+
+    status: Status = "created"
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_at: str = NEVER
+    finished_at: str = NEVER
+    restart_count: int = 0
+    health: dict[str, Any] | None = None
+
+    @property
+    def running(self) -> bool:
+        """True while the process exists, paused or not."""
+        return self.status in ("running", "paused")
+
+
+class MountPoint(msgspec.Struct, kw_only=True):
+    """A resolved mount of a container, as `inspect` lists it."""
+
+    type: str
+    source: str
+    destination: str
+    mode: str = ""
+    rw: bool = True
+    propagation: str = ""
+    name: str = ""
+    driver: str = ""
+
+
+class Container(msgspec.Struct, kw_only=True):
+    """A container's record: what was asked, what it was resolved to, and its state."""
+
+    id: str
+    name: str
+    created: str
+    image_id: str
+    image_name: str
+    manifest: str
+    chain_id: str
+    platform: str
+    config: ContainerConfig
+    host: HostConfig
+    networks: dict[str, EndpointRequest] = {}
+    mounts: list[MountPoint] = []
+    endpoints: list[EndpointSettings] = []
+    ports: dict[str, list[PortBinding]] = {}
+    state: State = msgspec.field(default_factory=State)
+    path: str = ""
+    args: list[str] = []
+    labels: dict[str, str] = {}
+    directory: str = ""
+
+
+class ExitStatus(msgspec.Struct, kw_only=True):
+    """How a wait ended."""
+
+    status_code: int
+    error: str = ""
+
+
+class ExecRequest(msgspec.Struct, rename="pascal", kw_only=True):
+    """What to run in a running container."""
+
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    detach_keys: str = ""
+    tty: bool = False
+    env: list[str] | None = None
+    cmd: list[str] | None = None
+    privileged: bool = False
+    user: str = ""
+    working_dir: str = ""
+
+
+class Exec(msgspec.Struct, kw_only=True):
+    """An additional process in a running container."""
+
+    id: str
+    container: str
+    request: ExecRequest
+    running: bool = False
+    exit_code: int | None = None
+    pid: int = 0
+
+
+class LogRequest(msgspec.Struct, kw_only=True):
+    """Which part of a log; `tail` -1 is all; since/until are seconds since the epoch, 0 for none."""
+
+    stdout: bool = True
+    stderr: bool = True
+    follow: bool = False
+    tail: int = -1
+    since: float = 0.0
+    until: float = 0.0
+    timestamps: bool = False
+
+
+class LogEntry(msgspec.Struct, kw_only=True):
+    """One log record: `stream` 1 is stdout, 2 stderr."""
+
+    stream: int
+    time: str
+    data: bytes
+
+
+class ImageRecord(msgspec.Struct, kw_only=True):
+    """One image as the store has it: all its names, and the parsed views of its documents."""
+
+    id: str
+    manifest: str
+    manifest_size: int
+    names: list[str]
+    config_raw: bytes
+    created: str
+    size: int
+    platform: str
+    labels: dict[str, str]
+    containers: int = 0
+    layers: list[str] = []
+    parent: str = ""
+
+
+class RemovedImage(msgspec.Struct, kw_only=True):
+    """One step of an image removal: exactly one of the two is set."""
+
+    untagged: str = ""
+    deleted: str = ""
+
+
+class Event(msgspec.Struct, kw_only=True):
+    """Something that happened; time in nanoseconds since the epoch."""
+
+    type: str
+    action: str
+    id: str
+    attributes: dict[str, str]
+    time_nano: int
