@@ -1,0 +1,135 @@
+"""The one table of C prototypes, and how a failed call becomes an OSError.
+
+Calls that glibc 2.31 exports are taken from it; newer ones go through `syscall` by number. Numbers from 424 up are the
+same on every architecture proa knows; the few older ones are listed per machine. `ctypes.CDLL(None)` looks at the
+running program only, so nothing is searched on disk.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
+from typing import Any, NoReturn
+
+__all__ = ["MACHINE", "Path", "buffer", "call", "fail", "libc", "path_bytes", "syscall", "syscall_holding_gil"]
+
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+MACHINE = os.uname().machine
+
+libc = ctypes.CDLL(None, use_errno=True)
+_libc_holding_gil = ctypes.PyDLL(None, use_errno=True)
+
+# Functions of glibc. All pointers to structs are c_void_p: callers pass packed bytes, a ctypes buffer or None.
+_PROTOTYPES: dict[str, tuple[Any, ...]] = {
+    "mount": (c_int, c_char_p, c_char_p, c_char_p, c_ulong, c_void_p),
+    "umount2": (c_int, c_char_p, c_int),
+    "statfs": (c_int, c_char_p, c_void_p),
+    "fstatfs": (c_int, c_int, c_void_p),
+    "setns": (c_int, c_int, c_int),
+    "unshare": (c_int, c_int),
+    "prctl": (c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong),
+    "personality": (c_int, c_ulong),
+    "sethostname": (c_int, c_char_p, c_size_t),
+    "setdomainname": (c_int, c_char_p, c_size_t),
+    "syncfs": (c_int, c_int),
+    "sync_file_range": (c_int, c_int, c_uint64, c_uint64, c_uint),
+    "statx": (c_int, c_int, c_char_p, c_int, c_uint, c_void_p),
+    "linkat": (c_int, c_int, c_char_p, c_int, c_char_p, c_int),
+    "inotify_init1": (c_int, c_int),
+    "inotify_add_watch": (c_int, c_int, c_char_p, c_uint),
+    "inotify_rm_watch": (c_int, c_int, c_int),
+    "capget": (c_int, c_void_p, c_void_p),
+    "capset": (c_int, c_void_p, c_void_p),
+    "ioctl": (c_int, c_int, c_ulong, c_ulong),
+}
+
+# Raw system calls: number (or numbers by machine) and argument types.
+_X86, _ARM = "x86_64", "aarch64"
+_SYSCALLS: dict[str, tuple[int | dict[str, int], tuple[Any, ...]]] = {
+    "pivot_root": ({_X86: 155, _ARM: 41}, (c_char_p, c_char_p)),
+    "keyctl": ({_X86: 250, _ARM: 219}, (c_int, c_void_p, c_ulong, c_ulong, c_ulong)),
+    "ioprio_set": ({_X86: 251, _ARM: 30}, (c_int, c_int, c_int)),
+    "renameat2": ({_X86: 316, _ARM: 276}, (c_int, c_char_p, c_int, c_char_p, c_uint)),
+    "seccomp": ({_X86: 317, _ARM: 277}, (c_uint, c_uint, c_void_p)),
+    "bpf": ({_X86: 321, _ARM: 280}, (c_int, c_void_p, c_uint)),
+    "execveat": ({_X86: 322, _ARM: 281}, (c_int, c_char_p, c_void_p, c_void_p, c_int)),
+    "sched_setattr": ({_X86: 314, _ARM: 274}, (c_int, c_void_p, c_uint)),
+    "waitid": ({_X86: 247, _ARM: 95}, (c_int, c_int, c_void_p, c_int, c_void_p)),
+    "pidfd_send_signal": (424, (c_int, c_int, c_void_p, c_uint)),
+    "open_tree": (428, (c_int, c_char_p, c_uint)),
+    "move_mount": (429, (c_int, c_char_p, c_int, c_char_p, c_uint)),
+    "fsopen": (430, (c_char_p, c_uint)),
+    "fsconfig": (431, (c_int, c_uint, c_char_p, c_void_p, c_int)),
+    "fsmount": (432, (c_int, c_uint, c_uint)),
+    "fspick": (433, (c_int, c_char_p, c_uint)),
+    "pidfd_open": (434, (c_int, c_uint)),
+    "clone3": (435, (c_void_p, c_size_t)),
+    "close_range": (436, (c_uint, c_uint, c_uint)),
+    "openat2": (437, (c_int, c_char_p, c_void_p, c_size_t)),
+    "pidfd_getfd": (438, (c_int, c_int, c_uint)),
+    "mount_setattr": (442, (c_int, c_char_p, c_uint, c_void_p, c_size_t)),
+    "landlock_create_ruleset": (444, (c_void_p, c_size_t, c_uint)),
+    "landlock_add_rule": (445, (c_int, c_int, c_void_p, c_uint)),
+    "landlock_restrict_self": (446, (c_int, c_uint)),
+}
+
+
+def call(name: str) -> Callable[..., int]:
+    """The glibc function `name` with its prototype set; it returns -1 and sets errno as in C."""
+    function = libc[name]
+    function.restype, *arguments = _PROTOTYPES[name]
+    function.argtypes = arguments
+    return function
+
+
+def _bind(library: ctypes.CDLL, name: str) -> Callable[..., int]:
+    number, arguments = _SYSCALLS[name]
+    if isinstance(number, dict):
+        number = number.get(MACHINE, -1)  # the kernel answers ENOSYS to -1
+    # Indexing (unlike attribute access) makes a new function object each time, so every call has its own prototype.
+    function = library["syscall"]
+    function.restype = c_long
+    function.argtypes = (c_long, *arguments)
+
+    def raw(*values: Any) -> int:
+        result: int = function(number, *values)
+        return result
+
+    return raw
+
+
+def syscall(name: str) -> Callable[..., int]:
+    """The raw system call `name`; it returns -1 and sets errno as glibc's wrapper does."""
+    return _bind(libc, name)
+
+
+def syscall_holding_gil(name: str) -> Callable[..., int]:
+    """Like `syscall`, without giving up the interpreter lock: for calls that return in a new process."""
+    return _bind(_libc_holding_gil, name)
+
+
+def buffer(size: int) -> ctypes.Array[ctypes.c_char]:
+    """Writable memory of `size` bytes for a kernel's answer; read it with `.raw`."""
+    return ctypes.create_string_buffer(size)
+
+
+def path_bytes(path: Path) -> bytes:
+    """A path as the kernel takes it. Raises ValueError on an embedded NUL, which C would silently cut at."""
+    raw = os.fsencode(path)
+    if b"\0" in raw:
+        raise ValueError(f"embedded NUL in path {raw!r}")
+    return raw
+
+
+def fail(name: str, path: Path | None = None, path2: Path | None = None) -> NoReturn:
+    """Raise the OSError of the last failed call: `[Errno 16] pivot_root: Device or resource busy: '/x'`."""
+    errno = ctypes.get_errno()
+    text = f"{name}: {os.strerror(errno)}"
+    if path2 is not None:
+        raise OSError(errno, text, path, None, path2)
+    if path is not None:
+        raise OSError(errno, text, path)
+    raise OSError(errno, text)

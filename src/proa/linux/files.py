@@ -1,0 +1,159 @@
+"""Files: openat2(2) and other calls on fds and directories that Python's os lacks."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+
+from proa.linux._libc import Path, buffer, call, fail, path_bytes, syscall
+from proa.linux.mount import AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+RENAME_NOREPLACE = 0x1
+RENAME_EXCHANGE = 0x2
+RENAME_WHITEOUT = 0x4
+
+CLOSE_RANGE_UNSHARE = 0x2
+CLOSE_RANGE_CLOEXEC = 0x4
+ALL_FDS = 0xFFFFFFFF
+
+MFD_CLOEXEC = 0x1
+MFD_ALLOW_SEALING = 0x2
+MFD_EXEC = 0x10
+F_ADD_SEALS = 1033
+F_GET_SEALS = 1034
+F_SEAL_SEAL = 0x1
+F_SEAL_SHRINK = 0x2
+F_SEAL_GROW = 0x4
+F_SEAL_WRITE = 0x8
+F_SEAL_EXEC = 0x20
+
+SYNC_FILE_RANGE_WRITE = 0x2
+
+STATX_BASIC_STATS = 0x7FF
+STATX_MNT_ID = 0x1000
+STATX_MNT_ID_UNIQUE = 0x4000
+STATX_ATTR_MOUNT_ROOT = 0x2000
+
+# struct open_how { u64 flags, mode, resolve; }
+OPEN_HOW = struct.Struct("=QQQ")
+# struct statx is 256 bytes; stx_mask at 0, stx_attributes at 8, stx_mnt_id at 144.
+STATX_SIZE = 256
+_STATX_MASK_AND_ATTRIBUTES = struct.Struct("=IIQ")
+
+_openat2 = syscall("openat2")
+_close_range = syscall("close_range")
+_renameat2 = syscall("renameat2")
+_syncfs = call("syncfs")
+_sync_file_range = call("sync_file_range")
+_statx = call("statx")
+_linkat = call("linkat")
+
+
+def openat2(dir_fd: int, path: Path, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2); always close-on-exec. A lookup that raced with a rename (EAGAIN) is tried again, up to 128 times."""
+    raw = path_bytes(path)
+    how = OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
+    fd = -1
+    for _ in range(128):
+        fd = _openat2(dir_fd, raw, how, OPEN_HOW.size)
+        if fd >= 0 or ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
+            break
+    if fd < 0:
+        fail("openat2", path)
+    return fd
+
+
+def close_range(first: int, last: int = ALL_FDS, flags: int = 0) -> None:
+    """close_range(2): close fds first..last, or with CLOSE_RANGE_CLOEXEC mark them close-on-exec."""
+    if _close_range(first, last, flags) < 0:
+        fail("close_range")
+
+
+def renameat2(old_dir_fd: int, old: Path, new_dir_fd: int, new: Path, flags: int = 0) -> None:
+    """renameat2(2) with RENAME_NOREPLACE, RENAME_EXCHANGE or RENAME_WHITEOUT."""
+    if _renameat2(old_dir_fd, path_bytes(old), new_dir_fd, path_bytes(new), flags) < 0:
+        fail("renameat2", old, new)
+
+
+def linkat_fd(fd: int, new_dir_fd: int, new: Path) -> None:
+    """Give a name to an open file, such as one made with O_TMPFILE. Needs CAP_DAC_READ_SEARCH."""
+    if _linkat(fd, b"", new_dir_fd, path_bytes(new), AT_EMPTY_PATH) < 0:
+        fail("linkat", new)
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): write back everything of the file system that `fd` is on."""
+    if _syncfs(fd) < 0:
+        fail("syncfs")
+
+
+def start_writeback(fd: int, offset: int = 0, size: int = 0) -> None:
+    """sync_file_range(2): begin writing dirty pages (size 0: to the end) without waiting. No durability by itself."""
+    if _sync_file_range(fd, offset, size, SYNC_FILE_RANGE_WRITE) < 0:
+        fail("sync_file_range")
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the names in a directory durable: what a rename needs after it."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def mount_id(fd: int, path: Path = "", *, unique: bool = False) -> int:
+    """The id of the mount that a file is on: differs from its parent's where something is mounted over it.
+
+    `unique` asks for the never reused id of Linux 6.8. Raises OSError(ENOSYS) where the kernel does not tell.
+    """
+    wanted = STATX_MNT_ID_UNIQUE if unique else STATX_MNT_ID
+    answer = buffer(STATX_SIZE)
+    raw = path_bytes(path)
+    flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (0 if raw else AT_EMPTY_PATH)
+    if _statx(fd, raw, flags, wanted, answer) < 0:
+        fail("statx", path or None)
+    if not _STATX_MASK_AND_ATTRIBUTES.unpack_from(answer, 0)[0] & wanted:
+        raise OSError(errno.ENOSYS, "statx: this kernel does not tell mount ids")
+    return int.from_bytes(answer.raw[144:152], "little")
+
+
+def is_mount_root(fd: int, path: Path = "") -> bool:
+    """Whether a file is the root of a mount."""
+    answer = buffer(STATX_SIZE)
+    raw = path_bytes(path)
+    flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (0 if raw else AT_EMPTY_PATH)
+    if _statx(fd, raw, flags, STATX_BASIC_STATS, answer) < 0:
+        fail("statx", path or None)
+    return bool(_STATX_MASK_AND_ATTRIBUTES.unpack_from(answer, 0)[2] & STATX_ATTR_MOUNT_ROOT)
+
+
+def memfd_executable(name: str) -> int:
+    """A sealable memory file that may be executed, also where vm.memfd_noexec asks to say so."""
+    flags = MFD_CLOEXEC | MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | MFD_EXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # kernels before 6.3 do not know the flag
+            raise
+        return os.memfd_create(name, flags)
+
+
+def seal(fd: int) -> None:
+    """Make a memory file immutable for good: content, size, and (Linux 6.3) its mode."""
+    try:
+        # Before F_SEAL_SEAL, which forbids adding more.
+        fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_EXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)

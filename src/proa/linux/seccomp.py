@@ -1,0 +1,48 @@
+"""seccomp(2): attach a BPF program that filters this process's system calls."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+
+from proa.linux._libc import fail, syscall
+
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_GET_ACTION_AVAIL = 2
+
+SECCOMP_FILTER_FLAG_TSYNC = 0x1
+SECCOMP_FILTER_FLAG_LOG = 0x2
+SECCOMP_FILTER_FLAG_SPEC_ALLOW = 0x4
+
+SECCOMP_RET_KILL_PROCESS = 0x80000000
+SECCOMP_RET_KILL_THREAD = 0x00000000
+SECCOMP_RET_TRAP = 0x00030000
+SECCOMP_RET_ERRNO = 0x00050000
+SECCOMP_RET_USER_NOTIF = 0x7FC00000
+SECCOMP_RET_TRACE = 0x7FF00000
+SECCOMP_RET_LOG = 0x7FFC0000
+SECCOMP_RET_ALLOW = 0x7FFF0000
+
+BPF_MAXINSNS = 4096
+# struct sock_filter { u16 code; u8 jt, jf; u32 k; }
+SOCK_FILTER = struct.Struct("=HBBI")
+# struct sock_fprog { u16 len; struct sock_filter *filter; }
+SOCK_FPROG = struct.Struct("@HP")
+
+_seccomp = syscall("seccomp")
+
+
+def seccomp_set_filter(program: bytes, flags: int = 0) -> None:
+    """Attach `program` (packed sock_filter records) to this thread and what it starts.
+
+    Needs no_new_privs or CAP_SYS_ADMIN; raises OSError(EINVAL) for a program the kernel's verifier refuses.
+    """
+    memory = ctypes.create_string_buffer(program, len(program))
+    fprog = SOCK_FPROG.pack(len(program) // SOCK_FILTER.size, ctypes.addressof(memory))
+    if _seccomp(SECCOMP_SET_MODE_FILTER, flags, fprog) < 0:
+        fail("seccomp")
+
+
+def action_available(action: int) -> bool:
+    """Whether this kernel knows a SECCOMP_RET_* action."""
+    return _seccomp(SECCOMP_GET_ACTION_AVAIL, 0, struct.pack("=I", action)) == 0
