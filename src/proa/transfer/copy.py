@@ -1,0 +1,78 @@
+"""The one verb: move an image, children before parents, from a source to a sink."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from proa.oci import Descriptor, Platform, children, media_types, parse_index, select_platform
+from proa.transfer.ends import Sink, Source
+from proa.transfer.parallel import JOBS, run_parallel
+from proa.transfer.progress import Meter, Progress, ProgressEvent, short_id, silent
+
+
+def copy(
+    source: Source,
+    sink: Sink,
+    descriptor: Descriptor | None = None,
+    *,
+    platform: Platform | None = None,
+    progress: Progress = silent,
+    stopped: threading.Event | None = None,
+    jobs: int = JOBS,
+) -> Descriptor:
+    """Copy `descriptor` (default: the source's root) with everything it refers to; returns what became the root.
+
+    platform: of an index, copy only this platform's manifest, which then is the root
+    progress: called from several threads
+    stopped:  set it to cancel; what is complete stays in the sink, a partial blob waits to be resumed
+    Raises what the ends raise, and NotFound (`platform-not-found`, its hint lists the platforms there are).
+    """
+    root = descriptor or source.resolve()
+    raw = source.read(root)
+    if media_types.is_index(root.media_type) and platform is not None:
+        root = select_platform(parse_index(raw, root.media_type), platform)
+        raw = source.read(root)
+
+    def stop() -> None:
+        source.stop()
+        sink.stop()
+
+    _copy_children(source, sink, root, raw, progress, stopped, stop, jobs)
+    sink.tag(root, raw)
+    return root
+
+
+def _copy_children(
+    source: Source,
+    sink: Sink,
+    parent: Descriptor,
+    raw: bytes,
+    progress: Progress,
+    stopped: threading.Event | None,
+    stop: Callable[[], None],
+    jobs: int,
+) -> None:
+    blobs = []
+    for child in unique(children(parent, raw)):
+        if media_types.is_manifest(child.media_type) or media_types.is_index(child.media_type):
+            document = source.read(child)
+            _copy_children(source, sink, child, document, progress, stopped, stop, jobs)
+            sink.put(child, document)
+        elif not child.urls:  # a foreign layer stays where its publisher keeps it, and is never fetched from there
+            blobs.append(child)
+    tasks = [partial(_copy_blob, source, sink, blob, progress) for blob in blobs]
+    run_parallel(tasks, width=jobs, stopped=stopped, stop=stop)
+
+
+def _copy_blob(source: Source, sink: Sink, blob: Descriptor, progress: Progress) -> None:
+    name = short_id(blob.digest)
+    meter = Meter(progress, "Copying", name, blob.size)
+    moved = sink.write(blob, source, meter.at)
+    progress(ProgressEvent(status="Copied" if moved else "Already exists", id=name))
+
+
+def unique(descriptors: Sequence[Descriptor]) -> list[Descriptor]:
+    """`descriptors` in order without repeated digests: an image may have one layer many times."""
+    return list({d.digest: d for d in descriptors}.values())

@@ -1,0 +1,364 @@
+"""HTTP over urllib3 pools: time-outs, retries with back-off, guarded redirects, verified TLS.
+
+One `Transport` serves one transfer. Connections are pooled by origin; every call may come from any thread. Secrets
+never follow a redirect to another origin, and no redirect or token server leads from a public registry to this machine.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import os
+import random
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, SSLError
+from urllib3.response import BaseHTTPResponse, HTTPResponse
+
+from proa._version import __version__
+from proa.errors import Cancelled, Corrupt, Denied, TimedOut, Unavailable
+from proa.transfer.wire import Flow, HttpReply, HttpRequest, Origin, origin_of
+
+CERTS_DIR = Path("/etc/docker/certs.d")
+CONNECT_TIMEOUT_S = 15.0
+IDLE_TIMEOUT_S = 60.0
+MAX_REDIRECTS = 8
+TRIES = 5
+BACKOFF_S = 0.5
+BACKOFF_CAP_S = 30.0
+RETRY_AFTER_CAP_S = 120.0
+# Worth asking again: too many requests, and gateways between us and the registry.
+RETRIED = frozenset({429, 500, 502, 503, 504})
+REPLY_LIMIT = 64 << 10
+CHUNK = 256 << 10
+
+_ALWAYS = {"User-Agent": f"proa/{__version__}", "Accept-Encoding": "identity"}
+
+T = TypeVar("T")
+
+
+class _NotPublic(HTTPError):
+    """A name led to an address on this machine or link."""
+
+
+def _check_peer(sock: socket.socket) -> socket.socket:
+    # Checked on the connected socket: a name that is looked up twice may answer twice.
+    address = ipaddress.ip_address(sock.getpeername()[0].partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
+        sock.close()
+        raise _NotPublic(f"it is at {address}, an address of this machine or link")
+    return sock
+
+
+class _PublicConnection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _check_peer(super()._new_conn())
+
+
+class _PublicTLSConnection(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _check_peer(super()._new_conn())
+
+
+class _PublicPool(HTTPConnectionPool):
+    ConnectionCls = _PublicConnection
+
+
+class _PublicTLSPool(HTTPSConnectionPool):
+    ConnectionCls = _PublicTLSConnection
+
+
+class Transport:
+    """Send requests for one transfer.
+
+    certs_dir: directory of per-host CA and client certificates (`<host[:port]>/ca.crt`, `*.cert` with `*.key`).
+    stopped:   set it, then call `abort`, to make every call of every thread raise Cancelled soon.
+    """
+
+    def __init__(
+        self,
+        *,
+        certs_dir: Path = CERTS_DIR,
+        stopped: threading.Event | None = None,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        backoff_s: float = BACKOFF_S,
+    ) -> None:
+        self.stopped = stopped or threading.Event()
+        self._certs_dir = certs_dir
+        self._timeout = urllib3.Timeout(connect=connect_timeout_s, read=idle_timeout_s)
+        self._backoff_s = backoff_s
+        self._pools: dict[tuple[Origin, bool], urllib3.PoolManager] = {}
+        self._live: set[BaseHTTPResponse] = set()
+        self._lock = threading.Lock()
+
+    def send(
+        self,
+        request: HttpRequest,
+        *,
+        local: bool,
+        body: IO[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> BaseHTTPResponse:
+        """One exchange: no retry, no redirect. The caller reads the reply inside `reading`.
+
+        local: whether addresses of this machine are allowed (the registry itself is on it).
+        Raises Unavailable, TimedOut, Denied, Cancelled.
+        """
+        self._check()
+        origin = origin_of(request.url)
+        sent = {**_ALWAYS, **request.headers, **(headers or {})}
+        try:
+            return self._pool(origin, local).urlopen(
+                request.method,
+                request.url,
+                body=body if body is not None else (request.body or None),
+                headers=sent,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=self._timeout,
+            )
+        except (HTTPError, OSError) as e:
+            self._check()
+            raise _translate(e, origin) from e
+
+    def get(self, request: HttpRequest, *, local: bool, headers: Mapping[str, str] | None = None) -> BaseHTTPResponse:
+        """GET or HEAD, following redirects; Authorization stays behind when the origin changes. Raises like `send`."""
+        headers = dict(headers or {})
+        start = origin_of(request.url)
+        for _ in range(MAX_REDIRECTS):
+            reply = self.send(request, local=local, headers=headers)
+            if reply.status not in (301, 302, 303, 307, 308) or not reply.headers.get("Location"):
+                return reply
+            target = urljoin(request.url, reply.headers["Location"])
+            reply.drain_conn()
+            reply.release_conn()
+            there = origin_of(target)
+            if there != origin_of(request.url):
+                headers.pop("Authorization", None)
+                request = request._replace(
+                    headers={k: v for k, v in request.headers.items() if k.lower() not in ("authorization", "cookie")}
+                )
+            if start.scheme == "https" and there.scheme != "https":
+                raise Denied(
+                    f"{start.url} redirects to {there.url}, out of https", code="redirect-refused", subject=start.url
+                )
+            request = request._replace(url=target)
+        raise Unavailable(f"{start.url} redirects more than {MAX_REDIRECTS} times", code="redirect-loop")
+
+    @contextmanager
+    def reading(self, reply: BaseHTTPResponse) -> Iterator[BaseHTTPResponse]:
+        """Read a reply's body: its connection goes back to the pool when all of it was read, else it is closed."""
+        with self._lock:
+            self._live.add(reply)
+        try:
+            yield reply
+        except (HTTPError, OSError, ValueError) as e:
+            self._check()
+            raise _translate(e, None) from e
+        finally:
+            with self._lock:
+                self._live.discard(reply)
+            if reply.length_remaining == 0:
+                reply.release_conn()
+            else:
+                reply.close()
+
+    def read(self, reply: BaseHTTPResponse, limit: int = REPLY_LIMIT) -> bytes:
+        """The whole body of a reply. Raises Corrupt when it is longer than `limit` or shorter than it says."""
+        with self.reading(reply):
+            out = bytearray()
+            while chunk := reply.read(min(CHUNK, limit + 1 - len(out))):
+                out += chunk
+                if len(out) > limit:
+                    raise Corrupt(f"a reply is longer than the {limit} bytes accepted", code="too-large")
+            return bytes(out)
+
+    def exchange(
+        self,
+        request: HttpRequest,
+        *,
+        local: bool,
+        headers: Mapping[str, str] | None = None,
+        limit: int = REPLY_LIMIT,
+        truncate: bool = False,
+    ) -> HttpReply:
+        """One whole exchange with retries, for requests that may be repeated. `truncate` forgives a long body."""
+
+        def once() -> HttpReply:
+            safe = request.method in ("GET", "HEAD")
+            send = self.get if safe else self.send
+            return self.finish(send(request, local=local, headers=headers), limit=limit, truncate=truncate)
+
+        return self.retrying(once)
+
+    def finish(self, reply: BaseHTTPResponse, *, limit: int = REPLY_LIMIT, truncate: bool = False) -> HttpReply:
+        """Read a reply to its end into a value; error bodies are cut at REPLY_LIMIT."""
+        headers = {key.lower(): value for key, value in reply.headers.items()}
+        if truncate or reply.status >= 400:
+            with self.reading(reply):
+                return HttpReply(reply.status, headers, reply.read(min(limit, REPLY_LIMIT)))
+        return HttpReply(reply.status, headers, self.read(reply, limit))
+
+    def retrying(self, once: Any) -> HttpReply:
+        """Call `once` until its reply is no temporary failure, up to TRIES times; Retry-After is honoured."""
+        for left in range(TRIES - 1, -1, -1):
+            wait_s = None
+            try:
+                reply: HttpReply = once()
+            except (Unavailable, TimedOut) as e:
+                if not left or not e.fields.get("temporary"):
+                    raise
+            else:
+                if reply.status not in RETRIED or not left:
+                    return reply
+                wait_s = retry_after_s(reply.headers.get("retry-after", ""))
+            self.pause(TRIES - 1 - left, wait_s)
+        raise AssertionError("unreachable")
+
+    def run(self, flow: Flow[T], *, local: bool) -> T:
+        """Drive a flow to its result."""
+        try:
+            request = next(flow)
+            while True:
+                request = flow.send(self.exchange(request, local=local, limit=1 << 20))
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    def pause(self, tried: int, wait_s: float | None = None) -> None:
+        """Wait before try number `tried` + 2: what the server asked for, else exponential with full jitter."""
+        if wait_s is None:
+            wait_s = random.uniform(0.5, 1.0) * min(self._backoff_s * 2**tried, BACKOFF_CAP_S)  # noqa: S311 (jitter)
+        if self.stopped.wait(wait_s):
+            raise Cancelled("the transfer was cancelled", code="cancelled")
+
+    def abort(self) -> None:
+        """End every exchange in progress; with `stopped` set the threads in them raise Cancelled."""
+        with self._lock:
+            live = list(self._live)
+        for reply in live:
+            if isinstance(reply, HTTPResponse):
+                try:
+                    reply.shutdown()
+                except (OSError, ValueError, RuntimeError):
+                    reply.close()
+
+    def close(self) -> None:
+        """Close idle connections."""
+        with self._lock:
+            pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            pool.clear()
+
+    def _check(self) -> None:
+        if self.stopped.is_set():
+            raise Cancelled("the transfer was cancelled", code="cancelled")
+
+    def _pool(self, origin: Origin, local: bool) -> urllib3.PoolManager:
+        with self._lock:
+            pool = self._pools.get((origin, local))
+            if pool is None:
+                pool = self._pools[origin, local] = self._make_pool(origin, local)
+            return pool
+
+    def _make_pool(self, origin: Origin, local: bool) -> urllib3.PoolManager:
+        options: dict[str, Any] = {"maxsize": 8, "blocksize": CHUNK, "retries": False}
+        if origin.scheme == "https":
+            options["ssl_context"] = tls_context(origin, self._certs_dir)
+        proxy = None if origin.is_loopback else _environment_proxy(origin)
+        if proxy:
+            # The proxy decides which addresses it connects to; we only see its own.
+            return urllib3.ProxyManager(proxy, **options)
+        pool = urllib3.PoolManager(**options)
+        if not local:
+            pool.pool_classes_by_scheme = {"http": _PublicPool, "https": _PublicTLSPool}
+        return pool
+
+
+def tls_context(origin: Origin, certs_dir: Path) -> ssl.SSLContext:
+    """A verifying context; a folder named after the host (with its port) adds CAs and client certificates."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if re.fullmatch(r"[a-z0-9.:_-]+", origin.host) is None or origin.host.startswith("."):
+        return context
+    for name in (origin.host, f"{origin.host}:{origin.port}"):
+        folder = certs_dir / name
+        try:
+            entries = sorted(os.listdir(folder))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                if entry.endswith(".crt"):
+                    context.load_verify_locations(cafile=str(folder / entry))
+                elif entry.endswith(".cert"):
+                    context.load_cert_chain(str(folder / entry), str(folder / (entry[:-5] + ".key")))
+            except OSError as e:
+                raise Unavailable(
+                    f"cannot use certificate {folder / entry}: {e.strerror or e}", code="certificate-unreadable"
+                ) from None
+    return context
+
+
+def retry_after_s(value: str) -> float | None:
+    """Seconds a Retry-After header asks to wait (RFC 9110 section 10.2.3), at most RETRY_AFTER_CAP_S; None without."""
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return min(float(int(value)), RETRY_AFTER_CAP_S)
+    try:
+        at = email.utils.parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError):
+        return None
+    return min(max(at - time.time(), 0.0), RETRY_AFTER_CAP_S)
+
+
+def _environment_proxy(origin: Origin) -> str | None:
+    proxies = getproxies_environment()
+    if not proxies or proxy_bypass(f"{origin.host}:{origin.port}"):
+        return None
+    proxy = proxies.get(origin.scheme)
+    return proxy if proxy and urlsplit(proxy).scheme in ("http", "https") else None
+
+
+def _translate(error: Exception, origin: Origin | None) -> Exception:
+    where = origin.url if origin else "the registry"
+    reason = str(getattr(error, "reason", None) or error)
+    # urllib3 prefixes messages with the repr of its own objects.
+    reason = re.sub(r"<[^>]*>:? ?|\w*ConnectionPool\([^)]*\):? ?|\w+Connection\([^)]*\):? ?", "", reason)
+    if isinstance(error, _NotPublic):
+        return Denied(f"{where} is refused: {error}", code="address-refused", subject=where)
+    if isinstance(error, SSLError | ssl.SSLError):
+        return Unavailable(
+            f"cannot make a trusted connection to {where}: {reason}",
+            code="tls",
+            subject=where,
+            hint=f"put the registry's CA certificate into {CERTS_DIR}/<host:port>/ca.crt",
+        )
+    if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError) and not isinstance(
+        error, urllib3.exceptions.NewConnectionError
+    ):
+        return TimedOut(f"{where} did not answer in time", code="registry-timeout", subject=where, temporary=True)
+    # A refused connection or an unknown name will not change within seconds; a lost one may.
+    fatal = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.LocationParseError)
+    return Unavailable(
+        f"cannot reach {where}: {reason}" if fatal else f"connection to {where} was lost: {reason}",
+        code="registry-unreachable" if fatal else "connection-lost",
+        subject=where,
+        temporary=not fatal,
+    )
