@@ -1,0 +1,122 @@
+"""Storage: one data root opened by its one writer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from proa.oci import Descriptor, Digest
+from proa.storage.collect import Collected, collect
+from proa.storage.images import FileImageStore
+from proa.storage.index import Index
+from proa.storage.leases import Leases
+from proa.storage.local_content import LocalContentStore
+from proa.storage.locks import KeyedLocks
+from proa.storage.overlay import OverlaySnapshotter
+from proa.storage.paths import Paths
+from proa.storage.trash import Trash
+
+if TYPE_CHECKING:
+    from proa.storage.layers import Unpacker
+
+
+class Totals(msgspec.Struct):
+    """What the store holds, for `system df`: counts and bytes. Snapshots count when committed."""
+
+    images: int
+    blobs: int
+    blob_bytes: int
+    snapshots: int
+    snapshot_bytes: int
+
+
+class Storage:
+    """Content, images, snapshots, leases and the index of one data root. Thread-safe; a context manager that closes.
+
+    The caller holds `lock_root(root)` while a Storage of that root is open: two writers would not see each other.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.paths = Paths(root)
+        self.paths.create()
+        self.index = Index(self.paths.index)
+        self.trash = Trash(self.paths.trash)
+        self.leases = Leases(self.paths.leases)
+        self.content = LocalContentStore(self.paths.blobs, self.paths.ingests, self.leases.touch)
+        self.images = FileImageStore(self.paths.images, self.index, self.leases)
+        self.snapshots = OverlaySnapshotter(self.paths.snapshots, self.trash, self.leases.touch)
+        self.content.tidy()
+        self._discard_unpacks()
+        # One unpack per chain ID at a time.
+        self.unpacking = KeyedLocks()
+        # One collection at a time; nothing else waits for it.
+        self.collecting = threading.Lock()
+        # What manifests and indexes refer to, by digest: they never change.
+        self.edges: dict[Digest, tuple[Descriptor, ...]] = {}
+        self._unpacker: Unpacker | None = None
+        self._unpacker_lock = threading.Lock()
+
+    @classmethod
+    def open(cls, root: Path) -> Storage:
+        """Open `root` (absolute), making what is missing and finishing what a crash interrupted.
+
+        Raises Invalid, Denied, Exhausted, OSError.
+        """
+        return cls(root)
+
+    @property
+    def unpacker(self) -> Unpacker:
+        """Applies layers in processes of their own; started by the first use."""
+        with self._unpacker_lock:
+            if self._unpacker is None:
+                from proa.storage.layers import Unpacker
+
+                self._unpacker = Unpacker()
+            return self._unpacker
+
+    @property
+    def damaged(self) -> list[str]:
+        """Records that could not be read, and snapshots whose parent is lost, as found at the start."""
+        return [*self.images.damaged, *self.snapshots.damaged]
+
+    def collect(self, roots: Iterable[Descriptor] = (), *, keep_interrupted_s: float | None = None) -> Collected:
+        """Delete what nothing refers to, see collect.collect."""
+        return collect(self, roots, keep_interrupted_s=keep_interrupted_s)
+
+    def totals(self) -> Totals:
+        """Count what is stored; reads no file contents and walks no snapshot."""
+        blobs = list(self.content.walk())
+        committed = [s for s in self.snapshots.walk() if s.kind == "committed"]
+        return Totals(
+            images=sum(1 for _ in self.images.walk()),
+            blobs=len(blobs),
+            blob_bytes=sum(b.size for b in blobs),
+            snapshots=len(committed),
+            snapshot_bytes=sum(self.snapshots.usage(s.key).size_bytes for s in committed),
+        )
+
+    def close(self) -> None:
+        """Stop the unpacker, the background deletion and the index. Nothing is lost without it."""
+        with self._unpacker_lock:
+            if self._unpacker is not None:
+                self._unpacker.close()
+                self._unpacker = None
+        self.trash.close()
+        self.index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _discard_unpacks(self) -> None:
+        # The process that unpacked is dead, or this one could not have the root.
+        for s in list(self.snapshots.walk()):
+            if s.kind == "active" and s.key.startswith("unpack:"):
+                self.snapshots.remove(s.key)
