@@ -1,0 +1,99 @@
+"""What must not be left on the machine: processes, mounts, cgroups, links, network namespaces, nft tables, loops, files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def processes() -> set[str]:
+    """`pid start-time command` of every process that has to do with proa."""
+    out = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        command = _read(entry / "cmdline").replace("\0", " ").strip()
+        name = _read(entry / "comm").strip()
+        if "proa" in command.partition(" -c ")[0] or name.startswith("proa"):
+            if "pytest" in command or "xdist" in command or int(entry.name) == os.getpid():
+                continue
+            stat = _read(entry / "stat").rpartition(")")[2].split()
+            if stat and stat[0] != "Z":
+                out.add(f"{entry.name} {stat[19]} {command or name}")
+    return out
+
+
+def mounts() -> set[str]:
+    """Mount points of this mount namespace."""
+    return {line.split()[4] for line in _read(Path("/proc/self/mountinfo")).splitlines()}
+
+
+def cgroups() -> set[str]:
+    """Cgroups below any directory that names proa."""
+    out = set()
+    for hierarchy in (CGROUPS, *[p for p in CGROUPS.iterdir() if p.is_dir()]):
+        for top in hierarchy.glob("*proa*"):
+            out |= {str(p) for p in (top, *top.rglob("*")) if p.is_dir()}
+    return out
+
+
+def links() -> set[str]:
+    """Network interfaces of this network namespace."""
+    return set(os.listdir("/sys/class/net"))
+
+
+def nft_tables() -> set[str]:
+    """nftables tables of this network namespace."""
+    nft = "/usr/sbin/nft"
+    if not os.path.exists(nft):
+        return set()
+    return set(subprocess.run([nft, "list", "tables"], capture_output=True, text=True, check=True).stdout.splitlines())
+
+
+def loops() -> set[str]:
+    """Loop devices with a file behind them."""
+    return {f"{p.parent.parent.name} {_read(p).strip()}" for p in Path("/sys/block").glob("loop*/loop/backing_file")}
+
+
+def temporary() -> set[str]:
+    """Temporary files by their usual names."""
+    return {str(p) for d in ("/tmp", "/dev/shm") for p in Path(d).glob("*proa*") if not p.name.startswith("pytest-")}
+
+
+KINDS: dict[str, Callable[[], set[str]]] = {
+    "process": processes,
+    "mount": mounts,
+    "cgroup": cgroups,
+    "link": links,
+    "nft table": nft_tables,
+    "loop device": loops,
+    "temporary file": temporary,
+}
+
+
+def snapshot() -> dict[str, set[str]]:
+    """Everything there is now."""
+    return {kind: look() for kind, look in KINDS.items()}
+
+
+def new_since(before: dict[str, set[str]]) -> list[str]:
+    """What is there now and was not before, one line each."""
+    after = snapshot()
+    return [f"{kind}: {item}" for kind in KINDS for item in sorted(after[kind] - before[kind])]
+
+
+def naming(words: tuple[str, ...]) -> list[str]:
+    """What is there now and names one of `words`: a test's own directory, its engine's id."""
+    now = snapshot()
+    return [f"{kind}: {item}" for kind, items in now.items() for item in sorted(items) if any(w in item for w in words)]
