@@ -1,0 +1,162 @@
+"""The commands: a literal table; a command's module is imported when it is the one.
+
+A row is `name: (module, attribute, summary)`. GROUPS holds Docker's two-word spellings: `proa image ls` is the row `images`.
+"""
+
+from __future__ import annotations
+
+from proa.cli.options import Command, UsageError
+
+__all__ = ["COMMANDS", "GROUPS", "find", "load"]
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": ("run", "RUN", "Create and run a new container from an image"),
+    "exec": ("execute", "EXEC", "Execute a command in a running container"),
+    "ps": ("ps", "PS", "List containers"),
+    "pull": ("pull", "PULL", "Download an image from a registry"),
+    "push": ("pull", "PUSH", "Upload an image to a registry"),
+    "images": ("images", "IMAGES", "List images"),
+    "login": ("login", "LOGIN", "Authenticate to a registry"),
+    "logout": ("login", "LOGOUT", "Log out from a registry"),
+    "version": ("version", "VERSION", "Show the proa version information"),
+    "info": ("version", "INFO", "Display system-wide information"),
+    "attach": ("attach", "ATTACH", "Attach local standard input, output, and error streams to a running container"),
+    "commit": ("commit", "COMMIT", "Create a new image from a container's changes"),
+    "completion": ("completion", "COMPLETION", "Print a completion script for bash, zsh or fish"),
+    "create": ("run", "CREATE", "Create a new container"),
+    "events": ("events", "EVENTS", "Get real time events from the engine"),
+    "help": ("about", "HELP", "Show the usage of a command"),
+    "history": ("history", "HISTORY", "Show the history of an image"),
+    "import": ("archive", "IMPORT", "Import the contents from a tarball to create an image"),
+    "inspect": ("inspect", "INSPECT", "Return low-level information on containers, images, networks and volumes"),
+    "kill": ("lifecycle", "KILL", "Kill one or more running containers"),
+    "load": ("archive", "LOAD", "Load an image from a tar archive or STDIN"),
+    "logs": ("logs", "LOGS", "Fetch the logs of a container"),
+    "pause": ("lifecycle", "PAUSE", "Pause all processes within one or more containers"),
+    "port": ("port", "PORT", "List port mappings or a specific mapping for the container"),
+    "rename": ("lifecycle", "RENAME", "Rename a container"),
+    "restart": ("lifecycle", "RESTART", "Restart one or more containers"),
+    "rm": ("lifecycle", "RM", "Remove one or more containers"),
+    "rmi": ("images", "RMI", "Remove one or more images"),
+    "save": ("archive", "SAVE", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
+    "start": ("start", "START", "Start one or more stopped containers"),
+    "stats": ("stats", "STATS", "Display a live stream of container(s) resource usage statistics"),
+    "stop": ("lifecycle", "STOP", "Stop one or more running containers"),
+    "tag": ("images", "TAG", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    "top": ("top", "TOP", "Display the running processes of a container"),
+    "unpause": ("lifecycle", "UNPAUSE", "Unpause all processes within one or more containers"),
+    "wait": ("lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes"),
+    "container inspect": ("inspect", "CONTAINER", "Display detailed information on one or more containers"),
+    "container prune": ("prune", "CONTAINERS", "Remove all stopped containers"),
+    "image inspect": ("inspect", "IMAGE", "Display detailed information on one or more images"),
+    "image prune": ("prune", "IMAGES", "Remove unused images"),
+    "network create": ("network", "CREATE", "Create a network"),
+    "network inspect": ("inspect", "NETWORK", "Display detailed information on one or more networks"),
+    "network ls": ("network", "LS", "List networks"),
+    "network prune": ("prune", "NETWORKS", "Remove all unused networks"),
+    "network rm": ("network", "RM", "Remove one or more networks"),
+    "system df": ("system", "DF", "Show disk usage"),
+    "system prune": ("prune", "SYSTEM", "Remove unused data"),
+    "system service": ("system", "SERVICE", "Run the engine in the foreground"),
+    "system status": ("system", "STATUS", "Show whether the engine runs, and where"),
+    "system stop": ("system", "STOP", "Stop the engine; containers keep running"),
+    "volume create": ("volume", "CREATE", "Create a volume"),
+    "volume inspect": ("inspect", "VOLUME", "Display detailed information on one or more volumes"),
+    "volume ls": ("volume", "LS", "List volumes"),
+    "volume prune": ("prune", "VOLUMES", "Remove unused local volumes"),
+    "volume rm": ("volume", "RM", "Remove one or more volumes"),
+}
+
+# group: (summary, {word: row})
+GROUPS: dict[str, tuple[str, dict[str, str]]] = {
+    "container": (
+        "Manage containers",
+        {
+            **{
+                word: word
+                for word in (
+                    "attach commit create exec kill logs pause port rename restart rm run start stats stop top unpause wait"
+                ).split()
+            },
+            "inspect": "container inspect",
+            "ls": "ps",
+            "list": "ps",
+            "ps": "ps",
+            "prune": "container prune",
+            "remove": "rm",
+        },
+    ),
+    "image": (
+        "Manage images",
+        {
+            **{word: word for word in ("history", "import", "load", "pull", "push", "save", "tag")},
+            "inspect": "image inspect",
+            "ls": "images",
+            "list": "images",
+            "prune": "image prune",
+            "rm": "rmi",
+            "remove": "rmi",
+        },
+    ),
+    "network": (
+        "Manage networks",
+        {
+            **{word: f"network {word}" for word in ("create", "inspect", "ls", "prune", "rm")},
+            "list": "network ls",
+            "remove": "network rm",
+        },
+    ),
+    "system": (
+        "Manage the engine",
+        {
+            **{word: f"system {word}" for word in ("df", "prune", "service", "status", "stop")},
+            "events": "events",
+            "info": "info",
+        },
+    ),
+    "volume": (
+        "Manage volumes",
+        {
+            **{word: f"volume {word}" for word in ("create", "inspect", "ls", "prune", "rm")},
+            "list": "volume ls",
+            "remove": "volume rm",
+        },
+    ),
+}
+
+
+def find(words: list[str]) -> tuple[Command | None, str, list[str]]:
+    """The command that these words begin with, the words that named it, and the words after; no command when help is asked.
+
+    Raises UsageError when there is none of that name.
+    """
+    name = words[0]
+    if name in GROUPS:
+        if len(words) < 2 or words[1].startswith("-"):
+            return None, name, words[1:]
+        row = GROUPS[name][1].get(words[1])
+        if row is None:
+            raise UsageError(f"unknown command: proa {name} {words[1]}{_near(words[1], list(GROUPS[name][1]))}")
+        return load(row), f"{name} {words[1]}", words[2:]
+    if name in COMMANDS:
+        return load(name), name, words[1:]
+    raise UsageError(f"unknown command: proa {name}{_near(name, [*COMMANDS, *GROUPS])}")
+
+
+def load(row: str) -> Command:
+    """Import the module of a row and give its command."""
+    module, attribute, _ = COMMANDS[row]
+    full = f"proa.cli.commands.{module}"
+    __import__(full)
+    import sys
+
+    command = getattr(sys.modules[full], attribute)
+    assert isinstance(command, Command)
+    return command
+
+
+def _near(word: str, words: list[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, words, 1)
+    return f"\n\nDid you mean this?\n        {near[0]}" if near else ""

@@ -1,0 +1,105 @@
+"""`proa exec`: create the exec, converse over its start, then ask for its exit status."""
+
+from __future__ import annotations
+
+from proa.cli.options import Command
+from proa.cli.session import converse, detach_keys
+from proa.client.caller import Caller
+from proa.client.endpoint import locate
+from proa.client.http import quote
+from proa.errors import ProaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from proa.cli.options import Options, Row, Settings
+
+__all__ = ["EXEC"]
+
+ROWS: tuple[Row, ...] = (
+    ("detach", "d", "flag", "", "Detached mode: run command in the background"),
+    ("detach-keys", "", "text", "string", "Override the key sequence for detaching a container"),
+    ("env", "e", "list", "list", "Set environment variables"),
+    ("env-file", "", "list", "list", "Read in a file of environment variables"),
+    ("interactive", "i", "flag", "", "Keep STDIN open even if not attached"),
+    ("privileged", "", "flag", "", "Give extended privileges to the command"),
+    ("tty", "t", "flag", "", "Allocate a pseudo-TTY"),
+    ("user", "u", "text", "string", "Username or UID (format: <name|uid>[:<group|gid>])"),
+    ("workdir", "w", "text", "string", "Working directory inside the container"),
+)
+
+
+def _document(options: Options, command: list[str], *, detach: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "Cmd": command,
+        "AttachStdin": options.flag("interactive") and not detach,
+        "AttachStdout": not detach,
+        "AttachStderr": not detach,
+        "Tty": options.flag("tty"),
+    }
+    if options.given("env") or options.given("env-file"):
+        from proa.cli.values import variables, variables_of_files
+
+        document["Env"] = variables_of_files(options.texts("env-file"), "env-file") + variables(options.texts("env"))
+    for name, key in (("user", "User"), ("workdir", "WorkingDir"), ("detach-keys", "DetachKeys")):
+        if options.given(name):
+            document[key] = options.text(name)
+    if options.flag("privileged"):
+        document["Privileged"] = True
+    return document
+
+
+def _act(settings: Settings, options: Options, words: list[str]) -> int:
+    detach, tty = options.flag("detach"), options.flag("tty")
+    stdin = options.flag("interactive") and not detach
+    keys = None
+    console: dict[str, Any] = {}
+    if tty and not detach:
+        from proa.cli.foreground import require_terminal
+        from proa.cli.terminal import size
+
+        require_terminal(tty=tty, interactive=stdin)
+        keys = detach_keys(options.text("detach-keys")) if stdin else None
+        rows, columns = size(1)
+        if rows and columns:
+            console = {"ConsoleSize": [rows, columns]}
+    caller = Caller(locate(settings.host))
+    document = _document(options, words[1:], detach=detach)
+    identity = caller.call("POST", f"/containers/{quote(words[0])}/exec", {**document, **console})["Id"]
+    path = f"/exec/{identity}"
+    try:
+        start = {"Detach": detach, "Tty": tty, **console}
+        connection = caller.open("POST", f"{path}/start", start, upgrade=not detach)
+    except ProaError as error:
+        from proa.cli.failures import complain
+        from proa.cli.foreground import exit_status_of_start
+
+        complain(error.message, error.hint)
+        return exit_status_of_start(error)
+    if detach:
+        connection.body()
+        return 0
+    if not tty:
+        ended = converse(connection, tty=False, stdin=0 if stdin else None)
+    else:
+        from proa.cli.foreground import follow_size
+        from proa.cli.terminal import RawTerminal
+
+        with RawTerminal(0):
+            follow_size(caller.endpoint, path)
+            ended = converse(connection, tty=True, stdin=0 if stdin else None, keys=keys)
+    connection.close()
+    if not ended:
+        return 0
+    return int(caller.call("GET", f"{path}/json")["ExitCode"] or 0)
+
+
+EXEC = Command(
+    "[OPTIONS] CONTAINER COMMAND [ARG...]",
+    "Execute a command in a running container",
+    ROWS,
+    _act,
+    least=2,
+    interspersed=False,
+)

@@ -1,0 +1,197 @@
+"""`proa run` and `proa create`.
+
+    connection 1   POST create -> id                                        POST start
+    connection 2                     POST attach -> 101  <=== output, input ===> end
+    connection 3                     POST wait   -> head ............................ -> exit status
+
+All three are open before the container exists, and attach and wait are both under way before either is answered.
+"""
+
+from __future__ import annotations
+
+from proa.cli.container_rows import CREATE_ROWS, RUN_ROWS
+from proa.cli.container_spec import create_document
+from proa.cli.options import Command
+from proa.client.caller import Caller
+from proa.client.connection import Connection
+from proa.client.endpoint import locate
+from proa.client.http import query
+from proa.errors import NotFound, ProaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from proa.cli.options import Options, Settings
+
+__all__ = ["CREATE", "RUN"]
+
+
+def _create(caller: Caller, options: Options, document: dict[str, Any]) -> str:
+    """Create the container, pulling its image first where that is wanted; returns the id."""
+    policy = options.text("pull", "missing")
+    if policy not in ("always", "missing", "never"):
+        from proa.errors import Invalid
+
+        raise Invalid(f"invalid pull policy `{policy}`", code="bad-pull-policy", hint="use always, missing or never")
+    platform = options.text("platform")
+    target = f"/containers/create{query(name=options.text('name'), platform=platform)}"
+    if policy == "always":
+        _pull(caller, document["Image"], platform, quiet=options.flag("quiet"))
+    try:
+        reply = caller.call("POST", target, document)
+    except NotFound as error:
+        if policy != "missing" or "no such image" not in error.message.lower():
+            raise
+        from proa.cli.output import note
+
+        note(f"Unable to find image '{document['Image']}' locally")
+        _pull(caller, document["Image"], platform, quiet=options.flag("quiet"))
+        reply = caller.call("POST", target, document)
+    for warning in reply.get("Warnings") or ():
+        from proa.cli.output import note
+
+        note(f"WARNING: {warning}")
+    identity = str(reply["Id"])
+    if options.given("cidfile"):
+        _write_cidfile(options.text("cidfile"), identity)
+    return identity
+
+
+def _pull(caller: Caller, image: str, platform: str, *, quiet: bool) -> None:
+    from proa.cli.commands.pull import pull_image
+
+    pull_image(caller, image, platform=platform, quiet=quiet, fd=2)
+
+
+def _check_cidfile(options: Options) -> None:
+    if options.given("cidfile"):
+        from os.path import lexists
+
+        path = options.text("cidfile")
+        if lexists(path):
+            from proa.errors import Conflict
+
+            raise Conflict(
+                f"container ID file {path} exists",
+                code="cidfile-exists",
+                subject=path,
+                hint="make sure the other container is not running and remove the file",
+            )
+
+
+def _write_cidfile(path: str, identity: str) -> None:
+    try:
+        with open(path, "x", encoding="ascii") as file:
+            file.write(identity)
+    except OSError as error:
+        from proa.errors import Invalid
+
+        raise Invalid(f"cannot write the container ID to {path}: {error.strerror}", code="unwritable-file") from None
+
+
+def _act_create(settings: Settings, options: Options, words: list[str]) -> int:
+    _check_cidfile(options)
+    document = create_document(options, words[0], words[1:], detach=False)
+    identity = _create(Caller(locate(settings.host)), options, document)
+    print(identity)  # noqa: T201
+    return 0
+
+
+def _act_run(settings: Settings, options: Options, words: list[str]) -> int:
+    _check_cidfile(options)
+    detach = options.flag("detach")
+    document = create_document(options, words[0], words[1:], detach=detach)
+    caller = Caller(locate(settings.host))
+    if detach:
+        identity = _create(caller, options, document)
+        status = _start(caller, identity)
+        if not status:
+            print(identity)  # noqa: T201
+        return status
+    return _in_foreground(caller, options, document)
+
+
+def _start(caller: Caller, identity: str) -> int:
+    """Start it; a refusal is told and becomes the exit status."""
+    try:
+        caller.bytes("POST", f"/containers/{identity}/start")
+    except ProaError as error:
+        from proa.cli.failures import complain
+        from proa.cli.foreground import exit_status_of_start
+
+        complain(error.message, error.hint)
+        return exit_status_of_start(error)
+    return 0
+
+
+def _in_foreground(caller: Caller, options: Options, document: dict[str, Any]) -> int:
+    from proa.cli.foreground import SignalProxy, exit_status, require_terminal
+    from proa.cli.session import converse, detach_keys
+
+    endpoint = caller.endpoint
+    tty, stdin = document["Tty"], document["AttachStdin"]
+    keys = None
+    if tty:
+        require_terminal(tty=tty, interactive=stdin)
+        keys = detach_keys(options.text("detach-keys")) if stdin else None
+        from proa.cli.terminal import size
+
+        rows, columns = size(1)
+        if rows and columns:
+            document["HostConfig"]["ConsoleSize"] = [rows, columns]
+    identity = _create(caller, options, document)
+    path = f"/containers/{identity}"
+    attaching = Connection.open(endpoint)
+    streams = query(
+        stream=True,
+        stdin=stdin,
+        stdout=document["AttachStdout"],
+        stderr=document["AttachStderr"],
+        detachKeys=options.text("detach-keys"),
+    )
+    attaching.send("POST", f"{path}/attach{streams}", upgrade=True)
+    waiting = Connection.open(endpoint)
+    condition = "removed" if options.flag("rm") else "next-exit"
+    waiting.send("POST", f"{path}/wait{query(condition=condition)}")
+    caller.reply(attaching)
+    caller.reply(waiting)
+    proxy = SignalProxy(endpoint, identity) if options.flag("sig-proxy", default=True) and not tty else None
+    status = _start(caller, identity)
+    if status:
+        return status
+    if proxy is not None:
+        proxy.started()
+    if not tty:
+        ended = converse(attaching, tty=False, stdin=0 if stdin else None)
+    else:
+        from proa.cli.foreground import follow_size
+        from proa.cli.terminal import RawTerminal
+
+        with RawTerminal(0):
+            follow_size(endpoint, path)
+            ended = converse(attaching, tty=True, stdin=0 if stdin else None, keys=keys)
+    attaching.close()
+    if not ended:
+        waiting.close()
+        return 0
+    return exit_status(waiting, endpoint, identity, condition)
+
+
+CREATE = Command(
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "Create a new container",
+    CREATE_ROWS,
+    _act_create,
+    least=1,
+    interspersed=False,
+)
+RUN = Command(
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "Create and run a new container from an image",
+    RUN_ROWS,
+    _act_run,
+    least=1,
+    interspersed=False,
+    failure_status=125,
+)

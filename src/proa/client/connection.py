@@ -1,0 +1,254 @@
+"""A blocking connection to the engine: one socket, one request at a time, then perhaps a raw stream.
+
+The SDK's synchronous transport and the command line both stand on it. Only `_socket` is imported: the socket module costs 10 ms.
+"""
+
+from __future__ import annotations
+
+import _socket
+
+from proa.client.http import Head, ReplyReader, request_head
+from proa.errors import Exhausted, Invalid, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proa.client.endpoint import Endpoint
+
+RECEIVE_BYTES = 256 << 10
+MAX_BODY_BYTES = 256 << 20
+
+
+class Connection:
+    """One connection; not for several threads at once."""
+
+    def __init__(self, socket: _socket.socket, host: str = "proa") -> None:
+        self._socket = socket
+        self._host = host
+        self._reader = ReplyReader()
+        self._reader.done = True
+
+    @classmethod
+    def open(cls, endpoint: Endpoint, *, start: bool = True) -> Connection:
+        """Connect, starting the engine first where that is ours to do.
+
+        Raises Unavailable when nobody listens there and `start` is false or the engine is not ours to start.
+        """
+        try:
+            return cls(_connect(endpoint), _host_header(endpoint))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            if not (start and endpoint.starts):
+                raise unreachable(endpoint, error) from None
+        except OSError as error:
+            raise unreachable(endpoint, error) from None
+        from proa.client.autostart import start_engine
+
+        return start_engine(endpoint, lambda: cls(_connect(endpoint), _host_header(endpoint)))
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        upgrade: bool = False,
+    ) -> None:
+        """Send a request with its whole body.
+
+        Raises Unavailable when the engine went away, Invalid for control characters in the request's head.
+        """
+        try:
+            head = request_head(method, target, length=len(body), headers=headers, upgrade=upgrade, host=self._host)
+        except ValueError as error:
+            raise Invalid(str(error)) from None
+        self._reader = ReplyReader(method)
+        self._send(head + body)
+
+    def send_stream(
+        self,
+        method: str,
+        target: str,
+        pieces: Iterable[bytes],
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        content_type: str = "application/x-tar",
+    ) -> None:
+        """Send a request whose body comes in pieces, chunked."""
+        self._reader = ReplyReader(method)
+        self._send(
+            request_head(method, target, length=None, headers=headers, content_type=content_type, host=self._host)
+        )
+        try:
+            for piece in pieces:
+                if piece:
+                    self._socket.sendall(b"%x\r\n" % len(piece))
+                    self._socket.sendall(piece)
+                    self._socket.sendall(b"\r\n")
+            self._socket.sendall(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the engine answered before it read everything: its reply says why
+
+    def head(self) -> Head:
+        """Wait for the reply's head.
+
+        Raises Unavailable when the engine closed the connection instead.
+        """
+        reader = self._reader
+        while reader.head is None:
+            reader.feed(self._receive())
+        return reader.head
+
+    def read(self) -> bytes:
+        """The next decoded bytes of the body, empty at its end."""
+        reader = self._reader
+        while True:
+            data = reader.take()
+            if data or reader.done:
+                return data
+            reader.feed(self._receive(in_body=True))
+
+    def body(self, limit: int = MAX_BODY_BYTES) -> bytes:
+        """The rest of the body.
+
+        Raises Exhausted when it is longer than `limit` bytes.
+        """
+        pieces = []
+        size = 0
+        while data := self.read():
+            size += len(data)
+            if size > limit:
+                raise Exhausted(f"the engine's reply is longer than {limit} bytes", code="reply-too-long")
+            pieces.append(data)
+        return b"".join(pieces)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be sent."""
+        return self._reader.reusable
+
+    def raw_read(self) -> bytes:
+        """The next bytes of the raw stream after an upgrade, empty at its end."""
+        rest = self._reader.rest
+        if rest:
+            self._reader.rest = b""
+            return rest
+        if self._reader._left == -1 and not self._reader.upgraded:  # a server that streams without upgrading
+            return self.read()
+        try:
+            return self._socket.recv(RECEIVE_BYTES)
+        except ConnectionResetError:
+            return b""
+
+    def raw_write(self, data: bytes) -> None:
+        """Send bytes on the raw stream; a stream the other side has closed swallows them."""
+        try:
+            self._socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def early(self) -> bytes:
+        """Raw bytes that came along with the reply's head."""
+        rest, self._reader.rest = self._reader.rest, b""
+        return rest
+
+    def set_blocking(self, blocking: bool) -> None:
+        """Whether `receive_some` and `send_some` wait."""
+        self._socket.setblocking(blocking)
+
+    def receive_some(self) -> bytes | None:
+        """Raw bytes that are there, None when there are none yet, empty at the end."""
+        try:
+            return self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            return b""
+
+    def send_some(self, data: bytes) -> int:
+        """Send what the socket takes now; a stream the other side has closed swallows everything."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except (BrokenPipeError, ConnectionResetError):
+            return len(data)
+
+    def half_close(self) -> None:
+        """Say that nothing more will be sent: end of the container's input."""
+        try:
+            self._socket.shutdown(_socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def fileno(self) -> int:
+        """For poll."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise Unavailable(f"the engine went away: {error.strerror}", code="engine-gone") from None
+
+    def _receive(self, *, in_body: bool = False) -> bytes:
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except OSError as error:
+            raise Unavailable(f"the engine went away: {error.strerror}", code="engine-gone") from None
+        if not data and not in_body and self._reader.head is None:
+            raise Unavailable("the engine closed the connection without an answer", code="engine-gone")
+        return data
+
+
+def unreachable(endpoint: Endpoint, error: OSError) -> Unavailable:
+    """What to tell when nobody answers at the address."""
+    reason = error.strerror or str(error)
+    hint = "start one with `proa system service`, or unset PROA_HOST and DOCKER_HOST to use your own"
+    if isinstance(error, PermissionError):
+        hint = "run as root or join the socket's group"
+    elif endpoint.starts:
+        hint = "start it with any command such as `proa ps`"
+    return Unavailable(
+        f"cannot connect to the engine at {endpoint}: {reason}", code="engine-unreachable", subject=str(endpoint), hint=hint
+    )
+
+
+def _connect(endpoint: Endpoint) -> _socket.socket:
+    if endpoint.path:
+        raw = endpoint.path.encode("utf-8", "surrogateescape")
+        if len(raw) > 107:
+            raise Invalid(
+                f"the socket path {endpoint.path} is {len(raw)} bytes long; the kernel allows 107",
+                code="socket-path-too-long",
+                hint="set PROA_RUN to a shorter directory",
+            )
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            sock.connect(raw)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    last: OSError = OSError(f"no address for {endpoint.host}")
+    for family, kind, protocol, _, address in _socket.getaddrinfo(endpoint.host, endpoint.port, 0, _socket.SOCK_STREAM):
+        sock = _socket.socket(family, kind, protocol)
+        try:
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            last = error
+        else:
+            return sock
+    raise last
+
+
+def _host_header(endpoint: Endpoint) -> str:
+    return "proa" if endpoint.path else f"{endpoint.host}:{endpoint.port}"
+
+

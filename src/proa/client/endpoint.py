@@ -1,0 +1,117 @@
+"""Where the engine is: PROA_HOST, then DOCKER_HOST, then the socket of this user's own engine.
+
+    PROA_HOST, DOCKER_HOST   unix:///path, or tcp://host:port where somebody asked for it
+    PROA_ROOT                data: /var/lib/proa for root, else $XDG_DATA_HOME/proa (~/.local/share/proa)
+    PROA_RUN                 sockets and run state: $PROA_ROOT/run when PROA_ROOT is set, so that a directory is a whole engine;
+                             else /run/proa for root, else $XDG_RUNTIME_DIR/proa
+
+Only an engine at its own place (no *_HOST) is started on demand.
+"""
+
+from __future__ import annotations
+
+from posix import environ, getuid
+
+from proa.errors import Invalid
+
+__all__ = ["Endpoint", "locate", "parse_host", "variable"]
+
+SOCKET_NAME = "engine.sock"
+
+
+def variable(name: str) -> str:
+    """An environment variable, or an empty string (os.environ without importing os)."""
+    return environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")
+
+
+class Endpoint:
+    """An engine's address.
+
+    path:  of its unix socket, or empty
+    host, port: of its TCP listener, or empty
+    root, run: of an engine this client may start, or empty
+    """
+
+    __slots__ = ("host", "path", "port", "root", "run")
+
+    def __init__(self, *, path: str = "", host: str = "", port: int = 0, root: str = "", run: str = "") -> None:
+        self.path = path
+        self.host = host
+        self.port = port
+        self.root = root
+        self.run = run
+
+    @property
+    def starts(self) -> bool:
+        """Whether an engine may be started here."""
+        return bool(self.run)
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}" if self.path else f"tcp://{self.host}:{self.port}"
+
+
+def parse_host(text: str, variable_name: str = "host") -> Endpoint:
+    """`unix:///run/x.sock` or `tcp://host:port`.
+
+    Raises Invalid for anything else.
+    """
+    scheme, mark, rest = text.partition("://")
+    if mark and scheme == "unix" and rest.startswith("/"):
+        return Endpoint(path=rest)
+    if mark and scheme == "tcp":
+        host, _, port = rest.rstrip("/").rpartition(":")
+        if host and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+            return Endpoint(host=host.strip("[]"), port=int(port))
+    raise Invalid(
+        f"cannot use {variable_name} `{text}`: not unix:///path or tcp://host:port",
+        code="bad-host",
+        subject=text,
+        hint="for a socket write unix:///run/proa/engine.sock",
+    )
+
+
+def data_root() -> str:
+    """The data root of this user's engine."""
+    root = variable("PROA_ROOT")
+    if root:
+        return _absolute(root)
+    if getuid() == 0:
+        return "/var/lib/proa"
+    return (variable("XDG_DATA_HOME") or f"{variable('HOME')}/.local/share") + "/proa"
+
+
+def run_dir() -> str:
+    """The run directory of this user's engine."""
+    run = variable("PROA_RUN")
+    if run:
+        return _absolute(run)
+    if variable("PROA_ROOT"):
+        return data_root() + "/run"
+    if getuid() == 0:
+        return "/run/proa"
+    runtime = variable("XDG_RUNTIME_DIR")
+    return f"{runtime}/proa" if runtime else data_root() + "/run"
+
+
+def locate(host: str = "") -> Endpoint:
+    """The engine to talk to: `host` if given, else what the environment says.
+
+    Raises Invalid for a host that is not an address.
+    """
+    if host:
+        return parse_host(host)
+    for name in ("PROA_HOST", "DOCKER_HOST"):
+        value = variable(name)
+        if value:
+            return parse_host(value, name)
+    run = run_dir()
+    return Endpoint(path=f"{run}/{SOCKET_NAME}", root=data_root(), run=run)
+
+
+def _absolute(path: str) -> str:
+    path = path.rstrip("/") or "/"
+    if path.startswith("/"):
+        return path
+    from posix import getcwd
+
+    return f"{getcwd()}/{path}"

@@ -1,0 +1,82 @@
+"""JSON for short commands: CPython's C scanner without the 8 ms that the json package costs to import (it loads re).
+
+Falls back to the json package on interpreters without `_json`, and for the wording of errors.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+try:
+    from _json import encode_basestring as _quote  # type: ignore[import-not-found, unused-ignore]
+    from _json import make_scanner
+except ImportError:
+    _scan: Callable[[str, int], tuple[Any, int]] | None = None
+
+    def _quote(text: str) -> str:
+        import json
+
+        return json.dumps(text, ensure_ascii=False)
+else:
+
+    class _Rules:
+        """What the C scanner asks of a decoder."""
+
+        strict = True
+        object_hook = None
+        object_pairs_hook = None
+        parse_float = float
+        parse_int = int
+        parse_constant = float
+        memo: dict[str, str] = {}  # noqa: RUF012 - the scanner wants a plain attribute
+
+    _scan = make_scanner(_Rules)
+
+
+def loads(data: bytes | str) -> Any:
+    """Decode one JSON document.
+
+    Raises ValueError when it is not one.
+    """
+    text = data if isinstance(data, str) else data.decode()
+    if _scan is not None:
+        stripped = text.strip(" \t\r\n")
+        try:
+            value, end = _scan(stripped, 0)
+        except (ValueError, StopIteration, SystemError):
+            end = -1
+        if end == len(stripped):
+            return value
+    import json
+
+    return json.loads(text)
+
+
+def quote(text: str) -> str:
+    """A JSON string literal."""
+    return str(_quote(text))
+
+
+def dumps(value: Any) -> str:
+    """Encode plain data compactly, keeping the order of keys.
+
+    Raises TypeError for anything that is not None, bool, int, float, str, list, tuple or dict.
+    """
+    if value is None:
+        return "null"
+    if value is True:
+        return "true"
+    if value is False:
+        return "false"
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, dict):
+        return "{" + ",".join([f"{quote(k)}:{dumps(v)}" for k, v in value.items()]) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join([dumps(v) for v in value]) + "]"
+    raise TypeError(f"{type(value).__name__} is not JSON")
