@@ -6,6 +6,7 @@ goes through them is told in their modules, where things are on disk in `proa.st
 
 from proa.storage.collect import Collected
 from proa.storage.content import BlobInfo, ContentStore, Ingest, IngestStatus, read_blob, write_blob
+from proa.storage.deletion import remove_tree
 from proa.storage.images import FileImageStore, Image, ImageStore
 from proa.storage.index import Index
 from proa.storage.leases import Lease, LeaseRecord, Leases
@@ -56,4 +57,5 @@ __all__ = [
     "KeyedLocks",
     "Paths",
     "make_private",
+    "remove_tree",
 ]

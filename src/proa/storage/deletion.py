@@ -11,7 +11,9 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from pathlib import Path
 
+from proa.errors import Conflict
 from proa.linux.files import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
 # Deeper directories are first moved up to the top, so that neither descriptors nor the stack run out.
@@ -37,6 +39,21 @@ def delete_tree(dir_fd: int, name: str) -> int:
     if walk.blocked:
         raise DeletionBlocked(errno.EBUSY, f"{len(walk.blocked)} entries could not be deleted", walk.blocked[0])
     return walk.count
+
+
+def remove_tree(path: Path | str) -> None:
+    """Delete the file or tree at `path` now; fine when it is not there. Raises Conflict when a part of it is busy."""
+    parent, name = os.path.split(os.fspath(path))
+    try:
+        fd = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        delete_tree(fd, name)
+    except DeletionBlocked as e:
+        raise Conflict(f"{path} cannot be removed: {e.filename}", code="removal-blocked", subject=str(path)) from e
+    finally:
+        os.close(fd)
 
 
 class _Deletion:

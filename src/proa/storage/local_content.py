@@ -191,11 +191,14 @@ class LocalContentStore:
         self._touch(digest)
         if digest_algorithm(digest) != "sha256":
             make_private(target.parent)
-        # Also when the store has the digest already: what was just verified replaces what a bad disk may have changed.
-        os.rename(directory / "partial", target)
+        # One step for who opens the same ref next: it finds the partial locked, or no directory.
+        with self._directories:
+            # Also when the store has the digest already: what was just verified replaces what a bad disk may have
+            # changed.
+            os.rename(directory / "partial", target)
+            failpoint("content.before-tidy")
+            self._remove_locked(directory)
         fsync_directory(target.parent)
-        failpoint("content.before-tidy")
-        self._remove(directory)
 
     def _remove(self, directory: Path) -> None:
         with self._directories:

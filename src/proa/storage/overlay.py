@@ -82,9 +82,9 @@ class OverlaySnapshotter:
         self.damaged: list[str] = []
         self._load()
 
-    def prepare(self, key: str, parent: str = "", *, volatile: bool = False) -> list[Mount]:
+    def prepare(self, key: str, parent: str | None = None, *, volatile: bool = False) -> list[Mount]:
         """Raises Conflict, NotFound, Exhausted."""
-        return self._make(key, parent, "active", _VOLATILE if volatile else "")
+        return self._make(key, parent or "", "active", _VOLATILE if volatile else "")
 
     def view(self, key: str, parent: str) -> list[Mount]:
         """Raises Conflict, NotFound, Exhausted."""
@@ -96,8 +96,10 @@ class OverlaySnapshotter:
         if _VOLATILE in entry.flags:
             # Overlay marks a volatile upper directory as possibly incomplete and then refuses it; a container that is
             # started again after a clean stop has lost nothing.
+            mark = f"{self._directory(entry.id)}/work/work/incompat/volatile"
             try:
-                os.rmdir(f"{self._directory(entry.id)}/work/work/incompat/volatile")
+                os.unlink(f"{mark}/dirty")
+                os.rmdir(mark)
             except OSError:
                 pass
         return self._compose(entry)

@@ -60,8 +60,8 @@ class Usage(msgspec.Struct, frozen=True):
 class Snapshotter(Protocol):
     """See the module. Thread-safe; calls on different keys never wait for each other's I/O."""
 
-    def prepare(self, key: str, parent: str = "", *, volatile: bool = False) -> list[Mount]:
-        """Make a writable snapshot on `parent` and return its mounts.
+    def prepare(self, key: str, parent: str | None = None, *, volatile: bool = False) -> list[Mount]:
+        """Make a writable snapshot on `parent` (None or "": on nothing) and return its mounts.
 
         volatile: unmounting need not write the files to disk; only for what is removed after its one use.
         Raises Conflict when `key` exists, NotFound when `parent` is not committed, Exhausted.
