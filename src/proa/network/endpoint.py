@@ -1,0 +1,70 @@
+"""What a container's place on a network is: plain records, JSON-able, that the engine keeps and hands back."""
+
+from __future__ import annotations
+
+import msgspec
+
+from proa.errors import Invalid
+
+__all__ = ["PROTOCOL_NUMBERS", "Endpoint", "PortRequest", "PublishedPort", "mac_of"]
+
+PROTOCOL_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+
+
+class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A wish to publish one container port.
+
+    host_port 0 lets the kernel choose a free port; with `host_port_end` it is the first free port of
+    host_port..host_port_end. host_ip "" means every address.
+    """
+
+    container_port: int
+    protocol: str = "tcp"
+    host_ip: str = ""
+    host_port: int = 0
+    host_port_end: int = 0
+
+    def check(self) -> None:
+        """Raise Invalid unless ports and protocol make sense."""
+        if self.protocol not in PROTOCOL_NUMBERS:
+            raise Invalid(f"invalid proto: {self.protocol}", code="port-protocol", subject=self.protocol)
+        in_range = 1 <= self.container_port <= 65535 and 0 <= self.host_port <= 65535
+        if not in_range or not (self.host_port_end == 0 or self.host_port <= self.host_port_end <= 65535):
+            text = f"{self.host_port}-{self.host_port_end}:{self.container_port}"
+            raise Invalid(f"invalid port specification: {text}", code="port-range", subject=text)
+
+
+class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
+    """A container port as it is published: host_ip is `0.0.0.0` or one address, host_port is never 0."""
+
+    container_port: int
+    protocol: str
+    host_ip: str
+    host_port: int
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One container's interface on one network.
+
+    prefix: length of the subnet's prefix; host_interface: the other end of the veth pair; sysctls: what must hold in
+    the container's network namespace (the interface exists by then) before its process runs.
+    """
+
+    container_id: str
+    network: str
+    interface: str
+    ip: str
+    prefix: int
+    gateway: str
+    mac: str
+    mtu: int
+    host_interface: str
+    ports: tuple[PublishedPort, ...] = ()
+    sysctls: dict[str, str] = {}
+
+
+def mac_of(packed: bytes) -> str:
+    """The locally administered address for an IPv4 address: the same for as long as the address is, so no ARP entry of
+    a neighbour is ever stale after the address was given to another container.
+    """
+    return (b"\x02\x70" + packed).hex(":")

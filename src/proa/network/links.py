@@ -1,0 +1,296 @@
+"""Links, addresses and routes over one rtnetlink channel (rtnetlink(7)): one method per thing done, no policy.
+
+The channel decides the network namespace: the engine's own, or a container's through a socket that was made in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import socket
+import struct
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import NamedTuple
+
+from proa.network.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Channel,
+    NetlinkFailure,
+    Step,
+    attribute,
+    attributes,
+    nested,
+    text,
+    u8,
+    u32,
+)
+from proa.network.sysctls import has_ipv6
+
+__all__ = [
+    "Link",
+    "Links",
+    "VethPair",
+]
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+
+IFF_UP = 0x1
+
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER = 1, 3, 4, 10
+IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 26, 28, 29
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_INET6_ADDR_GEN_MODE = 8
+IN6_ADDR_GEN_MODE_NONE = 1
+VETH_INFO_PEER = 1
+IFLA_BR_FORWARD_DELAY, IFLA_BR_STP_STATE = 1, 5
+IFLA_BRPORT_MODE, IFLA_BRPORT_GUARD, IFLA_BRPORT_PROTECT, IFLA_BRPORT_ISOLATED = 4, 5, 6, 33
+RTEXT_FILTER_SKIP_STATS = 1 << 3
+
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
+RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+RT_SCOPE_UNIVERSE = 0
+RT_TABLE_MAIN, RT_TABLE_LOCAL = 254, 255
+RTPROT_BOOT = 3
+RTN_UNICAST = 1
+
+_INTERFACE = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_ADDRESS = struct.Struct("=BBBBi")  # struct ifaddrmsg: family, prefix length, flags, scope, index
+_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
+
+
+@functools.cache
+def _no_link_local() -> bytes:
+    """The attribute that keeps a link from giving itself an fe80 address; nothing on a kernel without IPv6.
+
+    Only for links that exist: at their creation kernels answer EAFNOSUPPORT.
+    """
+    if not has_ipv6():
+        return b""
+    return nested(IFLA_AF_SPEC, nested(socket.AF_INET6, u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)))
+
+
+class Link(NamedTuple):
+    """A network interface as the kernel lists it; `master` is 0 without a bridge."""
+
+    number: int
+    name: str
+    kind: str
+    master: int
+    mtu: int
+    up: bool
+    mac: str
+
+
+class VethPair(NamedTuple):
+    """What `Links.create_veth` makes: the host's end on a bridge, the other end inside a namespace."""
+
+    host_name: str
+    bridge_index: int
+    peer_name: str
+    peer_mac: str
+    peer_netns_fd: int
+    mtu: int
+    isolated: bool
+
+
+class Links:
+    """Requests over one channel; OSError (NetlinkFailure) names the step that failed. Not thread-safe."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def find(self, name: str) -> Link | None:
+        """The link of that name, or None."""
+        step = Step(f"look up link {name}", RTM_GETLINK, 0, _interface() + text(IFLA_IFNAME, name) + _SKIP_STATS)
+        try:
+            return _parse_link(self._channel.get(step))
+        except NetlinkFailure as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+
+    def all(self) -> list[Link]:
+        """Every link of the namespace."""
+        step = Step("list links", RTM_GETLINK, 0, _interface() + _SKIP_STATS)
+        return [_parse_link(body) for body in self._channel.dump(step)]
+
+    def addresses(self) -> list[tuple[int, IPv4Interface]]:
+        """Every IPv4 address of the namespace with the index of its link."""
+        found = []
+        for body in self._channel.dump(
+            Step("list addresses", RTM_GETADDR, 0, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0))
+        ):
+            _, prefix, _, _, index = _ADDRESS.unpack_from(body)
+            local = attributes(body, _ADDRESS.size)
+            raw = local.get(IFA_LOCAL) or local.get(IFA_ADDRESS)
+            if raw:
+                found.append((index, IPv4Interface((raw, prefix))))
+        return found
+
+    def routes(self) -> list[tuple[int, IPv4Network]]:
+        """IPv4 routes of all tables but `local`, with the index of their link (0: none or several)."""
+        found = []
+        header = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        for body in self._channel.dump(Step("list routes", RTM_GETROUTE, 0, header)):
+            _, prefix, _, _, table, _, _, _, _ = _ROUTE.unpack_from(body)
+            if table == RT_TABLE_LOCAL:
+                continue
+            fields = attributes(body, _ROUTE.size)
+            link = struct.unpack("=I", fields[RTA_OIF])[0] if RTA_OIF in fields else 0
+            found.append((link, IPv4Network((fields.get(RTA_DST, b"\0\0\0\0"), prefix))))
+        return found
+
+    def create_bridge(self, name: str, mac: str, mtu: int) -> None:
+        """Make bridge `name` with a fixed address (it would take its lowest port's and change), no STP, no delay."""
+        body = (
+            _interface(flags=IFF_UP, change=IFF_UP)
+            + text(IFLA_IFNAME, name)
+            + attribute(IFLA_ADDRESS, _mac_bytes(mac))
+            + u32(IFLA_MTU, mtu)
+            + nested(
+                IFLA_LINKINFO,
+                text(IFLA_INFO_KIND, "bridge"),
+                nested(IFLA_INFO_DATA, u32(IFLA_BR_FORWARD_DELAY, 0), u32(IFLA_BR_STP_STATE, 0)),
+            )
+        )
+        self._channel.request(Step(f"create bridge {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body))
+
+    def create_veth(self, pair: VethPair) -> None:
+        """Make the pair in one message: host end up on its bridge, peer born inside its namespace with its final name.
+
+        Being born there saves the move and the rename, each of which waits for a grace period of the kernel.
+        The port on the bridge: hairpin lets a container reach its own published port when bridge-nf-call-iptables
+        rewrites bridged frames; guard and root block refuse spanning tree frames; isolated ports reach the bridge but
+        not one another.
+        """
+        peer = (
+            _interface()
+            + text(IFLA_IFNAME, pair.peer_name)
+            + attribute(IFLA_ADDRESS, _mac_bytes(pair.peer_mac))
+            + u32(IFLA_MTU, pair.mtu)
+            + u32(IFLA_NET_NS_FD, pair.peer_netns_fd)
+        )
+        body = (
+            _interface(flags=IFF_UP, change=IFF_UP)
+            + text(IFLA_IFNAME, pair.host_name)
+            + u32(IFLA_MTU, pair.mtu)
+            + u32(IFLA_MASTER, pair.bridge_index)
+            + nested(
+                IFLA_LINKINFO,
+                text(IFLA_INFO_KIND, "veth"),
+                nested(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, peer)),
+            )
+        )
+        self._channel.request(
+            Step(f"create veth {pair.host_name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body),
+            _port_rules(pair.host_name, isolated=pair.isolated),
+        )
+
+    def enslave(self, link: Link, bridge_index: int, *, isolated: bool) -> None:
+        """Put a link on a bridge (again) and up, with the rules of `create_veth`."""
+        body = _interface(index=link.number, flags=IFF_UP, change=IFF_UP) + u32(IFLA_MASTER, bridge_index)
+        self._channel.request(
+            Step(f"put {link.name} on its bridge", RTM_NEWLINK, 0, body), _port_rules(link.name, isolated=isolated)
+        )
+
+    def set_up(self, index: int, name: str) -> None:
+        """Bring a link up."""
+        self._channel.request(_up(index, name))
+
+    def add_address(self, index: int, address: IPv4Interface, name: str) -> None:
+        """Give a link an address with its broadcast address; one it has already is fine."""
+        try:
+            self._channel.request(_address(index, address, name))
+        except NetlinkFailure as error:
+            if error.errno != errno.EEXIST:
+                raise
+
+    def remove_address(self, index: int, address: IPv4Interface, name: str) -> None:
+        """Take an address away."""
+        body = _ADDRESS.pack(socket.AF_INET, address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, index)
+        body += attribute(IFA_LOCAL, address.ip.packed)
+        self._channel.request(Step(f"remove {address} from {name}", RTM_DELADDR, 0, body))
+
+    def configure(self, index: int, name: str, address: IPv4Interface, gateway: IPv4Address) -> None:
+        """A container's side in one send: lo up, the address, the link up, the default route."""
+        route = (
+            _ROUTE.pack(socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
+            + attribute(RTA_GATEWAY, gateway.packed)
+            + u32(RTA_OIF, index)
+        )
+        self._channel.request(
+            _up(1, "lo"),
+            Step(f"keep {name} from addressing itself", RTM_SETLINK, 0, _interface(index=index) + _no_link_local()),
+            _address(index, address, name),
+            _up(index, name),
+            Step(f"add default route by {gateway}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route),
+        )
+
+    def delete(self, name: str) -> bool:
+        """Delete a link (both ends of a veth pair); False when there was none."""
+        try:
+            self._channel.request(Step(f"delete link {name}", RTM_DELLINK, 0, _interface() + text(IFLA_IFNAME, name)))
+        except NetlinkFailure as error:
+            if error.errno == errno.ENODEV:
+                return False
+            raise
+        return True
+
+
+def _interface(*, family: int = 0, index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+    return _INTERFACE.pack(family, 0, index, flags, change)
+
+
+_SKIP_STATS = u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+
+
+def _up(index: int, name: str) -> Step:
+    return Step(f"bring {name} up", RTM_NEWLINK, 0, _interface(index=index, flags=IFF_UP, change=IFF_UP))
+
+
+def _port_rules(name: str, *, isolated: bool) -> Step:
+    rules = nested(
+        IFLA_LINKINFO,
+        text(IFLA_INFO_SLAVE_KIND, "bridge"),
+        nested(
+            IFLA_INFO_SLAVE_DATA,
+            u8(IFLA_BRPORT_MODE, 1),
+            u8(IFLA_BRPORT_GUARD, 1),
+            u8(IFLA_BRPORT_PROTECT, 1),
+            u8(IFLA_BRPORT_ISOLATED, int(isolated)),
+        ),
+    )
+    return Step(f"set bridge port {name}", RTM_NEWLINK, 0, _interface() + text(IFLA_IFNAME, name) + rules + _no_link_local())
+
+
+def _address(index: int, address: IPv4Interface, name: str) -> Step:
+    body = (
+        _ADDRESS.pack(socket.AF_INET, address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, index)
+        + attribute(IFA_LOCAL, address.ip.packed)
+        + attribute(IFA_ADDRESS, address.ip.packed)
+        + attribute(IFA_BROADCAST, address.network.broadcast_address.packed)
+    )
+    return Step(f"add {address} to {name}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
+
+
+def _mac_bytes(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def _parse_link(body: bytes) -> Link:
+    _, _, index, flags, _ = _INTERFACE.unpack_from(body)
+    fields = attributes(body, _INTERFACE.size)
+    kind = attributes(fields.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")
+    master, mtu = fields.get(IFLA_MASTER), fields.get(IFLA_MTU)
+    return Link(
+        number=index,
+        name=fields.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
+        kind=kind.rstrip(b"\0").decode(errors="replace"),
+        master=struct.unpack("=I", master)[0] if master else 0,
+        mtu=struct.unpack("=I", mtu)[0] if mtu else 0,
+        up=bool(flags & IFF_UP),
+        mac=fields.get(IFLA_ADDRESS, b"").hex(":"),
+    )

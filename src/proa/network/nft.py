@@ -1,0 +1,352 @@
+"""nf_tables objects as netlink messages (linux/netfilter/nf_tables.h): the words a rule is written with.
+
+A rule is a list of expressions that load fields of the packet into registers, compare them and give a verdict; `Rule`
+strings them together left to right, as `nft` prints them. Registers are the sixteen 4-byte ones, so a concatenation of
+fields lies in consecutive registers, each field padded to four bytes, and a map's key and value are plain bytes.
+
+    Rule().ipv4().to_local().load_l4proto(0).load_dport(1).lookup("published", 0, into=0).dnat(0, 1)
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import NamedTuple
+
+from proa.network.netlink import (
+    NFNL_SUBSYS_NFTABLES,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Channel,
+    Step,
+    attribute,
+    attributes,
+    be32,
+    nested,
+    text,
+)
+
+__all__ = [
+    "BRIDGE",
+    "INET",
+    "BaseChain",
+    "Hook",
+    "Rule",
+    "TableWriter",
+    "base_chains",
+    "tables",
+]
+
+INET = 1
+IPV4 = 2
+BRIDGE = 7
+IPV6 = 10
+
+NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN = 0, 1, 2, 3, 4
+NEWRULE, NEWSET, NEWSETELEM, DELSETELEM = 6, 9, 12, 14
+
+NF_DROP, NF_ACCEPT, NFT_JUMP = 0, 1, -3
+NETWORK, TRANSPORT = 1, 2
+
+CT_ESTABLISHED, CT_RELATED = 2, 4
+CT_STATUS_DNAT = 1 << 5
+
+_REGISTER0 = 8  # NFT_REG32_00
+_SCRATCH = 15  # the register comparisons load into, away from what lookups read and write
+_META = {"nfproto": 15, "l4proto": 16, "iifname": 6, "oifname": 7}
+_FIB_ADDRTYPE, _FIB_DADDR, _RTN_LOCAL = 3, 2, 2
+_MAP = 0x8
+_NAT_DNAT = 1
+
+
+class Hook(IntEnum):
+    """Where a base chain sits in the packet's path (the inet and bridge families share the numbers)."""
+
+    PREROUTING = 0
+    INPUT = 1
+    FORWARD = 2
+    OUTPUT = 3
+    POSTROUTING = 4
+
+
+class Rule:
+    """Expressions in order; every method adds some and returns the rule."""
+
+    def __init__(self) -> None:
+        self._expressions: list[bytes] = []
+
+    def encode(self) -> bytes:
+        """The payload of NFTA_RULE_EXPRESSIONS."""
+        return b"".join(nested(1, expression) for expression in self._expressions)
+
+    def _add(self, name: str, *fields: bytes) -> Rule:
+        self._expressions.append(text(1, name) + nested(2, *fields))
+        return self
+
+    def _compare(self, value: bytes, *, equal: bool = True) -> Rule:
+        return self._add("cmp", be32(1, _SCRATCH - _width(value)), be32(2, int(not equal)), _value(3, value))
+
+    def _meta(self, key: str, value: bytes, *, equal: bool = True) -> Rule:
+        self._add("meta", be32(1, _SCRATCH - _width(value)), be32(2, _META[key]))
+        return self._compare(value, equal=equal)
+
+    def iifname(self, name: str, *, equal: bool = True) -> Rule:
+        """Arrived by that interface (or by another one)."""
+        return self._meta("iifname", _name(name), equal=equal)
+
+    def oifname(self, name: str, *, equal: bool = True) -> Rule:
+        """Leaves by that interface (or by another one)."""
+        return self._meta("oifname", _name(name), equal=equal)
+
+    def iifname_starts(self, prefix: str) -> Rule:
+        """Arrived by an interface whose name starts so; in the bridge family that is the bridge's port."""
+        self._add("meta", be32(1, _SCRATCH - 4), be32(2, _META["iifname"]))
+        return self._add("cmp", be32(1, _SCRATCH - 4), be32(2, 0), _value(3, prefix.encode()))
+
+    def ipv4(self) -> Rule:
+        """The packet is IPv4 (inet family); needed before anything that reads its header."""
+        return self._meta("nfproto", bytes([IPV4]))
+
+    def ipv6(self) -> Rule:
+        """The packet is IPv6 (inet family)."""
+        return self._meta("nfproto", bytes([IPV6]))
+
+    def ethertype(self, number: int) -> Rule:
+        """The frame's type (bridge family)."""
+        self._add("payload", be32(1, _SCRATCH - 1), be32(2, 0), be32(3, 12), be32(4, 2))
+        return self._compare(struct.pack(">H", number))
+
+    def saddr(self, network: bytes, mask: bytes, *, equal: bool = True) -> Rule:
+        """IPv4 source inside (or outside) network/mask."""
+        return self._address(12, network, mask, equal=equal)
+
+    def daddr(self, network: bytes, mask: bytes, *, equal: bool = True) -> Rule:
+        """IPv4 destination inside (or outside) network/mask."""
+        return self._address(16, network, mask, equal=equal)
+
+    def _address(self, offset: int, network: bytes, mask: bytes, *, equal: bool) -> Rule:
+        register = _SCRATCH - 1
+        self._add("payload", be32(1, register), be32(2, NETWORK), be32(3, offset), be32(4, 4))
+        self._add("bitwise", be32(1, register), be32(2, register), be32(3, 4), _value(4, mask), _value(5, bytes(4)))
+        return self._compare(network, equal=equal)
+
+    def to_local(self) -> Rule:
+        """The destination is an address of this host, whichever (`fib daddr type local`)."""
+        self._add("fib", be32(1, _SCRATCH - 1), be32(2, _FIB_ADDRTYPE), be32(3, _FIB_DADDR))
+        return self._compare(struct.pack("=I", _RTN_LOCAL))
+
+    def ct_state(self, bits: int) -> Rule:
+        """Connection tracking state has one of these bits."""
+        return self._ct(0, bits)
+
+    def ct_status(self, bits: int) -> Rule:
+        """Connection tracking status has one of these bits."""
+        return self._ct(2, bits)
+
+    def _ct(self, key: int, bits: int) -> Rule:
+        register = _SCRATCH - 1
+        self._add("ct", be32(1, register), be32(2, key))
+        mask = struct.pack("=I", bits)
+        self._add("bitwise", be32(1, register), be32(2, register), be32(3, 4), _value(4, mask), _value(5, bytes(4)))
+        return self._compare(bytes(4), equal=False)
+
+    def load_l4proto(self, slot: int) -> Rule:
+        """Load the transport protocol's number into a slot."""
+        return self._add("meta", be32(1, _REGISTER0 + slot), be32(2, _META["l4proto"]))
+
+    def load_daddr(self, slot: int) -> Rule:
+        """Load the IPv4 destination into a slot."""
+        return self._add("payload", be32(1, _REGISTER0 + slot), be32(2, NETWORK), be32(3, 16), be32(4, 4))
+
+    def load_dport(self, slot: int) -> Rule:
+        """Load the destination port (tcp, udp, sctp have it at the same place) into a slot."""
+        return self._add("payload", be32(1, _REGISTER0 + slot), be32(2, TRANSPORT), be32(3, 2), be32(4, 2))
+
+    def lookup(self, name: str, slot: int, into: int) -> Rule:
+        """Look up the key that starts at a slot; the value lands from slot `into` on, no match ends the rule."""
+        return self._add("lookup", text(1, name), be32(2, _REGISTER0 + slot), be32(3, _REGISTER0 + into))
+
+    def dnat(self, address_slot: int, port_slot: int) -> Rule:
+        """Rewrite the destination from two slots."""
+        return self._add(
+            "nat",
+            be32(1, _NAT_DNAT),
+            be32(2, IPV4),
+            be32(3, _REGISTER0 + address_slot),
+            be32(5, _REGISTER0 + port_slot),
+        )
+
+    def masquerade(self) -> Rule:
+        """Rewrite the source to the address of the leaving interface."""
+        return self._add("masq")
+
+    def accept(self) -> Rule:
+        """End this hook's chain: fine (other tables still have their say)."""
+        return self._verdict(be32(1, NF_ACCEPT))
+
+    def drop(self) -> Rule:
+        """Discard the packet."""
+        return self._verdict(be32(1, NF_DROP))
+
+    def jump(self, chain: str) -> Rule:
+        """Go on in another chain of the table."""
+        return self._verdict(be32(1, NFT_JUMP), text(2, chain))
+
+    def _verdict(self, *fields: bytes) -> Rule:
+        return self._add("immediate", be32(1, 0), nested(2, nested(2, *fields)))
+
+
+class TableWriter:
+    """Collects the steps of one transaction on one table."""
+
+    def __init__(self, family: int, table: str) -> None:
+        self.family = family
+        self.table = table
+        self.steps: list[Step] = []
+        self._sets = 0
+
+    def _step(self, what: str, message: int, flags: int, *fields: bytes) -> None:
+        kind = NFNL_SUBSYS_NFTABLES << 8 | message
+        self.steps.append(Step(what, kind, flags, _header(self.family) + b"".join(fields)))
+
+    def replace(self) -> None:
+        """Make the table anew: creating it first makes the deletion sure to find one."""
+        self.create()
+        self.delete()
+        self.create()
+
+    def create(self) -> None:
+        """Make the table if it is not there."""
+        self._step(f"create table {self.table}", NEWTABLE, NLM_F_CREATE, text(1, self.table), be32(2, 0))
+
+    def delete(self) -> None:
+        """Delete the table and all in it; fails with ENOENT when it is not there."""
+        self._step(f"delete table {self.table}", DELTABLE, 0, text(1, self.table))
+
+    def chain(self, name: str) -> None:
+        """A chain to jump to."""
+        self._step(f"create chain {name}", NEWCHAIN, NLM_F_CREATE, text(1, self.table), text(3, name))
+
+    def base_chain(self, name: str, kind: str, hook: Hook, priority: int) -> None:
+        """A chain the kernel enters by itself at `hook`; its policy is accept: we only ever take away or rewrite."""
+        self._step(
+            f"create {kind} chain {name}",
+            NEWCHAIN,
+            NLM_F_CREATE,
+            text(1, self.table),
+            text(3, name),
+            nested(4, be32(1, hook), be32(2, priority)),
+            be32(5, NF_ACCEPT),
+            text(7, kind),
+        )
+
+    def rule(self, chain: str, rule: Rule) -> None:
+        """Append a rule."""
+        self._step(
+            f"add rule to {chain}",
+            NEWRULE,
+            NLM_F_CREATE | NLM_F_APPEND,
+            text(1, self.table),
+            text(2, chain),
+            nested(4, rule.encode()),
+        )
+
+    def map(self, name: str, key_types: Iterable[int], value_types: Iterable[int]) -> None:
+        """A map; types are nft's numbers for its own listings, every field is one 4-byte register."""
+        keys, values = list(key_types), list(value_types)
+        self._sets += 1
+        self._step(
+            f"create map {name}",
+            NEWSET,
+            NLM_F_CREATE,
+            text(1, self.table),
+            text(2, name),
+            be32(3, _MAP),
+            be32(4, _concatenation(keys)),
+            be32(5, 4 * len(keys)),
+            be32(6, _concatenation(values)),
+            be32(7, 4 * len(values)),
+            be32(10, self._sets),
+        )
+
+    def add_elements(self, name: str, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add key, value pairs to a map; EEXIST when a key is there."""
+        listed = [nested(1, _value(1, key), _value(2, value)) for key, value in pairs]
+        if listed:
+            self._step(
+                f"add ports to {name}",
+                NEWSETELEM,
+                NLM_F_CREATE | NLM_F_EXCL,
+                text(1, self.table),
+                text(2, name),
+                nested(3, *listed),
+            )
+
+    def remove_elements(self, name: str, keys: Iterable[bytes]) -> None:
+        """Remove keys from a map; ENOENT when one is not there."""
+        listed = [nested(1, _value(1, key)) for key in keys]
+        if listed:
+            self._step(
+                f"remove ports from {name}", DELSETELEM, 0, text(1, self.table), text(2, name), nested(3, *listed)
+            )
+
+
+class BaseChain(NamedTuple):
+    """A base chain of any table on the host."""
+
+    family: int
+    table: str
+    name: str
+    hook: int
+    drops: bool
+
+
+def tables(channel: Channel, family: int = 0) -> list[str]:
+    """Names of the tables of a family (0: all)."""
+    step = Step("list tables", NFNL_SUBSYS_NFTABLES << 8 | GETTABLE, 0, _header(family))
+    return [_string(attributes(body, 4).get(1, b"")) for body in channel.dump(step)]
+
+
+def base_chains(channel: Channel) -> list[BaseChain]:
+    """Every base chain of the namespace, everyone's."""
+    found = []
+    step = Step("list chains", NFNL_SUBSYS_NFTABLES << 8 | GETCHAIN, 0, _header(0))
+    for body in channel.dump(step):
+        fields = attributes(body, 4)
+        if 4 in fields:
+            hook = struct.unpack(">I", attributes(fields[4]).get(1, b"\0\0\0\xff"))[0]
+            policy = struct.unpack(">I", fields.get(5, b"\0\0\0\x01"))[0]
+            found.append(BaseChain(body[0], _string(fields[1]), _string(fields[3]), hook, policy == NF_DROP))
+    return found
+
+
+def _header(family: int) -> bytes:
+    return struct.pack("=BBH", family, 0, socket.htons(0))
+
+
+def _value(kind: int, value: bytes) -> bytes:
+    return nested(kind, attribute(1, value))
+
+
+def _name(name: str) -> bytes:
+    return name.encode().ljust(16, b"\0")
+
+
+def _width(value: bytes) -> int:
+    """Registers a value takes: names 4, everything else 1."""
+    return (len(value) + 3) // 4
+
+
+def _concatenation(types: list[int]) -> int:
+    """nft's number of a concatenated type: six bits a field."""
+    number = 0
+    for kind in types:
+        number = number << 6 | kind
+    return number
+
+
+def _string(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")

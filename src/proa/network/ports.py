@@ -1,0 +1,158 @@
+"""Host ports of published container ports, each held by a bound socket for as long as it is published.
+
+The kernel is the allocator: a port that our socket holds cannot be taken by another program, a port another program
+holds cannot be taken by us, and nothing is left to clean up when the engine dies. Packets never reach these sockets,
+nf_tables redirects them first; a filter drops what arrives while the table is away, so that no client connects to a
+dead end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Iterable
+from ipaddress import IPv4Address, ip_address
+
+from proa.errors import Conflict, Denied, Invalid, ProaError, Unsupported
+from proa.network.endpoint import PROTOCOL_NUMBERS, PortRequest, PublishedPort
+
+__all__ = ["PortHolders"]
+
+_SO_ATTACH_FILTER = 26
+_ANY = "0.0.0.0"  # noqa: S104
+_BPF_RETURN_0 = struct.pack("=HBBI", 0x06, 0, 0, 0)
+_IN_USE = {errno.EADDRINUSE}
+
+
+class PortHolders:
+    """The sockets that hold one network's host ports. Not thread-safe, its network holds a lock."""
+
+    def __init__(self) -> None:
+        self._held: dict[PublishedPort, socket.socket | None] = {}
+
+    def reserve(self, request: PortRequest, default_ip: str, owner: str, container_ip: str) -> PublishedPort:
+        """Bind the host port a request asks for and hold it.
+
+        owner: how error texts name the endpoint. Raises Conflict (code `port-allocated`), Invalid, Unsupported, Denied.
+        """
+        request.check()
+        host_ip = _host_address(request.host_ip or default_ip)
+        candidates = range(request.host_port, max(request.host_port, request.host_port_end) + 1)
+        refusal: ProaError | None = None
+        for number in candidates:
+            try:
+                return self._hold(request, host_ip, number)
+            except OSError as error:
+                refusal = self._refusal(error, request, host_ip, number, owner, container_ip)
+                if error.errno not in _IN_USE:
+                    break
+        assert refusal is not None
+        raise refusal
+
+    def adopt(self, port: PublishedPort) -> bool:
+        """Hold a port that rules in the kernel publish already; False when another program took it meanwhile."""
+        if port in self._held:
+            return True
+        request = PortRequest(container_port=port.container_port, protocol=port.protocol)
+        try:
+            self._hold(request, port.host_ip, port.host_port)
+        except OSError:
+            return False
+        return True
+
+    def release(self, ports: Iterable[PublishedPort]) -> None:
+        """Let go of ports; those not held are fine."""
+        for port in ports:
+            holder = self._held.pop(port, None)
+            if holder is not None:
+                holder.close()
+
+    def release_all(self) -> None:
+        """Let go of everything."""
+        self.release(list(self._held))
+
+    def _hold(self, request: PortRequest, host_ip: str, number: int) -> PublishedPort:
+        holder: socket.socket | None
+        if request.protocol == "sctp":
+            number = self._free_sctp(host_ip, number)
+            holder = None
+        else:
+            holder = _bind(request.protocol, host_ip, number)
+            number = holder.getsockname()[1]
+        port = PublishedPort(
+            container_port=request.container_port, protocol=request.protocol, host_ip=host_ip, host_port=number
+        )
+        self._held[port] = holder
+        return port
+
+    def _free_sctp(self, host_ip: str, number: int) -> int:
+        """sctp sockets are a module most hosts lack, so only our own ports are checked."""
+        for candidate in (number,) if number else range(49152, 65536):
+            if self._holding("sctp", host_ip, candidate) is None:
+                return candidate
+        raise OSError(errno.EADDRINUSE, "sctp port")
+
+    def _holding(self, protocol: str, host_ip: str, number: int) -> PublishedPort | None:
+        for port in self._held:
+            same_address = host_ip == port.host_ip or _ANY in {host_ip, port.host_ip}
+            if port.protocol == protocol and port.host_port == number and same_address:
+                return port
+        return None
+
+    def _refusal(
+        self, error: OSError, request: PortRequest, host_ip: str, number: int, owner: str, container_ip: str
+    ) -> ProaError:
+        prefix = f"driver failed programming external connectivity on endpoint {owner}: "
+        where = f"{host_ip}:{number}"
+        if error.errno in _IN_USE and self._holding(request.protocol, host_ip, number) is not None:
+            text = f"{prefix}Bind for {where} failed: port is already allocated"
+            return Conflict(text, code="port-allocated", subject=where, hint="choose another host port")
+        text = (
+            f"{prefix}failed to bind host port for {where}:{container_ip}:{request.container_port}/{request.protocol}: "
+        )
+        if error.errno in _IN_USE:
+            hint = f"another program of this host listens there: ss -lnp 'sport = :{number}'"
+            return Conflict(f"{text}address already in use", code="port-allocated", subject=where, hint=hint)
+        if error.errno == errno.EADDRNOTAVAIL:
+            text += "cannot assign requested address"
+            return Invalid(text, code="address-not-here", subject=where, hint="this host has no such address")
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            return Denied(f"{text}permission denied", code="port-denied", subject=where)
+        return Conflict(f"{text}{error.strerror}", code="port-bind", subject=where, errno=error.errno)
+
+
+def _host_address(text: str) -> str:
+    try:
+        address = ip_address(text)
+    except ValueError as error:
+        raise Invalid(f"invalid IP address: {text!r}", code="address-syntax", subject=text) from error
+    if not isinstance(address, IPv4Address):
+        raise Unsupported(
+            f"cannot publish on {address}: this network has no IPv6",
+            code="ipv6-publish",
+            subject=text,
+            hint="publish on an IPv4 address",
+        )
+    return str(address)
+
+
+def _bind(protocol: str, host_ip: str, number: int) -> socket.socket:
+    """A bound socket that takes nothing in; a tcp one listens, or another with SO_REUSEADDR could share the port."""
+    tcp = protocol == "tcp"
+    kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+    holder = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC, PROTOCOL_NUMBERS[protocol])
+    try:
+        program = ctypes.create_string_buffer(_BPF_RETURN_0)
+        holder.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(program)))
+        if tcp and number:
+            # Connections of an earlier listener in TIME_WAIT must not keep the port from us.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((host_ip, number))
+        if tcp:
+            holder.listen(1)
+    except BaseException:
+        holder.close()
+        raise
+    return holder
