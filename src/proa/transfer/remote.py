@@ -82,7 +82,7 @@ class Remote:
     plain_http:  True: http only. False: https only. None: http for a registry on this machine, https for others
     insecure:    allow plain http when https does not answer
     mirrors:     hosts (or http:// / https:// origins) asked first when reading; they get no credentials
-    mount_from:  repositories of the same registry that may have the blobs already (push)
+    mount_from:  for a blob to push, a repository of the same registry that may have it already
     Raises what ends.Source and ends.Sink say.
     """
 
@@ -94,7 +94,7 @@ class Remote:
         *,
         insecure: bool = False,
         mirrors: Sequence[str] = (),
-        mount_from: Sequence[str] = (),
+        mount_from: Mapping[Digest, str] | None = None,
         allowed_realms: Collection[str] = (),
         certs_dir: Path = CERTS_DIR,
         transport: Transport | None = None,
@@ -111,7 +111,7 @@ class Remote:
             allowed_realms=allowed_realms,
         )
         self._mirrors = [_mirror(text, self._transport) for text in mirrors]
-        self._mount_from = tuple(mount_from)
+        self._mount_from = dict(mount_from or {})
         self._mounted: dict[Digest, str] = {}
         self._documents: dict[Digest, bytes] = {}
         self._repository = f"/v2/{reference.repository}"
@@ -199,7 +199,13 @@ class Remote:
     def write(self, descriptor: Descriptor, source: Source, advance: Advance) -> bool:
         """Push a blob unless the registry has it or can mount it; a broken upload begins again from the start."""
         outcome = push_blob(
-            self._own, self.reference.repository, descriptor, source, advance, self._push, self._mount_from
+            self._own,
+            self.reference.repository,
+            descriptor,
+            source,
+            advance,
+            self._push,
+            self._mount_from.get(descriptor.digest),
         )
         if outcome.mounted_from:
             self._mounted[descriptor.digest] = outcome.mounted_from
@@ -232,7 +238,7 @@ class Remote:
 
     @property
     def _push(self) -> tuple[str, ...]:
-        mounts = tuple(f"repository:{name}:pull" for name in self._mount_from)
+        mounts = tuple(f"repository:{name}:pull" for name in sorted(set(self._mount_from.values())))
         return (f"repository:{self.reference.repository}:pull,push", *mounts)
 
     def _readable(self) -> list[Endpoint]:

@@ -1,15 +1,18 @@
 """The content store as an end of copies: resuming downloads, each blob fetched once however many ask.
 
 Several transfers that want one blob at the same time share a *flight*: the first downloads, the others wait for it;
-when the first fails or is cancelled, one of the others goes on where it stopped. `follow` reads a blob that arrives.
+when the first fails or is cancelled, one of the others goes on where it stopped. `Following` reads a blob that arrives.
 """
 
 from __future__ import annotations
 
 import io
+import secrets
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, Self, cast
 
 from proa.errors import Cancelled, Corrupt, Internal, NotFound, ProaError, TimedOut, Unavailable
@@ -20,6 +23,10 @@ from proa.transfer.transport import CHUNK
 
 _POLL_S = 0.05
 _TURN_WAIT_S = 60.0
+
+
+def _ignore(_count: int) -> None:
+    pass
 
 
 class _Flight:
@@ -103,17 +110,13 @@ class Stored:
         """Store a small document under its digest."""
         if self.exists(descriptor):
             return
-        with self._ingest(descriptor) as ingest:
+        with self.begin(descriptor) as ingest:
             ingest.write(memoryview(raw)[ingest.offset :])
             ingest.commit()
 
     def tag(self, descriptor: Descriptor, raw: bytes) -> None:
         """Content has no names: the same as `put`."""
         self.put(descriptor, raw)
-
-    def follow(self, descriptor: Descriptor) -> Following:
-        """A reader of a blob that is there, is arriving, or will arrive by another thread's `write`."""
-        return Following(self, descriptor)
 
     def stop(self) -> None:
         """See ends."""
@@ -132,7 +135,7 @@ class Stored:
 
     def _download(self, flight: _Flight, descriptor: Descriptor, source: Source, advance: Advance) -> None:
         for last in (False, True):
-            with self._ingest(descriptor) as ingest:
+            with self.begin(descriptor) as ingest:
                 resumed = ingest.offset > 0
                 flight.ingest = ingest
                 try:
@@ -142,10 +145,10 @@ class Stored:
                 except Corrupt:
                     if last or not resumed:
                         ingest.close()
-                        self._drop(ingest.ref)
+                        self.drop(ingest.ref)
                         raise
             # What an earlier transfer left was bad: begin once more without it.
-            self._drop(ingest.ref)
+            self.drop(ingest.ref)
 
     def _fill(self, ingest: Ingest, descriptor: Descriptor, source: Source, advance: Advance) -> None:
         tried = 0
@@ -175,7 +178,7 @@ class Stored:
                     raise
                 tried += 1
 
-    def _ingest(self, descriptor: Descriptor) -> Ingest:
+    def begin(self, descriptor: Descriptor) -> Ingest:
         """Begin or resume; another process that writes the same blob is waited for a while."""
         deadline = time.monotonic() + _TURN_WAIT_S
         while True:
@@ -187,7 +190,19 @@ class Stored:
                 self.check()
                 time.sleep(_POLL_S)
 
-    def _drop(self, ref: str) -> None:
+    @contextmanager
+    def begin_unknown(self, purpose: str) -> Iterator[Ingest]:
+        """An ingest of bytes whose digest only their end will tell; nothing stays when it is not committed."""
+        with self.content.ingest(f"{purpose}-{secrets.token_hex(8)}") as ingest:
+            try:
+                yield ingest
+            except BaseException:
+                ingest.close()
+                self.drop(ingest.ref)
+                raise
+
+    def drop(self, ref: str) -> None:
+        """Forget a partial that nobody should resume."""
         try:
             self.content.abort(ref)
         except (NotFound, Unavailable):
@@ -233,12 +248,14 @@ class StoredStream:
 class Following(io.RawIOBase):
     """Reads a blob of a Stored while it arrives; opened at the first read, which waits for the download to begin.
 
-    broken: True when reading failed because the download did, and not because the blob is bad in itself.
+    broken:  True when reading failed because the download did, and not because the blob is bad in itself
+    advance: told how many bytes each read returned
     """
 
-    def __init__(self, stored: Stored, descriptor: Descriptor) -> None:
+    def __init__(self, stored: Stored, descriptor: Descriptor, advance: Advance = _ignore) -> None:
         super().__init__()
         self.broken = False
+        self._advance = advance
         self._stored = stored
         self._descriptor = descriptor
         self._reader: BinaryIO | None = None
@@ -251,7 +268,9 @@ class Following(io.RawIOBase):
         """Fill `buffer` as far as bytes are there; 0 only at the verified end. Raises what the download raised."""
         try:
             reader = self._reader or self._begin()
-            return cast("int", reader.readinto(buffer))  # type: ignore[attr-defined]
+            count = cast("int", reader.readinto(buffer))  # type: ignore[attr-defined]
+            self._advance(count)
+            return count
         except ProaError:
             self.broken = True
             raise

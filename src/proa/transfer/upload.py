@@ -53,15 +53,14 @@ def push_blob(
     source: Source,
     advance: Advance,
     scopes: Sequence[str],
-    mount_from: Sequence[str] = (),
+    mount_from: str | None = None,
 ) -> Outcome:
     """Make `repository` have the blob. Raises Unauthorized, Denied, Unavailable, TimedOut, Corrupt, Cancelled."""
     base = f"/v2/{repository}/blobs"
     if endpoint.call("HEAD", f"{base}/{descriptor.digest}", scopes).status == 200:
         return Outcome(sent=False)
-    candidates = [name for name in mount_from if name != repository]
     for tried in range(TRIES):
-        mount = candidates[0] if candidates and not tried else None
+        mount = mount_from if mount_from != repository and not tried else None
         reply = _begin(endpoint, base, descriptor.digest, scopes, mount)
         if reply.status == 201 and mount:
             return Outcome(sent=False, mounted_from=mount)

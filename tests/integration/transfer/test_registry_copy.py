@@ -6,7 +6,7 @@ import pytest
 
 from proa.errors import NotFound, Unsupported
 from proa.oci import parse_reference
-from proa.transfer.copy import copy
+from proa.transfer.copying import copy
 from proa.transfer.layout import Layout
 from proa.transfer.remote import Remote
 
@@ -54,13 +54,15 @@ def test_a_second_repository_mounts_blobs(registry, make_image, tmp_path):
     image = make_image(2, seed="mount")
     layout = Layout(image.write(tmp_path / "in"))
     copy(layout, Remote(parse_reference(f"{registry.host}/proa/origin:v1")))
-    there = Remote(parse_reference(f"{registry.host}/proa/derived:v1"), mount_from=["proa/origin"])
+    there = Remote(
+        parse_reference(f"{registry.host}/proa/derived:v1"), mount_from=dict.fromkeys(image.blobs, "proa/origin")
+    )
     copy(layout, there)
     assert [there.mounted_from(d) for d in image.blobs if d != image.digest] == ["proa/origin"] * 3
 
 
 def test_missing_names_are_not_found_in_docker_words(registry):
-    with pytest.raises(NotFound, match="manifest for .*proa/none:v9 not found: manifest unknown: manifest unknown"):
+    with pytest.raises(NotFound, match=r"manifest for .*proa/none:v9 not found: manifest unknown: manifest unknown"):
         Remote(parse_reference(f"{registry.host}/proa/none:v9")).resolve()
 
 

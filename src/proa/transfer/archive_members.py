@@ -1,0 +1,164 @@
+"""Take an image archive apart while it streams by: documents stay in memory, blobs go straight into the store.
+
+Names inside an archive are keys of a dict here and never paths. A name that is absolute or goes up, a link other than
+the ones Docker itself writes, a device, a member given twice: each refuses the archive (CVE-2014-9358 and its kin).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from proa.errors import Exhausted, Invalid, NotFound
+from proa.oci import CONFIG_LIMIT, Descriptor, Digest, digest_of, media_types
+from proa.storage.content import ContentStore, Ingest, read_blob
+from proa.storage.layers.budget import Budget
+from proa.storage.layers.decompress import detect
+from proa.storage.layers.names import display
+from proa.storage.layers.reader import TarReader
+from proa.transfer.stored import Stored
+
+BUDGET = Budget(entries=100_000, name_bytes=4096)
+DOCUMENT_BYTES = 64 << 20
+
+_PART = r"[A-Za-z0-9_][A-Za-z0-9._:+@-]*"
+_NAME = re.compile(rf"{_PART}(?:/{_PART})*")
+_BLOB = re.compile(r"blobs/(sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128})")
+_DOCUMENT = re.compile(r"oci-layout|index\.json|manifest\.json|repositories|(?:[0-9a-f]{64}/)?(?:json|VERSION)")
+_JSON = re.compile(r"[^/]*\.json")
+# docker save (1.10 to 24) and containers/image write a repeated layer as a link to its twin.
+_LINK = re.compile(r"[0-9a-f]{64}/layer\.tar")
+_TARGET = re.compile(r"\.\./([0-9a-f]{64}(?:/layer)?\.tar)")
+_LINK_DEPTH = 8
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One file of an archive: its digest and size, its bytes when it is a document, its compression by its magic."""
+
+    digest: Digest
+    size: int
+    compression: str = "none"
+    data: bytes | None = None
+
+
+class Members:
+    """The files of an archive by name."""
+
+    def __init__(self, content: ContentStore) -> None:
+        self._content = content
+        self._files: dict[str, Member] = {}
+        self._links: dict[str, str] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files or name in self._links
+
+    def add(self, name: str, member: Member) -> None:
+        """Raises Invalid for a name given twice."""
+        if name in self:
+            raise Invalid(f"the archive has {name!r} twice", code="archive-invalid", subject=name)
+        self._files[name] = member
+
+    def link(self, name: str, target: str) -> None:
+        """Note that `name` is another name of `target`. Raises Invalid for a name given twice."""
+        if name in self:
+            raise Invalid(f"the archive has {name!r} twice", code="archive-invalid", subject=name)
+        self._links[name] = target
+
+    def get(self, name: str) -> Member:
+        """The file that `name`, from a document inside the archive, means. Raises Invalid, NotFound."""
+        if not isinstance(name, str) or _NAME.fullmatch(name) is None or ".." in name.split("/"):
+            raise Invalid(f"the archive names a file {name!r:.200}", code="archive-invalid")
+        for _ in range(_LINK_DEPTH):
+            if (member := self._files.get(name)) is not None:
+                return member
+            if (target := self._links.get(name)) is None:
+                break
+            name = target
+        raise NotFound(f"the archive has no file {name!r}, which it names", code="archive-incomplete", subject=name)
+
+    def document(self, name: str) -> bytes:
+        """The bytes of a small file. Raises Invalid, NotFound."""
+        member = self.get(name)
+        if member.data is not None:
+            return member.data
+        return read_blob(self._content, Descriptor(media_type="", digest=member.digest, size=member.size), CONFIG_LIMIT)
+
+
+def read_members(chunks: Iterator[bytes], stored: Stored) -> Members:
+    """Read an uncompressed archive to its end; its blobs are in the store afterwards, held by the caller's lease.
+
+    Raises Invalid (hostile or malformed), Corrupt (truncated, a blob that is not what its name says), Exhausted.
+    """
+    members = Members(stored.content)
+    documents = 0
+    reader = TarReader(chunks, BUDGET)
+    for entry in reader:
+        stored.check()
+        name = _safe_name(entry.name)
+        if entry.kind == "5":
+            continue
+        if entry.kind == "2":
+            members.link(name, _safe_target(name, entry.linkname))
+            continue
+        if entry.kind not in ("0", "7"):
+            raise Invalid(f"the archive has a member {name!r} that is no file", code="archive-invalid", subject=name)
+        if name in members:
+            raise Invalid(f"the archive has {name!r} twice", code="archive-invalid", subject=name)
+        if _DOCUMENT.fullmatch(name) or (_JSON.fullmatch(name) and entry.size <= CONFIG_LIMIT):
+            documents += entry.size
+            if entry.size > CONFIG_LIMIT or documents > DOCUMENT_BYTES:
+                raise Exhausted(f"the archive's {name!r} is too large", code="too-large", subject=name)
+            data = b"".join(bytes(piece) for piece in reader.data())
+            members.add(name, Member(digest_of(data), len(data), data=data))
+        else:
+            blob = _BLOB.fullmatch(name)
+            expected = Digest(blob[1].replace("/", ":")) if blob else None
+            members.add(name, _spool(reader, entry.size, expected, stored))
+    return members
+
+
+def _safe_name(raw: bytes) -> str:
+    name = raw.decode("ascii", "replace").removeprefix("./").rstrip("/")
+    if name in ("", "."):
+        return "."
+    if _NAME.fullmatch(name) is None:
+        raise Invalid(f"the archive has a member called {display(raw)!r}", code="archive-invalid", subject=display(raw))
+    return name
+
+
+def _safe_target(name: str, raw: bytes) -> str:
+    target = _TARGET.fullmatch(raw.decode("ascii", "replace"))
+    if _LINK.fullmatch(name) is None or target is None:
+        raise Invalid(f"the archive has a link {name!r} to {display(raw)!r}", code="archive-invalid", subject=name)
+    return target[1]
+
+
+def _spool(reader: TarReader, size: int, expected: Digest | None, stored: Stored) -> Member:
+    """Move one file's bytes into the store; `expected` is what its name promises."""
+    magic = b""
+    if expected is not None:
+        descriptor = Descriptor(media_type=media_types.OCI_LAYER, digest=expected, size=size)
+        if stored.exists(descriptor):
+            for piece in reader.data():
+                magic = magic or bytes(piece[:6])
+            return Member(expected, size, detect(magic))
+        with stored.begin(descriptor) as ingest:
+            magic = _pour(reader, ingest, ingest.offset)
+            return Member(ingest.commit(size), size, detect(magic))
+    with stored.begin_unknown("load") as ingest:
+        magic = _pour(reader, ingest, 0)
+        return Member(ingest.commit(size), size, detect(magic))
+
+
+def _pour(reader: TarReader, ingest: Ingest, skip: int) -> bytes:
+    magic = b""
+    for piece in reader.data():
+        magic = magic or bytes(piece[:6])
+        if skip >= len(piece):
+            skip -= len(piece)
+            continue
+        ingest.write(piece[skip:])
+        skip = 0
+    return magic

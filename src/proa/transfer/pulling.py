@@ -1,0 +1,191 @@
+"""Pull: an image from a registry into the store, unpacked while it downloads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from proa.errors import ProaError
+from proa.oci import (
+    Descriptor,
+    Digest,
+    ImageConfig,
+    Manifest,
+    Platform,
+    Reference,
+    chain_ids,
+    media_types,
+    parse_index,
+    select_platform,
+)
+from proa.storage import Image, Storage, unpack_image
+from proa.transfer.copying import unique
+from proa.transfer.credentials import Credentials
+from proa.transfer.ends import Source
+from proa.transfer.parallel import JOBS, run_parallel
+from proa.transfer.progress import Progress, ProgressEvent, silent
+from proa.transfer.pull_progress import LayerLines
+from proa.transfer.remote import Remote, mirrors_for
+from proa.transfer.stored import Following, Stored
+from proa.transfer.stored_image import assign, parse_image_config, parse_image_manifest, plain
+from proa.transfer.transport import CERTS_DIR
+
+
+def pull(
+    storage: Storage,
+    reference: Reference,
+    *,
+    platform: Platform | None = None,
+    credentials: Credentials | None = None,
+    progress: Progress = silent,
+    plain_http: bool | None = None,
+    insecure: bool = False,
+    mirrors: Mapping[str, Sequence[str]] | None = None,
+    allowed_realms: Collection[str] = (),
+    certs_dir: Path = CERTS_DIR,
+    stopped: threading.Event | None = None,
+) -> Image:
+    """Pull `reference` for `platform` (default: this machine) and name it.
+
+    The name then points to the platform's manifest, the same bytes as in the registry, also when the registry has an
+    index. Layers that were complete before a failure or cancellation stay for the next attempt, partial ones resume.
+
+    progress: called from several threads, one at a time
+    mirrors:  registry -> hosts asked before it
+    stopped:  set it to cancel
+    Raises NotFound, Unauthorized, Denied, Unavailable, TimedOut, Corrupt, Invalid, Unsupported, Exhausted, Cancelled.
+    """
+    remote = Remote(
+        reference,
+        credentials,
+        plain_http,
+        insecure=insecure,
+        mirrors=mirrors_for(reference, mirrors),
+        allowed_realms=allowed_realms,
+        certs_dir=certs_dir,
+    )
+    try:
+        with storage.leases.hold(f"pull {reference.name}"):
+            return _pull(storage, remote, reference, platform, progress, stopped)
+    finally:
+        remote.close()
+
+
+def _pull(
+    storage: Storage,
+    remote: Remote,
+    reference: Reference,
+    platform: Platform | None,
+    progress: Progress,
+    stopped: threading.Event | None,
+) -> Image:
+    root = remote.resolve()
+    progress(ProgressEvent(status=f"Pulling from {reference.repository}", id=str(reference.object)))
+    descriptor = fetch_image(storage, remote, root, platform=platform, progress=progress, stopped=stopped)
+    name = reference.name
+    if reference.digest:
+        name = Reference(registry=reference.registry, repository=reference.repository, digest=reference.digest).name
+    fresh = not _points_to(storage, name, descriptor.digest)
+    image = assign(storage, name, descriptor)
+    progress(ProgressEvent(status=f"Digest: {root.digest}"))
+    what = "Downloaded newer image for" if fresh else "Image is up to date for"
+    progress(ProgressEvent(status=f"Status: {what} {reference.familiar}"))
+    return image
+
+
+def fetch_image(
+    storage: Storage,
+    source: Source,
+    root: Descriptor,
+    *,
+    platform: Platform | None = None,
+    progress: Progress = silent,
+    stopped: threading.Event | None = None,
+) -> Descriptor:
+    """Bring one image, its documents, layers and snapshots, into the store without naming it; returns its manifest.
+
+    The caller holds a lease. Raises as `pull`.
+    """
+    stored = Stored(storage.content)
+    raw = _document(stored, source, root)
+    descriptor = root
+    if media_types.is_index(root.media_type):
+        descriptor = select_platform(parse_index(raw, root.media_type), platform)
+        raw = _document(stored, source, descriptor)
+    descriptor = plain(descriptor)
+    manifest = parse_image_manifest(raw, descriptor)
+    config = parse_image_config(_document(stored, source, manifest.config), manifest, platform)
+    _fetch_layers(storage, stored, source, manifest, config, LayerLines(progress), stopped)
+    return descriptor
+
+
+def _fetch_layers(
+    storage: Storage,
+    stored: Stored,
+    source: Source,
+    manifest: Manifest,
+    config: ImageConfig,
+    lines: LayerLines,
+    stopped: threading.Event | None,
+) -> None:
+    layers = unique(manifest.layers)
+    there = {d.digest for d in layers if stored.exists(d)}
+    ready = _unpacked(storage, manifest, config)
+    lines.begin(layers, there, ready, JOBS)
+    followed: list[Following] = []
+
+    def open_layer(layer: Descriptor) -> BinaryIO:
+        followed.append(Following(stored, layer, partial(lines.extracting, layer)))
+        return cast("BinaryIO", followed[-1])
+
+    def unpack() -> None:
+        try:
+            unpack_image(storage, config, manifest.layers, open_layer, lines.unpack_status)
+        except ProaError:
+            # Not the layer's fault but its download's: the download tells why, or made up for it.
+            if not any(reader.broken for reader in followed):
+                raise
+
+    def download(layer: Descriptor) -> None:
+        stored.write(layer, source, partial(lines.downloading, layer))
+        lines.downloaded(layer)
+
+    def stop() -> None:
+        source.stop()
+        stored.stop()
+
+    missing = [d for d in layers if d.digest not in there]
+    run_parallel([unpack, *(partial(download, d) for d in missing)], width=JOBS + 1, stopped=stopped, stop=stop)
+    if any(reader.broken for reader in followed):
+        unpack_image(storage, config, manifest.layers, None, lines.unpack_status)
+
+
+def _document(stored: Stored, source: Source, descriptor: Descriptor) -> bytes:
+    """A manifest, index or config: from the store, else from the source and then also in the store."""
+    if stored.exists(descriptor):
+        return stored.read(descriptor)
+    raw = source.read(descriptor)
+    stored.put(descriptor, raw)
+    return raw
+
+
+def _unpacked(storage: Storage, manifest: Manifest, config: ImageConfig) -> set[Digest]:
+    """The layers whose snapshots are there."""
+    ready = set()
+    for layer, chain_id in zip(manifest.layers, chain_ids(config.rootfs.diff_ids), strict=True):
+        try:
+            storage.snapshots.stat(chain_id)
+        except ProaError:
+            break
+        ready.add(layer.digest)
+    return ready
+
+
+def _points_to(storage: Storage, name: str, digest: Digest) -> bool:
+    try:
+        return storage.images.get(name).descriptor.digest == digest
+    except ProaError:
+        return False

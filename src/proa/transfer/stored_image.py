@@ -1,0 +1,114 @@
+"""Images as the store has them: read one with its documents, make one of layers, give one a name."""
+
+from __future__ import annotations
+
+import msgspec
+
+from proa.errors import Invalid, NotFound, Unsupported
+from proa.oci import (
+    CONFIG_LIMIT,
+    MANIFEST_LIMIT,
+    Descriptor,
+    ImageConfig,
+    Manifest,
+    Platform,
+    check_config,
+    encode,
+    media_types,
+    parse_config,
+    parse_index,
+    parse_manifest,
+    select_platform,
+)
+from proa.storage import Image, Storage
+from proa.storage.content import ContentStore, read_blob, write_blob
+
+# On manifests of our own making whose layers are as they came: plain tars, to be compressed before others see them.
+UNPUBLISHED = "org.proa.unpublished"
+
+
+class StoredImage(msgspec.Struct, frozen=True):
+    """One image for one platform with its documents: bytes, and the parsed view of them."""
+
+    descriptor: Descriptor
+    raw: bytes
+    manifest: Manifest
+    config_raw: bytes
+    config: ImageConfig
+
+    @property
+    def is_unpublished(self) -> bool:
+        """True when this manifest was made here and no registry has seen it."""
+        return UNPUBLISHED in (self.manifest.annotations or {})
+
+
+def read_image(content: ContentStore, descriptor: Descriptor, platform: Platform | None = None) -> StoredImage:
+    """Read the documents of `descriptor`, which may be an index. Raises NotFound, Corrupt, Invalid, Unsupported."""
+    raw = read_blob(content, descriptor, MANIFEST_LIMIT)
+    if media_types.is_index(descriptor.media_type):
+        descriptor = select_platform(parse_index(raw, descriptor.media_type), platform)
+        raw = read_blob(content, descriptor, MANIFEST_LIMIT)
+    manifest = parse_image_manifest(raw, descriptor)
+    config_raw = read_blob(content, manifest.config, CONFIG_LIMIT)
+    return StoredImage(descriptor, raw, manifest, config_raw, parse_image_config(config_raw, manifest))
+
+
+def parse_image_manifest(raw: bytes, descriptor: Descriptor) -> Manifest:
+    """A manifest whose layers proa can apply. Raises Invalid, Unsupported (an artifact that is no image)."""
+    manifest = parse_manifest(raw, descriptor.media_type)
+    for layer in manifest.layers:
+        if not media_types.is_layer(layer.media_type):
+            raise Unsupported(
+                f"{descriptor.digest} has a layer of media type {layer.media_type[:100]!r}: it is no container image",
+                code="not-an-image",
+                subject=descriptor.digest,
+            )
+    return manifest
+
+
+def parse_image_config(raw: bytes, manifest: Manifest, wanted: Platform | None = None) -> ImageConfig:
+    """A config that fits its manifest, and `wanted` if given. Raises Invalid, Corrupt, NotFound, Unsupported."""
+    config = parse_config(raw)
+    check_config(manifest, config)
+    if config.os not in ("", "linux"):
+        raise Unsupported(f"the image is for {config.os}: only linux images can be used", code="platform-unsupported")
+    if wanted is not None and config.architecture and not config.platform.matches(wanted):
+        raise NotFound(
+            f"the image is for {config.platform}, {wanted} was asked for",
+            code="platform-not-found",
+            hint=f"the image is offered for: {config.platform}",
+        )
+    return config
+
+
+def make_image(content: ContentStore, config_raw: bytes, layers: list[Descriptor]) -> Descriptor:
+    """Store a config and a manifest over layers that are there; bytes of the config are kept as they are."""
+    config = write_blob(content, config_raw, media_types.OCI_CONFIG)
+    plain = any(media_types.layer_compression(layer.media_type) == "none" for layer in layers)
+    manifest = Manifest(
+        schema_version=2,
+        media_type=media_types.OCI_MANIFEST,
+        config=config,
+        layers=layers,
+        annotations={UNPUBLISHED: "compress layers when pushing"} if plain else None,
+    )
+    return write_blob(content, encode(manifest), media_types.OCI_MANIFEST)
+
+
+def assign(storage: Storage, name: str, descriptor: Descriptor) -> Image:
+    """Make `name` point to `descriptor`; an image that thereby loses its last name stays under its digest."""
+    try:
+        before = storage.images.get(name).descriptor
+    except NotFound:
+        return storage.images.put(name, descriptor)
+    image = storage.images.put(name, descriptor)
+    if before.digest != descriptor.digest and not storage.images.find(before.digest):
+        storage.images.put(before.digest, before)
+    return image
+
+
+def plain(descriptor: Descriptor) -> Descriptor:
+    """Media type, digest and size only: what a name points to."""
+    if not descriptor.digest:
+        raise Invalid("a descriptor without a digest")
+    return Descriptor(media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size)
