@@ -1,1 +1,32 @@
-"""Turn layer archives into directories and directories into layer archives."""
+"""Turn layer archives into directories and directories into layer archives.
+
+`Unpacker` does it in confined worker processes; everything below it (`reader`, `apply`, `decompress`) is plain code on
+file descriptors. The other way: `diff` writes what changed in an overlay's upper directory as a layer, `tar_tree` a
+whole file system, `CompressedLayerWriter` compresses and digests in the same pass. Names here are loaded when used:
+the worker processes import this package too.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
+    from proa.storage.layers.unpacker import Unpacker, UnpackResult
+
+_HOME = {
+    "Budget": "budget",
+    "DEFAULT_BUDGET": "budget",
+    "UnpackResult": "unpacker",
+    "Unpacker": "unpacker",
+}
+
+__all__ = ["Unpacker", "UnpackResult", "Budget", "DEFAULT_BUDGET"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -1,0 +1,410 @@
+"""Apply a layer archive to a directory, so that overlayfs shows what the layer says.
+
+The directory is new and nobody else's until it is done. Every file is made relative to an open directory of the layer;
+links inside the archive are followed as in a chroot at the directory, so no entry reaches outside, even where the
+caller is not confined. In the engine this runs in a confined worker process all the same (see `unpacker`).
+
+Rules (image-spec layer.md; where it is silent, what Docker and containerd do): later entries win; whiteouts hide lower
+layers only, whatever their place in the archive; a device 0:0 is overlay's own mark and never taken from an archive.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from proa.errors import Denied, Exhausted, Invalid, ProaError, Unavailable, Unsupported
+from proa.storage.deletion import delete_tree
+from proa.storage.layers import overlay
+from proa.storage.layers.attributes import (
+    Attributes,
+    Owner,
+    clamp_time,
+    read_attributes,
+    write_attributes,
+    write_xattrs,
+)
+from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
+from proa.storage.layers.directories import Directories
+from proa.storage.layers.headers import Entry
+from proa.storage.layers.names import canonical, display, split
+from proa.storage.layers.reader import TarReader
+
+__all__ = ["Applied", "apply"]
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
+_AUFS_METADATA = b".wh..wh."
+
+
+class Applied(NamedTuple):
+    """What an archive came to: bytes in files, archive members, inodes made."""
+
+    size_bytes: int
+    entries: int
+    inodes: int
+
+
+def apply(
+    chunks: Iterator[bytes],
+    root_fd: int,
+    lower_fds: Sequence[int] = (),
+    *,
+    budget: Budget = DEFAULT_BUDGET,
+    keep_owner: bool = True,
+    skip_devices: bool = False,
+    prefix: str = overlay.TRUSTED,
+) -> Applied:
+    """Apply an uncompressed archive to the empty directory `root_fd`, on top of `lower_fds` (uppermost first).
+
+    keep_owner=False leaves every file with the ids of this process; skip_devices passes over device nodes, which a user
+    namespace cannot make; `prefix` names overlay's attributes. Sets the process's umask while it runs. The stream is
+    read to its end. Raises Invalid, Corrupt, Exhausted, Unsupported for what is wrong with the archive; Denied,
+    Exhausted, Unavailable for what is wrong with the file system.
+    """
+    previous_umask = os.umask(0)
+    applier = _Applier(root_fd, lower_fds, TarReader(chunks, budget), keep_owner, skip_devices, prefix)
+    try:
+        return applier.run()
+    finally:
+        applier.close()
+        os.umask(previous_umask)
+
+
+class _Applier:
+    def __init__(
+        self,
+        root_fd: int,
+        lower_fds: Sequence[int],
+        reader: TarReader,
+        keep_owner: bool,
+        skip_devices: bool,
+        prefix: str,
+    ) -> None:
+        self._root_fd = root_fd
+        self._reader = reader
+        self._owner = Owner(*_own_ids(root_fd), keep=keep_owner)
+        self._skip_devices = skip_devices
+        self._directories = Directories(root_fd, lower_fds, self._owner, prefix)
+        self._size = 0
+        self._inodes = 0
+        self._makers = {
+            "0": self._file,
+            "1": self._hard_link,
+            "2": self._symlink,
+            "3": self._node,
+            "4": self._node,
+            "5": self._directory,
+            "6": self._node,
+        }
+
+    def close(self) -> None:
+        self._directories.close()
+
+    def run(self) -> Applied:
+        directories = self._directories
+        # A layer that does not describe the root keeps the root it is applied to.
+        directories.describe(b"", directories.lower_attributes(b"") or Attributes(0o755, 0, 0, 0))
+        entry: Entry | None = None
+        try:
+            while (entry := self._reader.next()) is not None:
+                self._apply(entry)
+            self._inodes += directories.finish()
+        except OSError as error:
+            raise _typed(error, display(entry.name) if entry else "") from error
+        return Applied(self._size, self._reader.entries, self._inodes)
+
+    def _apply(self, entry: Entry) -> None:
+        path = canonical(entry.name)
+        if not path:
+            self._root(entry)
+            return
+        parent, base = split(path)
+        if overlay.WHITEOUT_PREFIX in path and self._mark(path, parent, base, entry):
+            return
+        make = self._makers.get(entry.kind)
+        if make is None:
+            if entry.kind == "V":  # GNU volume label
+                return
+            raise Unsupported(
+                f"archive entry {display(entry.name)!r} is of unknown type {entry.kind!r}",
+                code="layer-entry-type",
+                subject=display(entry.name),
+            )
+        self._directories.implied_mtime_ns = entry.mtime_ns
+        fd, real = self._directories.open(parent)
+        make(entry, fd, base, real + b"/" + base if real else base)
+
+    def _root(self, entry: Entry) -> None:
+        if entry.kind != "5":
+            raise Invalid(
+                f"archive entry {display(entry.name)!r} replaces the layer's root by something else",
+                code="layer-root",
+                subject=display(entry.name),
+            )
+        self._directories.describe(b"", _attributes(entry))
+
+    # ---- marks ----------------------------------------------------------------------------------------------------
+
+    def _mark(self, path: bytes, parent: bytes, base: bytes, entry: Entry) -> bool:
+        """Handle a path with a whiteout prefix in it; False when it has none at the start of a part."""
+        if path.startswith(_AUFS_METADATA) and path != overlay.OPAQUE_ENTRY:
+            return True  # left over from images made on AUFS
+        if any(part.startswith(overlay.WHITEOUT_PREFIX) for part in parent.split(b"/")):
+            raise Invalid(
+                f"archive puts files below the whiteout {display(path)!r}", code="layer-whiteout", subject=display(path)
+            )
+        if not base.startswith(overlay.WHITEOUT_PREFIX):
+            return False
+        name = base[len(overlay.WHITEOUT_PREFIX) :]
+        if name in (b"", b".", b".."):
+            raise Invalid(
+                f"archive has a whiteout without a name: {display(path)!r}",
+                code="layer-whiteout",
+                subject=display(path),
+            )
+        self._directories.implied_mtime_ns = entry.mtime_ns
+        if base == overlay.OPAQUE_ENTRY:
+            _, real = self._directories.open(parent)
+            if self._directories.has_lowers:
+                self._directories.hide_below(real)
+        elif not base.startswith(_AUFS_METADATA):
+            self._whiteout(parent, name)
+        return True
+
+    def _whiteout(self, parent: bytes, name: bytes) -> None:
+        """Hide a name of the lower layers; what this layer has under that name stays."""
+        fd, real = self._directories.open(parent)
+        child = real + b"/" + name if real else name
+        if self._directories.hidden(child) or not self._directories.in_lower(child):
+            return
+        try:
+            overlay.make_whiteout(fd, name)
+        except FileExistsError:
+            if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                self._directories.hide_below(child)
+        else:
+            self._inodes += 1
+
+    # ---- one maker per type: (entry, fd of the parent, name in it, real path) ---------------------------------------
+
+    def _file(self, entry: Entry, dir_fd: int, base: bytes, real: bytes) -> None:
+        mode = entry.mode
+        try:
+            fd = os.open(base, _CREATE, mode & 0o777, dir_fd=dir_fd)
+        except FileExistsError:
+            self._clear(dir_fd, base, real)
+            fd = os.open(base, _CREATE, mode & 0o777, dir_fd=dir_fd)
+        try:
+            if entry.segments is not None:
+                self._write_sparse(fd, entry)
+            elif entry.size:
+                for piece in self._reader.data():
+                    written = os.write(fd, piece)
+                    while written < len(piece):
+                        written += os.write(fd, piece[written:])
+            # In this order: writing and chown(2) clear the special bits and capabilities.
+            if self._owner.differs(entry.uid, entry.gid):
+                os.fchown(fd, entry.uid, entry.gid)
+            if mode & _SPECIAL_BITS:
+                os.fchmod(fd, mode)
+            if entry.xattrs:
+                write_xattrs(fd, entry.xattrs)
+            time_ns = clamp_time(entry.mtime_ns)
+            os.utime(fd, ns=(time_ns, time_ns))
+        finally:
+            os.close(fd)
+        self._size += entry.size
+        self._inodes += 1
+
+    def _write_sparse(self, fd: int, entry: Entry) -> None:
+        os.ftruncate(fd, entry.size)
+        pieces = self._reader.data()
+        piece = memoryview(b"")
+        for offset, length in entry.segments or ():
+            end = offset + length
+            while offset < end:
+                if not piece:
+                    piece = next(pieces)
+                written = os.pwrite(fd, piece[: end - offset], offset)
+                piece = piece[written:]
+                offset += written
+
+    def _directory(self, entry: Entry, dir_fd: int, base: bytes, real: bytes) -> None:
+        try:
+            os.mkdir(base, entry.mode & 0o777 | 0o700, dir_fd=dir_fd)
+        except FileExistsError:
+            status = os.stat(base, dir_fd=dir_fd, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                self._clear(dir_fd, base, real)
+                os.mkdir(base, entry.mode & 0o777 | 0o700, dir_fd=dir_fd)
+                if overlay.is_whiteout(status):
+                    self._directories.hide_below(real)
+        self._directories.describe(real, _attributes(entry))
+
+    def _symlink(self, entry: Entry, dir_fd: int, base: bytes, real: bytes) -> None:
+        target = entry.linkname
+        if not target or b"\0" in target:
+            raise Invalid(
+                f"archive entry {display(entry.name)!r} is a symbolic link to nothing",
+                code="layer-link",
+                subject=display(entry.name),
+            )
+        try:
+            os.symlink(target, base, dir_fd=dir_fd)
+        except FileExistsError:
+            self._clear(dir_fd, base, real)
+            os.symlink(target, base, dir_fd=dir_fd)
+        self._own_name(entry, dir_fd, base)
+
+    def _node(self, entry: Entry, dir_fd: int, base: bytes, real: bytes) -> None:
+        kind = {"3": stat.S_IFCHR, "4": stat.S_IFBLK, "6": stat.S_IFIFO}[entry.kind]
+        device = (
+            os.makedev(entry.major, entry.minor) if 0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20 else -1
+        )
+        if device < 0:
+            raise Invalid(
+                f"archive entry {display(entry.name)!r} has an impossible device number",
+                code="tar-number",
+                subject=display(entry.name),
+            )
+        if kind == stat.S_IFCHR and device == 0:
+            return  # would hide a file of a lower layer: only `.wh.` names may do that
+        if kind != stat.S_IFIFO and self._skip_devices:
+            return
+        try:
+            os.mknod(base, kind | entry.mode, device, dir_fd=dir_fd)
+        except FileExistsError:
+            self._clear(dir_fd, base, real)
+            os.mknod(base, kind | entry.mode, device, dir_fd=dir_fd)
+        self._own_name(entry, dir_fd, base)
+
+    def _own_name(self, entry: Entry, dir_fd: int, base: bytes) -> None:
+        """Owner and time of a file that cannot be opened."""
+        if self._owner.differs(entry.uid, entry.gid):
+            os.chown(base, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
+            if entry.kind != "2" and entry.mode & _SPECIAL_BITS:
+                os.chmod(base, entry.mode, dir_fd=dir_fd)
+        time_ns = clamp_time(entry.mtime_ns)
+        os.utime(base, ns=(time_ns, time_ns), dir_fd=dir_fd, follow_symlinks=False)
+        self._inodes += 1
+
+    def _hard_link(self, entry: Entry, dir_fd: int, base: bytes, real: bytes) -> None:
+        try:
+            found = self._directories.merged.find(canonical(entry.linkname))
+        except ProaError as error:
+            error.subject = display(entry.name)
+            raise
+        if found is None or stat.S_ISDIR(found.status.st_mode):
+            if found is not None:
+                os.close(found.dir_fd)
+            raise Invalid(
+                f"archive entry {display(entry.name)!r} is a hard link to {display(entry.linkname)!r}, which is "
+                f"{'not there' if found is None else 'a directory'}",
+                code="layer-link",
+                subject=display(entry.name),
+            )
+        source_fd, source = found.dir_fd, found.name
+        try:
+            if found.layer:
+                # Layers share no inodes: the target becomes part of this one first, as overlay's copy-up does.
+                target_fd, _ = self._directories.open(split(found.path)[0])
+                self._copy_up(source_fd, source, found.status, target_fd)
+                os.close(source_fd)
+                source_fd = os.dup(target_fd)
+            if found.path == real:
+                return
+            try:
+                os.link(source, base, src_dir_fd=source_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+            except FileExistsError:
+                there = os.stat(base, dir_fd=dir_fd, follow_symlinks=False)
+                if (there.st_dev, there.st_ino) == (found.status.st_dev, found.status.st_ino):
+                    return
+                self._clear(dir_fd, base, real)
+                os.link(source, base, src_dir_fd=source_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+        finally:
+            os.close(source_fd)
+
+    def _copy_up(self, source_fd: int, name: bytes, status: os.stat_result, dir_fd: int) -> None:
+        """Copy one file that is no directory from a lower layer into this one, under the same name."""
+        self._inodes += 1
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFREG:
+            self._copy_up_file(source_fd, name, dir_fd)
+            return
+        if kind == stat.S_IFLNK:
+            os.symlink(os.readlink(name, dir_fd=source_fd), name, dir_fd=dir_fd)
+        else:
+            os.mknod(name, status.st_mode, status.st_rdev, dir_fd=dir_fd)
+        if self._owner.differs(status.st_uid, status.st_gid):
+            os.chown(name, status.st_uid, status.st_gid, dir_fd=dir_fd, follow_symlinks=False)
+        os.utime(name, ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+
+    def _copy_up_file(self, source_fd: int, name: bytes, dir_fd: int) -> None:
+        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=source_fd)
+        try:
+            fd = os.open(name, _CREATE, 0o600, dir_fd=dir_fd)
+            try:
+                while os.sendfile(fd, source, None, 1 << 30):
+                    pass
+                write_attributes(fd, read_attributes(source), self._owner)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(source)
+
+    # ---- replacing ------------------------------------------------------------------------------------------------
+
+    def _clear(self, dir_fd: int, base: bytes, real: bytes) -> None:
+        """Remove what this layer already has under a name."""
+        status = os.stat(base, dir_fd=dir_fd, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            self._directories.forget(real)
+            delete_tree(dir_fd, os.fsdecode(base))
+            return
+        if stat.S_ISLNK(status.st_mode):
+            self._directories.forget(real)
+        os.unlink(base, dir_fd=dir_fd)
+        self._inodes -= 1
+
+
+def _attributes(entry: Entry) -> Attributes:
+    return Attributes(entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.xattrs)
+
+
+def _own_ids(dir_fd: int) -> tuple[int, int]:
+    """The owner that new files in a directory get: not this process's group where the mount or a setgid bit says so."""
+    st = os.fstat(dir_fd)
+    if st.st_mode & stat.S_ISGID:
+        os.fchmod(dir_fd, stat.S_IMODE(st.st_mode) & ~stat.S_ISGID)
+    try:
+        fd = os.open(b".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
+    except OSError:
+        return os.geteuid(), os.getegid()
+    try:
+        st = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return st.st_uid, st.st_gid
+
+
+def _typed(error: OSError, subject: str) -> ProaError:
+    reason = os.strerror(error.errno or 0)
+    at = f" at {subject!r}" if subject else ""
+    message = f"cannot unpack layer{at}: {reason}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return Exhausted(message, code="layer-apply", subject=subject, errno=error.errno)
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return Invalid(message, code="layer-apply", subject=subject, errno=error.errno)
+    if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS, errno.EINVAL):
+        return Denied(
+            message,
+            code="layer-apply",
+            subject=subject,
+            hint="the owner may have no mapping in this user namespace, or the file system cannot store the attribute",
+            errno=error.errno,
+        )
+    return Unavailable(message, code="layer-apply", subject=subject, errno=error.errno)

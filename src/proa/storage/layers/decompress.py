@@ -1,0 +1,181 @@
+"""Decompress a layer blob as a stream of bounded chunks: gzip (isal, else zlib), zstd, or as it is.
+
+Each chunk is at most CHUNK bytes, however well the input was packed; only zstd may exceed it, by what PIECE bytes of
+input can come to. The ratio of output to input is bounded by the Budget.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import zstandard
+
+from proa.errors import Corrupt, Invalid, Unsupported
+from proa.storage.layers.budget import DEFAULT_BUDGET, Budget, exceeded
+
+igzip: Any
+try:
+    from isal import igzip_lib as igzip
+except ImportError:  # no wheel for this machine: the standard library is slower, not different
+    igzip = None
+
+__all__ = ["CHUNK", "COMPRESSIONS", "decompress", "detect"]
+
+Read = Callable[[int], bytes]
+
+CHUNK = 256 << 10
+# zstd's worst case is one 128 KiB block from 4 bytes: 128 MiB from this many.
+PIECE = 4 << 10
+# 128 MiB, the largest window `zstd --long` makes without being asked twice; decoders must hold a whole window.
+_ZSTD_WINDOW = 1 << 27
+
+COMPRESSIONS = ("none", "gzip", "zstd", "auto")
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def detect(head: bytes) -> str:
+    """The compression of a blob that starts with `head` (4 bytes or more): "gzip", "zstd" or "none".
+
+    Raises Unsupported for bzip2 and xz, which Docker once made layers of.
+    """
+    if head.startswith(_GZIP_MAGIC):
+        return "gzip"
+    # Skippable frames may come first.
+    if head.startswith(_ZSTD_MAGIC) or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
+        return "zstd"
+    for magic, name in ((b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz")):
+        if head.startswith(magic):
+            raise Unsupported(f"layer is compressed with {name}", code="layer-compression")
+    return "none"
+
+
+def decompress(compression: str, read: Read, budget: Budget = DEFAULT_BUDGET) -> Iterator[bytes]:
+    """The uncompressed chunks of a blob whose bytes `read(n)` returns, b"" at its end.
+
+    compression: one of COMPRESSIONS; "auto" looks at the first bytes. Raises Corrupt (damaged, cut off, followed by
+    something else), Exhausted (ratio), Invalid (not a compression).
+    """
+    if compression == "auto":
+        head = read(CHUNK)
+        while head and len(head) < 6 and (more := read(CHUNK)):
+            head += more
+        compression = detect(head)
+        read = _prefixed(head, read)
+    if compression == "none":
+        return iter(lambda: read(CHUNK), b"")
+    if compression == "gzip":
+        return _capped(_gunzip, read, budget)
+    if compression == "zstd":
+        return _capped(_unzstd, read, budget)
+    raise Invalid(f"unknown layer compression {compression!r}", code="layer-compression")
+
+
+def _prefixed(head: bytes, read: Read) -> Read:
+    rest = [head] if head else []
+    return lambda size: rest.pop() if rest else read(size)
+
+
+def _capped(codec: Callable[[Read], Iterator[bytes]], read: Read, budget: Budget) -> Iterator[bytes]:
+    consumed = produced = 0
+
+    def counted(size: int) -> bytes:
+        nonlocal consumed
+        data = read(size)
+        consumed += len(data)
+        return data
+
+    for chunk in codec(counted):
+        produced += len(chunk)
+        if produced > budget.ratio_floor_bytes and produced > consumed * budget.ratio:
+            exceeded("times the compressed size", budget.ratio)
+        yield chunk
+
+
+def _gunzip(read: Read) -> Iterator[bytes]:
+    """All members of a gzip stream (RFC 1952 section 2.2); like Go's reader, nothing else may follow one."""
+    make, failure = _gzip_decoder()
+    data = read(64 << 10)
+    if not data:
+        raise Corrupt("gzip stream is empty", code="layer-compression")
+    while data:
+        decoder = make()
+        try:
+            while not decoder.eof:
+                if chunk := decoder.decompress(data, CHUNK):
+                    yield chunk
+                data = b"" if decoder.eof or not decoder.needs_input else read(64 << 10)
+                if decoder.needs_input and not decoder.eof and not data:
+                    raise Corrupt("gzip stream is truncated", code="layer-compression")
+        except failure as error:
+            raise Corrupt(f"gzip stream is damaged: {error}", code="layer-compression") from error
+        data = decoder.unused_data or read(64 << 10)
+        if data and not _GZIP_MAGIC.startswith(data[:2]) and not data.startswith(_GZIP_MAGIC):
+            raise Corrupt("gzip stream is followed by something else", code="layer-compression")
+
+
+def _gzip_decoder() -> tuple[Callable[[], Any], Any]:
+    if igzip is None:
+        return _ZlibDecoder, zlib.error
+    return lambda: igzip.IgzipDecompressor(flag=igzip.DECOMP_GZIP), igzip.IsalError
+
+
+class _ZlibDecoder:
+    """zlib with the interface of igzip's decoder."""
+
+    def __init__(self) -> None:
+        self._decoder = zlib.decompressobj(31)
+        self._tail = b""
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._tail and not self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        chunk = self._decoder.decompress(self._tail + data, max_length)
+        self._tail = self._decoder.unconsumed_tail
+        return chunk
+
+
+def _unzstd(read: Read) -> Iterator[bytes]:
+    """All frames of a zstd stream, skippable ones included (RFC 8878)."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    data = read(64 << 10)
+    if not data:
+        raise Corrupt("zstd stream is empty", code="layer-compression")
+    decoder = decompressor.decompressobj()
+    fresh = True
+    while True:
+        position = 0
+        while position < len(data):
+            piece = data[position : position + PIECE]
+            position += len(piece)
+            while piece:
+                try:
+                    chunk = decoder.decompress(piece)
+                except zstandard.ZstdError as error:
+                    raise Corrupt(f"zstd stream is damaged: {error}", code="layer-compression") from error
+                fresh = False
+                piece = b""
+                if decoder.eof:
+                    piece = decoder.unused_data
+                    decoder = decompressor.decompressobj()
+                    fresh = True
+                for start in range(0, len(chunk), CHUNK):
+                    yield chunk[start : start + CHUNK]
+        data = read(64 << 10)
+        if not data:
+            break
+    if not fresh:
+        raise Corrupt("zstd stream is truncated", code="layer-compression")

@@ -1,0 +1,47 @@
+"""Paths inside archives: raw bytes, made canonical, and shown safely."""
+
+from __future__ import annotations
+
+from proa.errors import Invalid
+
+__all__ = ["canonical", "display", "split"]
+
+_DISPLAY_LIMIT = 240
+# C0, DEL and C1 controls, and the characters that reorder text: a name must not steer a terminal or forge a log line.
+_UNSAFE = frozenset([*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)])
+
+
+def display(name: bytes) -> str:
+    """`name` for messages: one line of printable characters, odd bytes escaped, cut to a sane length."""
+    text = name[: _DISPLAY_LIMIT + 4].decode("utf-8", "backslashreplace")
+    text = "".join([c if ord(c) not in _UNSAFE else f"\\u{ord(c):04x}" for c in text])
+    return text if len(text) <= _DISPLAY_LIMIT else text[:_DISPLAY_LIMIT] + "…"
+
+
+def canonical(name: bytes) -> bytes:
+    """An archive path relative to the layer's root without `.`, `..` or empty parts; b"" is the root itself.
+
+    Absolute paths start at the root, as in every engine. `..` is resolved by the letter. Raises Invalid when it would
+    leave the root, or when the name has a NUL byte.
+    """
+    if b"\0" in name:
+        raise Invalid(f"archive path {display(name)!r} contains a NUL byte", code="layer-path", subject=display(name))
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part in (b"", b"."):
+            continue
+        if part != b"..":
+            parts.append(part)
+        elif parts:
+            parts.pop()
+        else:
+            raise Invalid(
+                f"archive path {display(name)!r} leaves the layer's root", code="layer-path", subject=display(name)
+            )
+    return b"/".join(parts)
+
+
+def split(path: bytes) -> tuple[bytes, bytes]:
+    """A canonical path as (parent, last part); the parent of a top-level name is b""."""
+    parent, _, base = path.rpartition(b"/")
+    return parent, base
