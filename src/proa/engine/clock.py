@@ -1,0 +1,30 @@
+"""Wall-clock times as clients show them; never used for time-outs."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+def now() -> str:
+    """The current time, RFC 3339 in UTC with nanoseconds."""
+    return rfc3339(time.time_ns())
+
+
+def rfc3339(ns: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339 in UTC."""
+    seconds, fraction = divmod(ns, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:09d}Z"
+
+
+def parse_rfc3339(text: str) -> float:
+    """Seconds since the epoch; 0.0 for Go's zero time or what is no time."""
+    try:
+        head, _, tail = text.partition(".")
+        fraction = tail.rstrip("Z")
+        if "+" in fraction or "-" in fraction:
+            return datetime.fromisoformat(text).timestamp()
+        base = datetime.fromisoformat(head.rstrip("Z")).replace(tzinfo=UTC).timestamp()
+        return max(base + (float("0." + fraction) if fraction else 0.0), 0.0)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,174 @@
+"""Commits: a container's changes as a new image layer, and the list of what it changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from proa.engine.catalog import Entry
+from proa.engine.changes import apply_changes
+from proa.engine.clock import now
+from proa.engine.startup import bind_targets
+from proa.engine.types import ContainerConfig
+from proa.errors import Corrupt, ProaError
+from proa.oci import CONFIG_LIMIT, Descriptor, RunConfig, media_types, parse_config, parse_reference, strict_loads
+from proa.storage import lower_dirs, unpack_image, upper_dir
+from proa.storage.layers import diff
+from proa.transfer import assign, make_image
+
+if TYPE_CHECKING:
+    from proa.engine.engine import Engine
+
+MODIFIED, ADDED, DELETED = 0, 1, 2
+
+
+class Commits:
+    """Make images of containers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def commit(
+        self,
+        container: str,
+        *,
+        repository: str = "",
+        tag: str = "",
+        message: str = "",
+        author: str = "",
+        pause: bool = True,
+        changes: list[str] | None = None,
+        config: ContainerConfig | None = None,
+    ) -> str:
+        """Make an image of a container's file system and return its ID.
+
+        The container is frozen meanwhile, unless `pause` is false. Raises NotFound, Invalid, Conflict, Exhausted.
+        """
+        engine = self._engine
+        entry = engine.catalog.find(container)
+        name = parse_reference(f"{repository}:{tag}" if tag else repository).name if repository else ""
+        base = engine.images.load_manifest(entry.record.manifest)
+        run_config = apply_changes(_run_config(config or entry.record.config), changes or [])
+        with engine.storage.leases.hold(f"commit {entry.record.id[:12]}"):
+            layer, diff_id = self._write_layer(entry, pause=pause)
+            raw = self._config(base.config_raw, run_config, diff_id, entry, message, author)
+            layers = [*base.manifest.layers, layer]
+            descriptor = make_image(engine.storage.content, raw, layers)
+            unpack_image(engine.storage, parse_config(raw), layers)
+            assign(engine.storage, name or descriptor.digest, descriptor)
+        stored = engine.images.load(descriptor)
+        image_id = stored.manifest.config.digest
+        engine.containers.announce(entry, "commit", comment=message, imageID=image_id, imageRef=name)
+        return image_id
+
+    def _write_layer(self, entry: Entry, *, pause: bool) -> tuple[Descriptor, str]:
+        engine, record = self._engine, entry.record
+        frozen = pause and record.state.status == "running"
+        if frozen:
+            engine.lifecycle.pause(record.id)
+        try:
+            mounts = engine.storage.snapshots.mounts(f"container:{record.id}")
+            with engine.storage.content.ingest(f"commit-{record.id}-{secrets.token_hex(4)}") as ingest:
+                result = diff(upper_dir(mounts), lower_dirs(mounts), _Sink(ingest), exclude=bind_targets(record))
+                digest = ingest.commit()
+        finally:
+            if frozen:
+                try:
+                    engine.lifecycle.unpause(record.id)
+                except ProaError:
+                    pass  # it was killed meanwhile
+        if digest != result.diff_id:
+            raise Corrupt(
+                f"the new layer hashed to {result.diff_id} and was stored as {digest}", code="commit-mismatch"
+            )
+        return Descriptor(media_type=media_types.OCI_LAYER, digest=digest, size=result.size_bytes), result.diff_id
+
+    @staticmethod
+    def _config(base_raw: bytes, run: RunConfig, diff_id: str, entry: Entry, message: str, author: str) -> bytes:
+        """The parent's config with another layer: fields we do not know stay as they are."""
+        created = now()
+        document: dict[str, Any] = strict_loads(base_raw, CONFIG_LIMIT, "image config")
+        document["created"] = created
+        document["config"] = msgspec.to_builtins(run)
+        for key in ("container", "container_config", "docker_version", "id", "parent"):
+            document.pop(key, None)
+        if author:
+            document["author"] = author
+        history: dict[str, Any] = {"created": created, "created_by": " ".join([entry.record.path, *entry.record.args])}
+        if author:
+            history["author"] = author
+        if message:
+            history["comment"] = message
+        document["history"] = [*(document.get("history") or []), history]
+        document["rootfs"] = {"type": "layers", "diff_ids": [*document["rootfs"]["diff_ids"], diff_id]}
+        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def changes(self, entry: Entry) -> list[tuple[int, str]]:
+        """What differs from the image: (0 modified, 1 added, 2 deleted; path), sorted."""
+        mounts = self._engine.storage.snapshots.mounts(f"container:{entry.record.id}")
+        lowers = [os.open(d, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for d in lower_dirs(mounts)]
+        hidden = {os.fsdecode(p) for p in bind_targets(entry.record)}
+        out: list[tuple[int, str]] = []
+        try:
+            top = upper_dir(mounts)
+            for directory, names, files, fd in os.fwalk(top, follow_symlinks=False):
+                names.sort()
+                prefix = directory[len(top) :]
+                for name in sorted([*names, *files]):
+                    path = f"{prefix}/{name}"
+                    if path.lstrip("/") in hidden:
+                        continue
+                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+                        out.append((DELETED, path))
+                    else:
+                        out.append((MODIFIED if _below(lowers, path) else ADDED, path))
+        finally:
+            for lower in lowers:
+                os.close(lower)
+        return sorted(out, key=lambda item: item[1])
+
+
+class _Sink:
+    """A binary file over an ingest."""
+
+    def __init__(self, ingest: Any) -> None:
+        self._ingest = ingest
+
+    def write(self, data: bytes) -> int:
+        """Append."""
+        self._ingest.write(data)
+        return len(data)
+
+
+def _below(lowers: list[int], path: str) -> bool:
+    for lower in lowers:
+        try:
+            found = os.stat(path.lstrip("/"), dir_fd=lower, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return not (stat.S_ISCHR(found.st_mode) and found.st_rdev == 0)
+    return False
+
+
+def _run_config(config: ContainerConfig) -> RunConfig:
+    """The image defaults that a container's configuration makes."""
+    return RunConfig(
+        user=config.user,
+        exposed_ports=config.exposed_ports,
+        env=config.env,
+        entrypoint=config.entrypoint,
+        cmd=config.cmd,
+        volumes=config.volumes,
+        working_dir=config.working_dir,
+        labels=config.labels,
+        stop_signal=config.stop_signal,
+        healthcheck=config.healthcheck,
+        shell=config.shell,
+        on_build=config.on_build,
+    )

@@ -1,0 +1,222 @@
+"""Containers: create, find, list, rename and remove them."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from proa.engine import filters as container_filters
+from proa.engine.catalog import Entry, copy_record
+from proa.engine.clock import now
+from proa.engine.images import image_id, run_config, top_chain_id
+from proa.engine.merge import merge_config
+from proa.engine.mounts import resolve_mounts
+from proa.engine.names import check_name, new_id, random_name
+from proa.engine.resources import linux_resources
+from proa.engine.security import check_security
+from proa.engine.types import Container, CreateRequest, CreateResult
+from proa.errors import Conflict, Invalid, ProaError, Unsupported
+
+if TYPE_CHECKING:
+    from proa.engine.engine import Engine
+
+
+class Containers:
+    """The collection of containers of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._catalog = engine.catalog
+
+    def create(self, request: CreateRequest) -> CreateResult:
+        """Make a container ready to start; nothing runs yet.
+
+        Raises NotFound for a missing image, Conflict for a busy name, Invalid for a wrong request. A failure leaves
+        nothing behind; what is returned survives power loss (except auto-remove containers, which would be removed).
+        """
+        engine = self._engine
+        image = engine.images.find(request.config.image, platform=request.platform)
+        config = merge_config(request.config, run_config(image))
+        host = request.host
+        linux_resources(host)
+        check_security(host)
+        warnings = _check_host(host.restart_policy.name, host.auto_remove)
+        name = check_name(request.name) if request.name else self._free_name()
+        id = new_id()  # noqa: A001
+        if not config.hostname and host.network_mode != "host" and not host.network_mode.startswith("container:"):
+            config.hostname = id[:12]
+        argv = [*(config.entrypoint or []), *(config.cmd or [])]
+        record = Container(
+            id=id,
+            name=name,
+            created=now(),
+            image_id=image_id(image),
+            image_name=request.config.image,
+            manifest=image.descriptor.digest,
+            chain_id=top_chain_id(image),
+            platform=str(image.config.platform),
+            config=config,
+            host=host,
+            networks=request.networks,
+            path=argv[0],
+            args=argv[1:],
+            labels=config.labels or {},
+            directory=str(self._catalog.directory / id),
+        )
+        engine.networks.check(record)
+        entry = self._catalog.add(record)
+        try:
+            with entry.lock, engine.storage.leases.hold(f"create {id[:12]}"):
+                record.mounts = resolve_mounts(config, host, [], self._volume_for(id))
+                engine.storage.snapshots.prepare(f"container:{id}", top_chain_id(image), volatile=host.auto_remove)
+                self._catalog.path(entry).mkdir(mode=0o700)
+                self._catalog.save(entry)
+        except BaseException:
+            self._undo(entry)
+            raise
+        self.announce(entry, "create")
+        return CreateResult(id=id, warnings=warnings)
+
+    def _free_name(self) -> str:
+        for _ in range(20):
+            if not self._catalog.name_taken(name := random_name()):
+                return name
+        return f"{random_name()}_{new_id()[:6]}"
+
+    def _volume_for(self, container: str):  # type: ignore[no-untyped-def]
+        def resolve(name: str) -> tuple[str, str]:
+            volume = self._engine.volumes.create(name)
+            self._engine.volumes.hold(volume.name, container)
+            return volume.name, volume.mountpoint
+
+        return resolve
+
+    def _undo(self, entry: Entry) -> None:
+        for volume in self._engine.volumes.held_by(entry.record.id):
+            self._engine.volumes.release(volume.name, entry.record.id)
+            if volume.anonymous:
+                self._engine.volumes.remove(volume.name, force=True)
+        self._discard(entry)
+
+    def _discard(self, entry: Entry) -> None:
+        """Remove the container's files and snapshot, whatever of them exists, then the record."""
+        path = self._catalog.path(entry)
+        if path.exists():
+            self._engine.storage.trash.discard(path)
+        try:
+            self._engine.storage.snapshots.remove(f"container:{entry.record.id}")
+        except ProaError:
+            pass
+        self._catalog.drop(entry)
+
+    def get(self, name_or_id: str) -> Container:
+        """A copy of the record. Raises NotFound, Invalid for an ambiguous prefix."""
+        return copy_record(self._catalog.find(name_or_id).record)
+
+    def list(
+        self,
+        *,
+        all: bool = False,  # noqa: A002
+        limit: int = 0,
+        filters: Mapping[str, Sequence[str]] | None = None,
+    ) -> builtins.list[Container]:
+        """Containers, newest first: running ones, or all; those that pass every filter."""
+        wanted = container_filters.compile_filters(filters or {}, self._catalog)
+        every = all or limit > 0 or "status" in (filters or {})
+        found = [
+            entry.record
+            for entry in sorted(self._catalog, key=lambda e: e.record.created, reverse=True)
+            if (every or entry.record.state.running) and wanted(entry.record)
+        ]
+        return [copy_record(record) for record in (found[:limit] if limit > 0 else found)]
+
+    def rename(self, name_or_id: str, name: str) -> None:
+        """Give a container another name. Raises NotFound, Conflict, Invalid."""
+        entry = self._catalog.find(name_or_id)
+        with entry.lock:
+            old = entry.record.name
+            self._catalog.rename(entry, check_name(name))
+            self._catalog.save(entry)
+        self.announce(entry, "rename", oldName="/" + old)
+
+    def remove(self, name_or_id: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container and its writable layer; a running one only by force.
+
+        Raises NotFound, Conflict.
+        """
+        entry = self._catalog.find(name_or_id)
+        engine = self._engine
+        with entry.lock:
+            if entry.removed:
+                return
+            record = entry.record
+            if record.state.running:
+                if not force:
+                    raise Conflict(
+                        f"You cannot remove a running container {record.id}. "
+                        "Stop the container before attempting removal or force remove",
+                        code="container-running",
+                        subject=record.id,
+                    )
+                engine.lifecycle.kill_and_wait(entry)
+            self.remove_entry(entry, volumes=volumes or record.host.auto_remove)
+
+    def remove_entry(self, entry: Entry, *, volumes: bool) -> None:
+        """Remove a container that does not run; the caller holds its lock."""
+        if entry.removed:
+            return
+        record = entry.record
+        record.state.status = "removing"
+        for volume in self._engine.volumes.held_by(record.id):
+            self._engine.volumes.release(volume.name, record.id)
+            if volumes and volume.anonymous and not self._engine.volumes.users(volume.name):
+                self._engine.volumes.remove(volume.name, force=True)
+        self._engine.streams.forget(record.id)
+        self._discard(entry)
+        self.announce(entry, "destroy")
+        self._engine.lifecycle.removed(entry)
+
+    def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[builtins.list[str], int]:
+        """Remove every container that does not run; ids and bytes freed."""
+        wanted = container_filters.compile_filters(filters or {}, self._catalog)
+        gone: builtins.list[str] = []
+        freed = 0
+        for entry in self._catalog:
+            with entry.lock:
+                if entry.removed or entry.record.state.running or not wanted(entry.record):
+                    continue
+                freed += self._engine.storage.snapshots.usage(f"container:{entry.record.id}").size_bytes
+                self.remove_entry(entry, volumes=False)
+                gone.append(entry.record.id)
+        return gone, freed
+
+    def sizes(self, name_or_id: str) -> tuple[int, int]:
+        """Bytes of the writable layer, and of that plus the image."""
+        record = self._catalog.find(name_or_id).record
+        own = self._engine.storage.snapshots.usage(f"container:{record.id}").size_bytes
+        return own, own + self._engine.images.get(record.manifest).size
+
+    def changes(self, name_or_id: str) -> builtins.list[tuple[int, str]]:
+        """Changed paths: 0 modified, 1 added, 2 deleted."""
+        return self._engine.commits.changes(self._catalog.find(name_or_id))
+
+    def announce(self, entry: Entry, action: str, **attributes: str) -> None:
+        """Publish an event about a container with the attributes clients expect."""
+        record = entry.record
+        self._engine.events.publish(
+            "container",
+            action,
+            record.id,
+            {**record.labels, "image": record.image_name, "name": record.name, **attributes},
+        )
+
+
+def _check_host(restart: str, auto_remove: bool) -> builtins.list[str]:
+    if restart not in ("", "no", "always", "on-failure", "unless-stopped"):
+        raise Invalid(f"invalid restart policy '{restart}'", code="restart-policy")
+    if restart not in ("", "no"):
+        if auto_remove:
+            raise Invalid("can't create 'AutoRemove' container with restart policy", code="restart-policy")
+        raise Unsupported(f"restart policy '{restart}' is not supported yet", code="restart-policy")
+    return []

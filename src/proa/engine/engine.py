@@ -1,0 +1,113 @@
+"""The engine: one data root, opened by one process, as the nouns users know.
+
+    engine.containers  create, find, list, rename, remove      engine.images     list, tag, remove, commit
+    engine.lifecycle   start, stop, kill, pause, wait          engine.transfers  pull, push, load, save, import
+    engine.streams     attach, resize, logs                    engine.networks   the networks containers join
+    engine.execs       additional processes                    engine.volumes    named directories that stay
+    engine.events      what happened                           engine.system     facts and usage
+
+Everything is synchronous and thread-safe; locks are per container, never held over a transfer.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from proa.engine.catalog import Catalog
+from proa.engine.commits import Commits
+from proa.engine.containers import Containers
+from proa.engine.events import Events
+from proa.engine.execs import Execs
+from proa.engine.images import Images
+from proa.engine.lifecycle import Lifecycle
+from proa.engine.networks import Networks
+from proa.engine.reconcile import reconcile
+from proa.engine.runs import Runs
+from proa.engine.streams import Streams
+from proa.engine.system import System
+from proa.engine.transfers import Transfers
+from proa.engine.volumes import Volumes
+from proa.engine.watch import Watcher
+from proa.monitor.nursery import Nursery
+from proa.storage import RootLock, Storage, lock_root, make_private
+from proa.storage.records import write_bytes
+
+
+class Engine:
+    """One open data root. `open` takes the root's lock; `close` leaves containers running under their monitors."""
+
+    def __init__(self, root: Path, run: Path, storage: Storage, lock: RootLock) -> None:
+        self.root = root
+        self.run = run
+        self._lock = lock
+        self.storage = storage
+        containers = root / "containers"
+        for directory in (containers, root / "volumes", run / "monitors"):
+            make_private(directory)
+        self.id = _engine_id(root)
+        self.catalog = Catalog(containers)
+        self.events = Events()
+        self.nursery = Nursery.start(run)
+        self.watcher = Watcher()
+        self.runs = Runs()
+        self.volumes = Volumes(root / "volumes", storage.trash, self.events)
+        self.networks = Networks(self)
+        self.images = Images(storage, self.catalog, self.events)
+        self.transfers = Transfers(self)
+        self.streams = Streams(self.catalog, self.runs)
+        self.lifecycle = Lifecycle(self)
+        self.containers = Containers(self)
+        self.commits = Commits(self)
+        self.execs = Execs(self)
+        self.system = System(self)
+
+    @classmethod
+    def open(cls, root: Path, run: Path) -> Engine:
+        """Open `root`, making it if need be, adopt what runs, and clean up what a crash left.
+
+        Raises Conflict when another engine holds the root.
+        """
+        os.umask(0o077)
+        lock = lock_root(root)
+        try:
+            engine = cls(root, run, Storage.open(root), lock)
+        except BaseException:
+            lock.close()
+            raise
+        try:
+            reconcile(engine)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    def socket_path(self, container: str) -> Path:
+        """Where the monitor of a container listens."""
+        return self.run / "monitors" / f"{container[:16]}.sock"
+
+    @property
+    def busy(self) -> bool:
+        """True while a container runs; the service does not end itself then."""
+        return any(entry.record.state.running for entry in self.catalog)
+
+    def close(self) -> None:
+        """Let go of the root. Containers keep running; the next engine finds them."""
+        self.watcher.close()
+        self.lifecycle.close()
+        self.nursery.close()
+        self.networks.close()
+        self.storage.close()
+        self._lock.close()
+
+
+def _engine_id(root: Path) -> str:
+    """The id this root was given when it was first opened."""
+    path = root / "engine-id"
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        new = secrets.token_hex(8)
+        write_bytes(path, new.encode())
+        return new

@@ -1,0 +1,158 @@
+"""Execs: additional processes in running containers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from proa.engine.catalog import Entry
+from proa.engine.names import new_id
+from proa.engine.specgen import exec_process
+from proa.engine.streams import parse_detach_keys
+from proa.engine.types import Exec, ExecRequest
+from proa.errors import Conflict, Invalid, NotFound, ProaError
+from proa.monitor.protocol import Attach
+
+if TYPE_CHECKING:
+    from proa.engine.engine import Engine
+
+# Execs that were created and never started, or have ended: kept so that clients can ask, but not for ever.
+MAX_KEPT = 4096
+
+
+class Execs:
+    """The execs of one engine, in memory: they end with their container at the latest."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._execs: dict[str, Exec] = {}
+
+    def create(self, container: str, request: ExecRequest) -> str:
+        """Prepare an exec and return its id. Raises NotFound, Conflict when the container does not run, Invalid."""
+        entry = self._engine.catalog.find(container)
+        record = entry.record
+        if not request.cmd:
+            raise Invalid("No exec command specified", code="no-command")
+        if record.state.status == "paused":
+            raise Conflict(
+                f"Container {record.id} is paused, unpause the container before exec", code="container-paused"
+            )
+        if not record.state.running:
+            raise Conflict(f"Container {record.id} is not running", code="not-running", subject=record.id)
+        parse_detach_keys(request.detach_keys)
+        exec_ = Exec(id=new_id(), container=record.id, request=request)
+        with self._lock:
+            if len(self._execs) >= MAX_KEPT:
+                for old in [e.id for e in self._execs.values() if not e.running][: MAX_KEPT // 4]:
+                    del self._execs[old]
+            self._execs[exec_.id] = exec_
+        command = " ".join(request.cmd)
+        self._engine.containers.announce(entry, f"exec_create: {command}", execID=exec_.id)
+        return exec_.id
+
+    def start(
+        self,
+        exec_id: str,
+        connection: int | None,
+        *,
+        detach: bool,
+        tty: bool,
+        early: bytes = b"",
+        console_size: tuple[int, int] | None = None,
+    ) -> None:
+        """Run the process; returns once it runs. `connection`, a connected socket, is ours from here on.
+
+        Raises NotFound `command-not-found`, Denied `command-not-executable`, Conflict when started before.
+        """
+        try:
+            exec_ = self._find(exec_id)
+            entry = self._engine.catalog.find(exec_.container)
+            with self._lock:
+                if exec_.running or exec_.exit_code is not None:
+                    raise Conflict(f"Exec command {exec_id} is already running", code="exec-started")
+                exec_.running = True
+            request = exec_.request
+            how = Attach(
+                streams=tuple(
+                    s for s, on in (("stdout", request.attach_stdout), ("stderr", request.attach_stderr)) if on
+                ),
+                stdin=request.attach_stdin,
+                detach_keys=parse_detach_keys(request.detach_keys),
+                early=early,
+            )
+            self._engine.containers.announce(entry, f"exec_start: {' '.join(request.cmd or [])}", execID=exec_id)
+            try:
+                started = self._engine.runs.monitor(entry).exec(
+                    exec_id,
+                    exec_process(entry.record, request, console_size),
+                    tty=tty,
+                    stdin=request.attach_stdin and not detach,
+                    client_fd=None if detach else connection,
+                    how=how,
+                )
+            except ProaError as error:
+                exec_.running = False
+                exec_.exit_code = {"command-not-found": 127, "command-not-executable": 126}.get(error.code, 128)
+                raise
+            exec_.pid = int(started["pid"])
+        finally:
+            if connection is not None:
+                os.close(connection)
+
+    def get(self, exec_id: str) -> Exec:
+        """The exec as it is now: asked of the monitor while it runs, so that an end is never reported late."""
+        exec_ = self._find(exec_id)
+        if exec_.running:
+            try:
+                entry = self._engine.catalog.find(exec_.container)
+                state = self._engine.runs.monitor(entry).exec_state(exec_id)
+            except (NotFound, Conflict, ProaError):
+                state = {}
+            if state.get("status") is not None:
+                self._end(exec_, int(state["status"]))
+        return msgspec.structs.replace(exec_)
+
+    def resize(self, exec_id: str, height: int, width: int) -> None:
+        """Set the exec's terminal size in characters. Raises NotFound, Conflict."""
+        exec_ = self._find(exec_id)
+        entry = self._engine.catalog.find(exec_.container)
+        self._engine.runs.monitor(entry).resize(height, width, exec_id)
+
+    def of(self, container: str) -> list[str]:
+        """Ids of the execs that run in a container."""
+        with self._lock:
+            return [e.id for e in self._execs.values() if e.container == container and e.running]
+
+    def ended(self, entry: Entry, event: dict[str, Any]) -> None:
+        """A monitor says that an exec ended."""
+        exec_ = self._execs.get(str(event.get("exec")))
+        if exec_ is not None:
+            self._end(exec_, int(event["status"]))
+            self._engine.containers.announce(entry, "exec_die", execID=exec_.id, exitCode=str(exec_.exit_code))
+
+    def forget(self, container: str) -> None:
+        """The container ended, and its execs with it."""
+        with self._lock:
+            gone = [e for e in self._execs.values() if e.container == container and (e.running or e.exit_code is None)]
+        for exec_ in gone:
+            self._end(exec_, 137)
+
+    @staticmethod
+    def _end(exec_: Exec, status: int) -> None:
+        if exec_.exit_code is None:
+            exec_.exit_code = status
+        exec_.running = False
+
+    def _find(self, exec_id: str) -> Exec:
+        with self._lock:
+            found = self._execs.get(exec_id)
+            if found is None and len(exec_id) >= 4:
+                matches = [e for i, e in self._execs.items() if i.startswith(exec_id)]
+                found = matches[0] if len(matches) == 1 else None
+        if found is None:
+            raise NotFound(f"No such exec instance: {exec_id}", code="exec-not-found", subject=exec_id)
+        return found

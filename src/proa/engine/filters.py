@@ -1,0 +1,124 @@
+"""Filters of lists: `{"status": ["running"], "label": ["a=b"]}` to a predicate."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from proa.engine.clock import parse_rfc3339
+from proa.engine.types import Container
+from proa.errors import Invalid
+
+if TYPE_CHECKING:
+    from proa.engine.catalog import Catalog
+
+STATUSES = frozenset({"created", "running", "paused", "restarting", "removing", "exited", "dead"})
+
+
+def match_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
+    """True when every `key` or `key=value` holds."""
+    for item in wanted:
+        key, equals, value = item.partition("=")
+        if key not in labels or (equals and labels[key] != value):
+            return False
+    return True
+
+
+def _names(record: Container, patterns: Sequence[str]) -> bool:
+    for pattern in patterns:
+        try:
+            expression = re.compile(pattern)
+        except re.error as e:
+            raise Invalid(f"invalid name filter {pattern!r}: {e}", code="filter-invalid") from None
+        if expression.search("/" + record.name) or expression.search(record.name):
+            return True
+    return False
+
+
+def compile_filters(filters: Mapping[str, Sequence[str]], catalog: Catalog) -> Callable[[Container], bool]:
+    """A predicate for container records. Raises Invalid for a filter or value that does not exist."""
+    tests: list[Callable[[Container], bool]] = []
+    for key, values in filters.items():
+        if key == "status":
+            if bad := set(values) - STATUSES:
+                raise Invalid(f"invalid filter 'status={min(bad)}'", code="filter-invalid")
+            tests.append(lambda r, v=values: r.state.status in v)  # type: ignore[misc]
+        elif key == "label":
+            tests.append(lambda r, v=values: match_labels(r.labels, v))  # type: ignore[misc]
+        elif key == "label!":
+            tests.append(lambda r, v=values: not any(match_labels(r.labels, [x]) for x in v))  # type: ignore[misc]
+        elif key == "name":
+            tests.append(lambda r, v=values: _names(r, v))  # type: ignore[misc]
+        elif key == "id":
+            tests.append(lambda r, v=values: any(r.id.startswith(x) for x in v))  # type: ignore[misc]
+        elif key == "exited":
+            tests.append(lambda r, v=values: r.state.status == "exited" and str(r.state.exit_code) in v)  # type: ignore[misc]
+        elif key == "ancestor":
+            tests.append(lambda r, v=values: any(_is_ancestor(r, x) for x in v))  # type: ignore[misc]
+        elif key == "network":
+            tests.append(lambda r, v=values: any(e.network in v or e.network_id in v for e in r.endpoints))  # type: ignore[misc]
+        elif key == "volume":
+            tests.append(lambda r, v=values: any(m.name in v or m.destination in v for m in r.mounts))  # type: ignore[misc]
+        elif key in ("before", "since"):
+            created = catalog.find(values[0]).record.created
+            if key == "before":
+                tests.append(lambda r, c=created: r.created < c)  # type: ignore[misc]
+            else:
+                tests.append(lambda r, c=created: r.created > c)  # type: ignore[misc]
+        elif key == "until":
+            limit = until_time(values[0])
+            tests.append(lambda r, t=limit: parse_rfc3339(r.created) < t)  # type: ignore[misc]
+        elif key in ("health", "isolation", "publish", "expose", "is-task"):
+            tests.append(_PLAIN[key](values))
+        else:
+            raise Invalid(f"invalid filter '{key}'", code="filter-invalid")
+    return lambda record: all(test(record) for test in tests)
+
+
+def _is_ancestor(record: Container, image: str) -> bool:
+    return record.image_name in (image, f"{image}:latest") or record.image_id.removeprefix("sha256:").startswith(
+        image.removeprefix("sha256:")
+    )
+
+
+def until_time(text: str) -> float:
+    """The time a filter means, in seconds since the epoch: a timestamp, RFC 3339, or how long ago (`1h30m`)."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    if match := re.fullmatch(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?", text, re.ASCII):
+        h, m, s = (int(x or 0) for x in match.groups())
+        return time.time() - (h * 3600 + m * 60 + s)
+    return parse_rfc3339(text)
+
+
+def _health(values: Sequence[str]) -> Callable[[Container], bool]:
+    return lambda r: ((r.state.health or {}).get("Status") or "none") in values
+
+
+def _published(values: Sequence[str]) -> Callable[[Container], bool]:
+    wanted = {v if "/" in v else f"{v}/tcp" for v in values}
+    return lambda r: any(
+        p in wanted or any(f"{b.host_port}/{p.partition('/')[2]}" in wanted for b in bs) for p, bs in r.ports.items()
+    )
+
+
+def _exposed(values: Sequence[str]) -> Callable[[Container], bool]:
+    wanted = {v if "/" in v else f"{v}/tcp" for v in values}
+    return lambda r: bool(wanted & set(r.config.exposed_ports or {}))
+
+
+def _everything(values: Sequence[str]) -> Callable[[Container], bool]:
+    return lambda _: "false" in values or "default" in values
+
+
+_PLAIN: dict[str, Callable[[Sequence[str]], Callable[[Container], bool]]] = {
+    "health": _health,
+    "publish": _published,
+    "expose": _exposed,
+    "isolation": _everything,
+    "is-task": _everything,
+}

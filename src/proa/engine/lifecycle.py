@@ -1,0 +1,291 @@
+"""Lifecycle: start, stop, kill, pause and wait for containers.
+
+Who knows that a container ended? Its monitor writes an exit record, then says so on the connection that `Watcher`
+listens to. Whoever gets the container's lock first takes the news over into the record (`_settle`, idempotent):
+usually the watcher, or a thread that just killed the container and holds the lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal as signals
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal
+
+from proa.engine import exits
+from proa.engine.catalog import Entry
+from proa.engine.clock import now
+from proa.engine.runs import Run
+from proa.engine.signal_names import parse_signal
+from proa.engine.startup import start_request
+from proa.engine.types import ExitStatus, State
+from proa.errors import Conflict, Internal, NotModified, ProaError
+from proa.monitor.client import MonitorConnection
+
+if TYPE_CHECKING:
+    from proa.engine.engine import Engine
+
+log = logging.getLogger(__name__)
+
+Condition = Literal["not-running", "next-exit", "removed"]
+DEFAULT_STOP_S = 10
+# How long a container may take to die of SIGKILL before we say so: a process in uninterruptible sleep.
+KILL_WAIT_S = 30
+
+
+class Lifecycle:
+    """Change what a container does. All methods take a name, an id or a unique id prefix."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._catalog = engine.catalog
+        self._runs = engine.runs
+        self._waiting: dict[str, list[tuple[Condition, Future[ExitStatus]]]] = {}
+        self._waiting_lock = threading.Lock()
+        self._later = ThreadPoolExecutor(max_workers=8, thread_name_prefix="settle")
+
+    def start(self, name_or_id: str) -> None:
+        """Start a container and return once its program runs.
+
+        Raises NotModified when it runs already, Conflict when it is paused or being removed, and what the runtime
+        met: NotFound `command-not-found`, Denied `command-not-executable`, Invalid …
+        """
+        entry = self._catalog.find(name_or_id)
+        with entry.lock:
+            record = entry.record
+            if entry.removed or record.state.status == "removing":
+                raise Conflict(f"container {record.id} is marked for removal and cannot be started", code="removing")
+            if record.state.status == "paused":
+                raise Conflict("cannot start a paused container, try unpause instead", code="container-paused")
+            if record.state.running:
+                raise NotModified(f"container {record.id} is already running", code="already-running")
+            try:
+                self._start(entry)
+            except ProaError as error:
+                self._start_failed(entry, error)
+                raise
+
+    def _start(self, entry: Entry) -> None:
+        engine, record = self._engine, entry.record
+        exits.forget(self._catalog.path(entry))
+        joined = engine.networks.join(entry)
+        try:
+            with start_request(engine, entry, joined) as (request, fds):
+                connection = engine.nursery.start_container(request, fds)
+        except BaseException:
+            engine.networks.leave(entry)
+            raise
+        finally:
+            joined.close()
+        record.state = State(
+            status="running",
+            pid=connection.started["pid"],
+            started_at=connection.started["started_at"],
+            restart_count=record.state.restart_count,
+        )
+        run = self._runs.add(entry, connection)
+        self._catalog.save(entry)
+        engine.containers.announce(entry, "start")
+        engine.watcher.add(connection, lambda event: self._heard(entry, run, event))
+
+    def _start_failed(self, entry: Entry, error: ProaError) -> None:
+        record = entry.record
+        code = exits.start_failure_status(error)
+        record.state.exit_code, record.state.error = code, error.message
+        self._engine.streams.forget(record.id)
+        if record.host.auto_remove:
+            self._engine.containers.remove_entry(entry, volumes=True)
+        else:
+            self._catalog.save(entry)
+            self._resolve(record.id, ("not-running", "next-exit"), ExitStatus(status_code=code))
+
+    def adopt(self, entry: Entry, connection: MonitorConnection) -> None:
+        """Watch a container that an earlier engine started. Its record says running already."""
+        run = self._runs.add(entry, connection)
+        self._engine.watcher.add(connection, lambda event: self._heard(entry, run, event))
+
+    def take_over_exit(self, entry: Entry) -> None:
+        """Take over the exit of a container whose monitor ended while no engine ran; the caller holds the lock."""
+        self._settle_found(entry)
+
+    def _heard(self, entry: Entry, run: Run, event: dict[str, Any] | None) -> None:
+        """On the watcher's thread: must not block."""
+        kind = event["event"] if event else None
+        if kind == "exec-exit" and event:
+            self._engine.execs.ended(entry, event)
+            return
+        if kind == "detached":
+            self._engine.containers.announce(entry, "detach")
+            return
+        if kind == "exit" and event:
+            run.exit = event
+        elif kind is not None or run.ended.is_set():
+            return
+        run.ended.set()
+        if entry.lock.acquire(blocking=False):
+            try:
+                self._settle(entry, run)
+            finally:
+                entry.lock.release()
+        else:
+            self._later.submit(self._settle_later, entry, run)
+
+    def _settle_later(self, entry: Entry, run: Run) -> None:
+        try:
+            with entry.lock:
+                self._settle(entry, run)
+        except Exception:
+            log.exception("taking over the exit of %s failed", entry.record.id)
+
+    def _settle(self, entry: Entry, run: Run) -> None:
+        """Take the exit over into the record, once; the caller holds the lock."""
+        if run.settled or entry.removed:
+            return
+        run.settled = True
+        self._settle_found(entry, run.exit)
+
+    def _settle_found(self, entry: Entry, found: dict[str, Any] | None = None) -> None:
+        engine, record = self._engine, entry.record
+        found = found or exits.read(self._catalog.path(entry)) or exits.lost(self._catalog.path(entry))
+        state = record.state
+        record.state = State(
+            status="exited",
+            exit_code=int(found["status"]),
+            oom_killed=bool(found.get("oom")),
+            error=str(found.get("error", "")),
+            started_at=state.started_at,
+            finished_at=str(found.get("time") or now()),
+            restart_count=state.restart_count,
+        )
+        self._runs.drop(entry)
+        engine.networks.leave(entry)
+        engine.execs.forget(record.id)
+        self._catalog.save(entry)
+        if record.state.oom_killed:
+            engine.containers.announce(entry, "oom")
+        engine.containers.announce(entry, "die", exitCode=str(record.state.exit_code))
+        self._resolve(record.id, ("not-running", "next-exit"), ExitStatus(status_code=record.state.exit_code))
+        if record.host.auto_remove:
+            engine.containers.remove_entry(entry, volumes=True)
+
+    def kill(self, name_or_id: str, signal: str = "KILL") -> None:
+        """Send a signal to the container's first process. Raises Conflict when it does not run, Invalid."""
+        entry = self._catalog.find(name_or_id)
+        number = parse_signal(signal)
+        if not entry.record.state.running:
+            raise Conflict(
+                f"Cannot kill container: {name_or_id}: Container {entry.record.id} is not running", code="not-running"
+            )
+        if number == signals.SIGKILL and entry.record.state.status == "paused":
+            self.unpause(entry.record.id)
+        self._runs.monitor(entry).kill(number)
+        self._engine.containers.announce(entry, "kill", signal=str(number))
+
+    def kill_and_wait(self, entry: Entry) -> None:
+        """Kill every process and take over the exit; the caller holds the lock. Raises Internal if one lives on."""
+        run = self._runs.find(entry)
+        if run is None:
+            return
+        try:
+            if entry.record.state.status == "paused":
+                run.connection.resume()
+            run.connection.kill(signals.SIGKILL, all_processes=True)
+        except ProaError:
+            pass  # it may have ended by itself in between
+        if not run.ended.wait(KILL_WAIT_S):
+            raise Internal(
+                f"container {entry.record.id} did not die of SIGKILL within {KILL_WAIT_S} s", code="unkillable"
+            )
+        self._settle(entry, run)
+
+    def stop(self, name_or_id: str, *, timeout: int | None = None, signal: str = "") -> None:
+        """Ask the container to end, and kill it when it has not after `timeout` seconds (-1: wait for ever).
+
+        Raises NotModified when it does not run.
+        """
+        entry = self._catalog.find(name_or_id)
+        record = entry.record
+        run = self._runs.find(entry)
+        if run is None or not record.state.running:
+            raise NotModified(f"container {record.id} is not running", code="not-running")
+        if timeout is None:
+            timeout = record.config.stop_timeout if record.config.stop_timeout is not None else DEFAULT_STOP_S
+        number = parse_signal(signal or record.config.stop_signal or "TERM")
+        if record.state.status == "paused":
+            self.unpause(record.id)
+        try:
+            self._runs.monitor(entry).kill(number)
+            self._engine.containers.announce(entry, "kill", signal=str(number))
+        except ProaError:
+            if not run.ended.is_set():
+                raise
+        if not run.ended.wait(None if timeout < 0 else timeout):
+            with entry.lock:
+                if not run.settled:
+                    self.kill_and_wait(entry)
+        with entry.lock:
+            self._settle(entry, run)
+        self._engine.containers.announce(entry, "stop")
+
+    def restart(self, name_or_id: str, *, timeout: int | None = None, signal: str = "") -> None:
+        """Stop, if it runs, and start."""
+        entry = self._catalog.find(name_or_id)
+        try:
+            self.stop(entry.record.id, timeout=timeout, signal=signal)
+        except NotModified:
+            pass
+        self.start(entry.record.id)
+        self._engine.containers.announce(entry, "restart")
+
+    def pause(self, name_or_id: str) -> None:
+        """Freeze every process. Raises Conflict."""
+        entry = self._catalog.find(name_or_id)
+        with entry.lock:
+            if entry.record.state.status == "paused":
+                raise Conflict(f"Container {entry.record.id} is already paused", code="already-paused")
+            self._runs.monitor(entry).pause()
+            entry.record.state.status = "paused"
+            self._catalog.save(entry)
+        self._engine.containers.announce(entry, "pause")
+
+    def unpause(self, name_or_id: str) -> None:
+        """Thaw every process. Raises Conflict."""
+        entry = self._catalog.find(name_or_id)
+        with entry.lock:
+            if entry.record.state.status != "paused":
+                raise Conflict(f"Container {entry.record.id} is not paused", code="not-paused")
+            self._runs.monitor(entry).resume()
+            entry.record.state.status = "running"
+            self._catalog.save(entry)
+        self._engine.containers.announce(entry, "unpause")
+
+    def wait(self, name_or_id: str, condition: Condition = "not-running") -> Future[ExitStatus]:
+        """A future of how the container ends; already resolved when it meets the condition now."""
+        entry = self._catalog.find(name_or_id)
+        future: Future[ExitStatus] = Future()
+        with self._waiting_lock:
+            if entry.removed or (condition == "not-running" and not entry.record.state.running):
+                future.set_result(ExitStatus(status_code=entry.record.state.exit_code))
+            else:
+                self._waiting.setdefault(entry.record.id, []).append((condition, future))
+        return future
+
+    def removed(self, entry: Entry) -> None:
+        """Tell everyone who waits that the container is gone."""
+        status = ExitStatus(status_code=entry.record.state.exit_code, error="")
+        self._resolve(entry.record.id, ("removed", "not-running", "next-exit"), status)
+
+    def _resolve(self, id: str, conditions: tuple[Condition, ...], status: ExitStatus) -> None:  # noqa: A002
+        with self._waiting_lock:
+            waiting = self._waiting.pop(id, [])
+            rest = [(c, f) for c, f in waiting if c not in conditions]
+            if rest:
+                self._waiting[id] = rest
+        for condition, future in waiting:
+            if condition in conditions and future.set_running_or_notify_cancel():
+                future.set_result(status)
+
+    def close(self) -> None:
+        """Let what is being settled end."""
+        self._later.shutdown(wait=True)

@@ -1,0 +1,224 @@
+"""Specgen: a container's record to the OCI config.json its monitor gets (runtime-spec config.md)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from proa.engine.merge import merge_env
+from proa.engine.resources import linux_resources
+from proa.engine.security import resolve_security
+from proa.engine.types import Container, ExecRequest, MountPoint
+from proa.errors import Invalid, Unsupported
+from proa.runtime import defaults
+
+SHM_PREFIX = "size="
+
+
+def oci_config(record: Container, *, network: str | None, files: Mapping[str, str], hostname: str) -> dict[str, Any]:
+    """The config. `network` is None for a namespace of its own, "host", or the path of one to join.
+
+    files: destination -> source of the generated files (/etc/hosts …). Raises Invalid, Unsupported.
+    """
+    host = record.host
+    security = resolve_security(host)
+    resources = linux_resources(host)
+    resources["devices"] = _device_rules(record)
+    config: dict[str, Any] = {
+        "ociVersion": "1.2.0",
+        "process": {
+            **_process(record.config.env or [], [record.path, *record.args], record, security.capabilities),
+            "terminal": record.config.tty,
+            "noNewPrivileges": security.no_new_privileges,
+            "oomScoreAdj": host.oom_score_adj,
+            "rlimits": [
+                {"type": f"RLIMIT_{u.name.upper()}", "soft": u.soft, "hard": u.hard} for u in host.ulimits or []
+            ],
+        },
+        "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
+        "hostname": hostname,
+        "mounts": _mounts(record, files),
+        "linux": {
+            "namespaces": _namespaces(record, network),
+            "cgroupsPath": f"proa/{record.id}",
+            "resources": resources,
+            "devices": _devices(record),
+            "maskedPaths": security.masked_paths,
+            "readonlyPaths": security.readonly_paths,
+            "sysctl": _sysctls(record, network),
+        },
+        "annotations": {},
+    }
+    if record.config.domainname:
+        config["domainname"] = record.config.domainname
+    if record.config.tty and any(host.console_size):
+        config["process"]["consoleSize"] = {"height": host.console_size[0], "width": host.console_size[1]}
+    if not config["process"]["rlimits"]:
+        del config["process"]["rlimits"]
+    if security.seccomp == "default":
+        config["annotations"]["proa.seccomp"] = "default"
+    elif security.seccomp != "unconfined":
+        config["linux"]["seccomp"] = security.seccomp
+    if host.init:
+        config["annotations"]["proa.init"] = "true"
+    return config
+
+
+def exec_process(record: Container, request: ExecRequest, console_size: tuple[int, int] | None) -> dict[str, Any]:
+    """The `process` object of an exec. Raises Invalid."""
+    security = resolve_security(record.host)
+    capabilities = list(defaults.ALL_CAPABILITIES) if request.privileged else security.capabilities
+    env = merge_env(record.config.env or [], request.env or [])
+    process = _process(env, request.cmd or [], record, capabilities, tty=request.tty)
+    if request.user:
+        process["user"] = _user(request.user, record.host.group_add or [])
+    if request.working_dir:
+        if not request.working_dir.startswith("/"):
+            raise Invalid(
+                f"the working directory {request.working_dir[:200]!r} is no absolute path", code="workdir-invalid"
+            )
+        process["cwd"] = request.working_dir
+    process["terminal"] = request.tty
+    process["noNewPrivileges"] = security.no_new_privileges
+    if console_size and any(console_size):
+        process["consoleSize"] = {"height": console_size[0], "width": console_size[1]}
+    return process
+
+
+def _process(
+    env: Sequence[str], args: Sequence[str], record: Container, capabilities: Sequence[str], *, tty: bool | None = None
+) -> dict[str, Any]:
+    tty = record.config.tty if tty is None else tty
+    names = {e.partition("=")[0] for e in env}
+    base = [e for e in (f"HOSTNAME={record.config.hostname}", "TERM=xterm" if tty else "") if e]
+    return {
+        "args": list(args),
+        "env": [*(e for e in base if e.partition("=")[0] not in names and not e.endswith("=")), *env],
+        "cwd": record.config.working_dir or "/",
+        "user": _user(record.config.user, record.host.group_add or []),
+        "capabilities": defaults.capabilities(list(capabilities)),
+    }
+
+
+def _user(user: str, groups: Sequence[str]) -> dict[str, Any]:
+    # Names are looked up in the container's own /etc/passwd, which only init can see: it resolves them.
+    return {"uid": 0, "gid": 0, "username": user or "0", "additionalGroups": list(groups)}
+
+
+def _namespaces(record: Container, network: str | None) -> list[dict[str, str]]:
+    host = record.host
+    out = [{"type": "mount"}]
+    for kind, mode in (("pid", host.pid_mode), ("uts", host.uts_mode), ("ipc", host.ipc_mode)):
+        if mode in ("", "private", "shareable"):
+            out.append({"type": kind})
+        elif mode == "host":
+            continue
+        elif kind == "ipc" and mode == "none":
+            out.append({"type": kind})
+        else:
+            raise Unsupported(f"{kind} mode {mode!r} is not supported", code=f"{kind}-mode")
+    if host.cgroupns_mode in ("", "private"):
+        out.append({"type": "cgroup"})
+    elif host.cgroupns_mode != "host":
+        raise Invalid(f"invalid cgroup namespace mode {host.cgroupns_mode!r}", code="cgroupns-mode")
+    if host.userns_mode not in ("", "host"):
+        raise Unsupported(f"user namespace mode {host.userns_mode!r} is not supported", code="userns-mode")
+    if network is None:
+        out.append({"type": "network"})
+    elif network != "host":
+        out.append({"type": "network", "path": network})
+    return out
+
+
+def _mounts(record: Container, files: Mapping[str, str]) -> list[dict[str, Any]]:
+    host = record.host
+    shm = host.shm_size or defaults.SHM_SIZE_BYTES
+    taken = {m.destination for m in record.mounts}
+    out = [
+        m
+        for m in defaults.mounts(shm, cgroup_writable=host.privileged)
+        if m["destination"] not in taken and not (host.ipc_mode == "none" and m["destination"] == "/dev/shm")  # noqa: S108
+    ]
+    if host.privileged:
+        for m in out:
+            if m["destination"] == "/sys":
+                m["options"] = [o for o in m["options"] if o != "ro"]
+    for destination, source in files.items():
+        if destination not in taken:
+            options = ["rbind", "rprivate", "ro"] if host.readonly_rootfs else ["rbind", "rprivate"]
+            out.append({"destination": destination, "type": "bind", "source": source, "options": options})
+    out += [_user_mount(m) for m in record.mounts]
+    return out
+
+
+def _user_mount(point: MountPoint) -> dict[str, Any]:
+    if point.type == "tmpfs":
+        options = ["nosuid", "nodev", "noexec", *[o for o in point.mode.split(",") if o]]
+        for positive, negative in (("suid", "nosuid"), ("dev", "nodev"), ("exec", "noexec")):
+            if positive in options:
+                options = [o for o in options if o not in (positive, negative)]
+        if not point.rw:
+            options.append("ro")
+        return {"destination": point.destination, "type": "tmpfs", "source": "tmpfs", "options": options}
+    options = ["rbind", point.propagation or "rprivate"]
+    if not point.rw:
+        options.append("ro")
+    return {"destination": point.destination, "type": "bind", "source": point.source, "options": options}
+
+
+def _host_device(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as e:
+        raise Invalid(
+            f'error gathering device information while adding custom device "{path}": {e.strerror}',
+            code="device-missing",
+        ) from None
+
+
+def _devices(record: Container) -> list[dict[str, Any]]:
+    import stat
+
+    out = []
+    for mapping in record.host.devices or []:
+        found = _host_device(mapping.path_on_host)
+        if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+            raise Invalid(f'"{mapping.path_on_host}": not a device node', code="device-invalid")
+        out.append(
+            {
+                "path": mapping.path_in_container or mapping.path_on_host,
+                "type": "c" if stat.S_ISCHR(found.st_mode) else "b",
+                "major": os.major(found.st_rdev),
+                "minor": os.minor(found.st_rdev),
+                "fileMode": stat.S_IMODE(found.st_mode),
+                "uid": found.st_uid,
+                "gid": found.st_gid,
+            }
+        )
+    return out
+
+
+def _device_rules(record: Container) -> list[dict[str, Any]]:
+    if record.host.privileged:
+        return [{"allow": True, "access": "rwm"}]
+    rules = defaults.device_rules()
+    for mapping, device in zip(record.host.devices or [], _devices(record), strict=True):
+        rules.append(
+            {
+                "allow": True,
+                "type": device["type"],
+                "major": device["major"],
+                "minor": device["minor"],
+                "access": mapping.cgroup_permissions or "rwm",
+            }
+        )
+    if record.host.device_cgroup_rules:
+        raise Unsupported("--device-cgroup-rule is not supported", code="device-rule")
+    return rules
+
+
+def _sysctls(record: Container, network: str | None) -> dict[str, str]:
+    out = dict(defaults.NETWORK_SYSCTLS) if network is None else {}
+    out.update(record.host.sysctls or {})
+    return out

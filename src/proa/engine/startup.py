@@ -1,0 +1,103 @@
+"""Start-up: gather what a monitor needs to start a container, descriptors included."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from proa.engine.catalog import Entry
+from proa.engine.networks import Joined
+from proa.engine.specgen import oci_config
+from proa.engine.types import Container
+from proa.errors import Invalid, Unsupported
+from proa.storage.records import write_bytes
+
+if TYPE_CHECKING:
+    from proa.engine.engine import Engine
+
+LOG_DRIVERS = ("json-file", "none")
+
+
+@contextmanager
+def start_request(
+    engine: Engine, entry: Entry, joined: Joined
+) -> Iterator[tuple[dict[str, Any], Mapping[str, int | Sequence[int]]]]:
+    """The request for `Nursery.start_container` and its descriptors, which are closed afterwards.
+
+    Raises Invalid, Unsupported, NotFound when the snapshot is gone.
+    """
+    record = entry.record
+    directory = engine.catalog.path(entry)
+    key = f"container:{record.id}"
+    files = _write_files(directory, joined)
+    config = oci_config(record, network=joined.namespace, files=files, hostname=joined.hostname)
+    waiting = engine.streams.take_waiting(record.id)
+    fds: dict[str, int | Sequence[int]] = {"attach": [fd for _, fd in waiting]}
+    if joined.netns_fd >= 0:
+        fds["netns"] = joined.netns_fd
+    request = {
+        "id": record.id,
+        "dir": str(directory),
+        "socket": str(engine.socket_path(record.id)),
+        "config": config,
+        "rootfs": [msgspec.structs.asdict(m) for m in engine.storage.snapshots.mounts(key)],
+        "stdin": record.config.open_stdin,
+        "stdin_once": record.config.stdin_once,
+        "tty": record.config.tty,
+        "log": log_options(record.host.log_config.type, record.host.log_config.config),
+        "cgroup": {"name": f"proa/{record.id}"},
+        "attach": [attach for attach, _ in waiting],
+        "durable": not record.host.auto_remove,
+    }
+    try:
+        yield request, fds
+    finally:
+        for _, fd in waiting:
+            os.close(fd)
+
+
+def log_options(driver: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """The monitor's log options. Raises Unsupported for an unknown driver, Invalid for a wrong option."""
+    if (driver or "json-file") not in LOG_DRIVERS:
+        raise Unsupported(f"logger: no log driver named '{driver}' is registered", code="log-driver")
+    out: dict[str, Any] = {"driver": driver or "json-file"}
+    for key, value in options.items():
+        if key == "max-size":
+            out["max_size"] = _size(value)
+        elif key == "max-file" and value.isascii() and value.isdigit() and 1 <= int(value) <= 1000:
+            out["max_file"] = int(value)
+        elif key not in ("mode", "compress", "labels", "env", "tag"):
+            raise Invalid(f"unknown log opt '{key}' for {out['driver']} log driver", code="log-option")
+    return out
+
+
+def _size(text: str) -> int:
+    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+    digits = text.lower().removesuffix("b")
+    factor = units.get(digits[-1:], 1)
+    number = digits[:-1] if factor > 1 else digits
+    if not (number.isascii() and number.isdigit()):
+        raise Invalid(f"invalid size: '{text}'", code="size-invalid")
+    return int(number) * factor
+
+
+def _write_files(directory: Path, joined: Joined) -> dict[str, str]:
+    """Write /etc/hosts and its like into the container's directory; destination -> source."""
+    out = {}
+    for destination, data in joined.files.items():
+        path = directory / Path(destination).name
+        write_bytes(path, data, durable=False, mode=0o644)  # made anew at every start
+        path.chmod(0o644)  # the engine's umask is 077, the container's users must read it
+        out[destination] = str(path)
+    return out
+
+
+def bind_targets(record: Container) -> set[bytes]:
+    """Paths, without leading slash, that starting the container made in its writable layer as places to mount on."""
+    fixed = ("etc/hosts", "etc/hostname", "etc/resolv.conf", "dev", "proc", "sys")
+    return {p.encode() for p in fixed} | {m.destination.lstrip("/").encode() for m in record.mounts}

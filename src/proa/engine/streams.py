@@ -1,0 +1,141 @@
+"""Streams: attach clients to a container's stdio, resize its terminal, read its log.
+
+A client's connection is handed to the container's monitor as a descriptor: bytes never pass through the engine, and
+an attached client outlives it. Before the container runs, the connection waits here for the start.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from proa.engine import exits
+from proa.engine.catalog import Catalog
+from proa.engine.logs import LogReader
+from proa.engine.runs import Runs
+from proa.engine.types import LogRequest
+from proa.errors import Conflict, Invalid, Unsupported
+from proa.monitor.logs import log_path
+from proa.monitor.protocol import Attach
+
+MAX_WAITING = 64
+
+
+class Streams:
+    """Attach, resize and read logs."""
+
+    def __init__(self, catalog: Catalog, runs: Runs) -> None:
+        self._catalog = catalog
+        self._runs = runs
+        self._lock = threading.Lock()
+        self._waiting: dict[str, list[tuple[Attach, int]]] = {}
+
+    def attach(
+        self,
+        name_or_id: str,
+        connection: int,
+        *,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        logs: bool = False,
+        stream: bool = True,
+        detach_keys: str = "",
+        early: bytes = b"",
+    ) -> None:
+        """Join a connected socket to the container's streams, now or when it starts; the socket is ours from here on.
+
+        logs: first write what the log has; stream: then what comes. early: bytes the client sent ahead.
+        Raises NotFound, Conflict, Invalid.
+        """
+        try:
+            entry = self._catalog.find(name_or_id)
+            record = entry.record
+            if record.state.status == "paused":
+                raise Conflict(
+                    f"container {record.id} is paused, unpause the container before attach", code="container-paused"
+                )
+            keys = parse_detach_keys(detach_keys)
+            attach = Attach(
+                streams=tuple(s for s, on in (("stdout", stdout), ("stderr", stderr)) if on),
+                stdin=stdin and record.config.open_stdin,
+                detach_keys=keys,
+                early=early,
+            )
+            if logs:
+                self._replay(record.id, connection, stdout=stdout, stderr=stderr)
+            if not stream:
+                return
+            if record.state.running:
+                self._runs.monitor(entry).attach(connection, attach)
+                return
+            with self._lock:
+                waiting = self._waiting.setdefault(record.id, [])
+                if len(waiting) >= MAX_WAITING:
+                    raise Conflict(
+                        f"{MAX_WAITING} clients already wait for {record.id} to start", code="too-many-attached"
+                    )
+                waiting.append((attach, connection))
+                connection = -1
+        finally:
+            if connection >= 0:
+                os.close(connection)
+
+    def _replay(self, id: str, connection: int, *, stdout: bool, stderr: bool) -> None:  # noqa: A002
+        reader = self.logs(id, LogRequest(stdout=stdout, stderr=stderr))
+        tty = self._catalog.find(id).record.config.tty
+        try:
+            while not reader.finished:
+                for e in reader.read():
+                    head = b"" if tty else bytes((e.stream, 0, 0, 0)) + len(e.data).to_bytes(4, "big")
+                    data = memoryview(head + e.data)
+                    while data:
+                        data = data[os.write(connection, data) :]
+        finally:
+            reader.close()
+
+    def take_waiting(self, id: str) -> list[tuple[Attach, int]]:  # noqa: A002
+        """The clients that wait for the container's start; they are the caller's now."""
+        with self._lock:
+            return self._waiting.pop(id, [])
+
+    def forget(self, id: str) -> None:  # noqa: A002
+        """Close the connections that wait for a start that will not come."""
+        for _, fd in self.take_waiting(id):
+            os.close(fd)
+
+    def resize(self, name_or_id: str, height: int, width: int) -> None:
+        """Set the terminal's size in characters. Raises NotFound, Conflict when the container does not run."""
+        entry = self._catalog.find(name_or_id)
+        self._runs.monitor(entry).resize(height, width)
+
+    def logs(self, name_or_id: str, request: LogRequest) -> LogReader:
+        """A reader of the container's log. Raises NotFound, Unsupported for a log driver that keeps none."""
+        entry = self._catalog.find(name_or_id)
+        driver = entry.record.host.log_config.type or "json-file"
+        if driver != "json-file":
+            raise Unsupported("configured logging driver does not support reading", code="log-driver")
+        if not (request.stdout or request.stderr):
+            raise Invalid("Bad parameters: you must choose at least one stream", code="streams-none")
+        directory = self._catalog.path(entry)
+
+        def ended() -> bool:
+            return not entry.record.state.running or (directory / exits.EXIT).exists()
+
+        return LogReader(Path(log_path(str(directory), entry.record.id)), request, ended)
+
+
+def parse_detach_keys(text: str) -> list[int] | None:
+    """`ctrl-p,ctrl-q` to bytes; empty text means the default (None). Raises Invalid."""
+    if not text:
+        return None
+    out = []
+    for key in text.split(","):
+        if len(key) == 1:
+            out.append(ord(key))
+        elif key.startswith("ctrl-") and len(key) == 6 and (0x40 <= ord(key[5].upper()) <= 0x5F):
+            out.append(ord(key[5].upper()) & 0x1F)
+        else:
+            raise Invalid(f"Invalid detach keys ({text[:80]}) provided", code="detach-keys")
+    return out

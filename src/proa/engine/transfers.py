@@ -1,0 +1,106 @@
+"""Transfers: pull, push, load, save and import, for clients that speak Docker's names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+from proa import transfer
+from proa.engine.changes import apply_changes
+from proa.engine.images import image_id
+from proa.errors import Invalid, NotFound
+from proa.oci import RunConfig, parse_platform, parse_reference
+from proa.transfer import Credentials, Progress
+
+if TYPE_CHECKING:
+    from proa.engine.engine import Engine
+
+
+class Transfers:
+    """Move images in and out. `progress` may be called from several threads, one at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._storage = engine.storage
+        self._images = engine.images
+        self._events = engine.events
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        platform: str = "",
+        credentials: Credentials | None = None,
+        progress: Progress = transfer.silent,
+    ) -> str:
+        """Pull and return the image ID. Raises NotFound, Unauthorized, Unavailable, Corrupt …"""
+        parsed = parse_reference(reference)
+        image = transfer.pull(
+            self._storage,
+            parsed,
+            platform=parse_platform(platform) if platform else None,
+            credentials=credentials,
+            progress=progress,
+        )
+        found = image_id(self._images.load(image.descriptor))
+        self._events.publish("image", "pull", parsed.familiar, {"name": parsed.familiar_repository})
+        return found
+
+    def push(
+        self, reference: str, *, credentials: Credentials | None = None, progress: Progress = transfer.silent
+    ) -> str:
+        """Push and return the manifest's digest. Raises NotFound, Unauthorized, Denied, Unavailable …"""
+        parsed = parse_reference(reference)
+        try:
+            self._storage.images.get(parsed.name)
+        except NotFound:
+            self._images.find(reference)  # raises what users expect, and makes the built-in image
+        pushed = transfer.push(self._storage, parsed, credentials=credentials, progress=progress)
+        self._events.publish("image", "push", parsed.familiar, {"name": parsed.familiar_repository})
+        return pushed.digest
+
+    def load(self, stream: BinaryIO, *, progress: Progress = transfer.silent) -> list[str]:
+        """Load an archive and return the names it brought. Raises Invalid, Corrupt, Exhausted."""
+        names = []
+        for image in transfer.load(self._storage, stream, progress):
+            names.append(image.name)
+            self._events.publish("image", "load", image_id(self._images.load(image.descriptor)), {"name": image.name})
+        return names
+
+    def save(self, names: Sequence[str], out: BinaryIO) -> None:
+        """Write one archive of the images; a name keeps its tag, an ID saves without. Raises NotFound."""
+        chosen = []
+        for name in names:
+            found = self._images.find(name)
+            try:
+                canonical = parse_reference(name).name
+            except Invalid:
+                canonical = ""
+            own = self._images.names_of(image_id(found))
+            chosen.append(canonical if canonical in own else own[0])
+        transfer.save(self._storage, chosen, out)
+
+    def import_image(
+        self,
+        stream: BinaryIO,
+        *,
+        repository: str = "",
+        tag: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str = "",
+        progress: Progress = transfer.silent,
+    ) -> str:
+        """Make an image of a tar and return its ID. Raises Invalid, Corrupt."""
+        reference = parse_reference(f"{repository}:{tag}" if tag else repository) if repository else None
+        image = transfer.import_tar(
+            self._storage,
+            stream,
+            reference,
+            changes_config=apply_changes(RunConfig(), changes),
+            message=message or "Imported from -",
+            platform=parse_platform(platform) if platform else None,
+            progress=progress,
+        )
+        found = image_id(self._images.load(image.descriptor))
+        self._events.publish("image", "import", found, {"name": reference.familiar if reference else found})
+        return found

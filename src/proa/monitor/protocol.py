@@ -1,0 +1,216 @@
+"""The messages between engine and monitor: JSON lines on a stream socket, descriptors beside them.
+
+A request is one line `{"op": …, "seq": n, "fds": k, …}`; its k descriptors ride on the line's first byte
+(SCM_RIGHTS). The answer is `{"seq": n, "ok": {…}}` or `{"seq": n, "error": record}`. Everything else a monitor
+says by itself is an event, `{"event": …, …}`:
+
+    started    {"pid", "start_time"}                        the container runs (first connection only)
+    failed     {"error": record}                            it could not be started; the monitor is gone
+    paused, resumed, detached {"exec"?}
+    exec-exit  {"exec", "status", "signal", "time"}
+    exit       {"status", "signal", "oom", "time", …}       last event; the exit record is already in place
+
+`op` and the fields of each request are the structs below. `SEAT` messages go to the nursery itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "Attach",
+    "AttachRequest",
+    "DEFAULT_DETACH_KEYS",
+    "ExecRequest",
+    "ExecStateRequest",
+    "Inbox",
+    "KillRequest",
+    "LogOptions",
+    "MAX_MESSAGE_BYTES",
+    "PauseRequest",
+    "Request",
+    "ResizeRequest",
+    "ResumeRequest",
+    "StartRequest",
+    "StateRequest",
+    "WatchRequest",
+    "decode_request",
+    "encode_line",
+]
+
+MAX_MESSAGE_BYTES = 32 << 20
+MAX_MESSAGE_FDS = 64
+DEFAULT_DETACH_KEYS = bytes((16, 17))  # ctrl-p, ctrl-q
+
+
+class LogOptions(msgspec.Struct, frozen=True):
+    """Where output goes besides attached clients: `json-file` or `none`; sizes in bytes."""
+
+    driver: str = "json-file"
+    max_size: int = 10_000_000
+    max_file: int = 3
+
+
+class Attach(msgspec.Struct, frozen=True):
+    """How one client joins the streams; its connected socket is the descriptor that came along.
+
+    streams:     subset of ("stdout", "stderr") to write to the client; a terminal has stdout only.
+    stdin:       read the container's stdin from the client.
+    detach_keys: bytes that end this attach when typed on a terminal; None is ctrl-p ctrl-q, empty is none.
+    early:       input that was read from the socket already, before it was handed over.
+    """
+
+    streams: tuple[str, ...] = ("stdout", "stderr")
+    stdin: bool = False
+    detach_keys: list[int] | None = None
+    early: bytes = b""
+
+
+class Request(msgspec.Struct, tag_field="op", kw_only=True):
+    """What every request has: `seq` is repeated in the answer, `fds` counts the descriptors sent with it."""
+
+    seq: int = 0
+    fds: int = 0
+
+
+class StartRequest(Request, tag="start"):
+    """Start the container; descriptors: the network namespace if `netns`, then one per `attach`.
+
+    dir:    the container's persistent directory: monitor.json, exit.json, the log.
+    socket: path the monitor listens on, in a directory of mode 0700.
+    config: OCI runtime config.json; rootfs: its mounts (type, source, options).
+    cgroup: {"name": path below every hierarchy's root}.
+    durable: fsync the exit record.
+    """
+
+    id: str
+    dir: str
+    socket: str
+    config: dict[str, Any]
+    rootfs: list[dict[str, Any]] = []
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
+    log: LogOptions = LogOptions()
+    cgroup: dict[str, Any] = {}
+    netns: bool = False
+    attach: list[Attach] = []
+    durable: bool = True
+
+
+class WatchRequest(Request, tag="watch"):
+    """Send events on this connection from now on; the answer is the state."""
+
+
+class StateRequest(Request, tag="state"):
+    """The container's state."""
+
+
+class AttachRequest(Request, tag="attach"):
+    """Join a client socket (the one descriptor) to the container's streams."""
+
+    attach: Attach = Attach()
+
+
+class ExecRequest(Request, tag="exec"):
+    """Run an additional process; `process` is config.json's process object. A descriptor is an attached client."""
+
+    id: str
+    process: dict[str, Any]
+    tty: bool = False
+    stdin: bool = False
+    attach: Attach | None = None
+
+
+class ExecStateRequest(Request, tag="exec-state"):
+    """One exec's state."""
+
+    id: str
+
+
+class ResizeRequest(Request, tag="resize"):
+    """Set the terminal's size in characters, of the container or of one exec."""
+
+    h: int
+    w: int
+    exec: str | None = None
+
+
+class KillRequest(Request, tag="kill"):
+    """Signal the init (or one exec), or every process of the container."""
+
+    signal: int
+    all: bool = False
+    exec: str | None = None
+
+
+class PauseRequest(Request, tag="pause"):
+    """Freeze every process."""
+
+
+class ResumeRequest(Request, tag="resume"):
+    """Thaw."""
+
+
+_decoder = msgspec.json.Decoder(
+    StartRequest
+    | WatchRequest
+    | StateRequest
+    | AttachRequest
+    | ExecRequest
+    | ExecStateRequest
+    | ResizeRequest
+    | KillRequest
+    | PauseRequest
+    | ResumeRequest
+)
+_encoder = msgspec.json.Encoder()
+
+
+def encode_line(message: object) -> bytes:
+    """The message as one line of JSON."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """Parse and check one request; raises msgspec.DecodeError (ValidationError is one)."""
+    return _decoder.decode(line)
+
+
+class Inbox:
+    """Cuts a byte stream into lines and keeps the descriptors in the order they came.
+
+    Descriptors travel on the first byte of their message and never overtake bytes, so taking as many as each
+    message announces, in order, gives every message its own.
+    """
+
+    __slots__ = ("_parts", "_size", "fds")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.fds: list[int] = []
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Add received bytes; returns the lines now complete. Raises ValueError when one exceeds the budget."""
+        if b"\n" not in chunk:
+            self._size += len(chunk)
+            if self._size > MAX_MESSAGE_BYTES:
+                raise ValueError(f"message exceeds {MAX_MESSAGE_BYTES} bytes")
+            if chunk:
+                self._parts.append(chunk)
+            return []
+        lines = b"".join((*self._parts, chunk)).split(b"\n")
+        rest = lines.pop()
+        self._parts = [rest] if rest else []
+        self._size = len(rest)
+        return lines
+
+    def take(self, count: int) -> list[int]:
+        """The next `count` descriptors; raises ValueError when fewer arrived."""
+        if count > len(self.fds) or count < 0:
+            raise ValueError(f"message announces {count} descriptors, {len(self.fds)} came")
+        taken, self.fds = self.fds[:count], self.fds[count:]
+        return taken
