@@ -9,6 +9,9 @@ from proa.oci import Descriptor, Digest
 from proa.transfer.progress import Meter, Progress, ProgressEvent, short_id
 
 
+_POLL_S = 0.02
+
+
 class LayerLines:
     """Report each layer: Pulling fs layer, Downloading, Download complete, Extracting, Pull complete.
 
@@ -56,6 +59,13 @@ class LayerLines:
             self._say("Verifying Checksum", layer)
             self._say("Download complete", layer)
             self._close(layer)
+
+    def await_download(self, layer: Descriptor, stopped: threading.Event) -> bool:
+        """Wait until `layer` is complete and verified: True; False when the transfer stopped before."""
+        while layer.digest not in self._complete:
+            if stopped.wait(_POLL_S):
+                return False
+        return True
 
     def extracting(self, layer: Descriptor, count: int) -> None:
         """So many more bytes of `layer` went to the unpacker."""

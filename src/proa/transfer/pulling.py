@@ -145,8 +145,10 @@ def _fetch_layers(
         try:
             unpack_image(storage, config, manifest.layers, open_layer, lines.unpack_status)
         except ProaError:
-            # Not the layer's fault but its download's: the download tells why, or made up for it.
-            if not any(reader.broken for reader in followed):
+            # Bytes were unpacked before they were verified. What their download says about them comes first; when
+            # it broke, or began again, the layer is unpacked once more from the store.
+            broken = bool(followed) and followed[-1].broken
+            if not broken and (not followed or lines.await_download(followed[-1].descriptor, stored.stopped)):
                 raise
 
     def download(layer: Descriptor) -> None:
@@ -159,7 +161,7 @@ def _fetch_layers(
 
     missing = [d for d in layers if d.digest not in there]
     run_parallel([unpack, *(partial(download, d) for d in missing)], width=JOBS + 1, stopped=stopped, stop=stop)
-    if any(reader.broken for reader in followed):
+    if followed and followed[-1].broken:
         unpack_image(storage, config, manifest.layers, None, lines.unpack_status)
 
 

@@ -51,7 +51,8 @@ class RemoteStream:
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes. Raises Unavailable, TimedOut, Cancelled."""
         try:
-            return self._reply.read(size if size >= 0 else None)
+            # One recv each: a read of exactly `size` would lose what came before the connection broke.
+            return self._reply.read1(size if size >= 0 else None)
         except BaseException as e:
             self._leave(e)
             raise AssertionError("unreachable") from e

@@ -22,6 +22,8 @@ from proa.transfer.ends import Advance, Source
 from proa.transfer.transport import CHUNK
 
 _POLL_S = 0.05
+# A try that moved this many bytes was a good one: the count of failed tries begins anew.
+PROGRESS = 1 << 20
 _TURN_WAIT_S = 60.0
 
 
@@ -173,7 +175,7 @@ class Stored:
                         temporary=True,
                     )
             except (Unavailable, TimedOut) as e:
-                tried = 0 if ingest.offset > start else tried
+                tried = 0 if ingest.offset - start >= PROGRESS else tried
                 if not e.fields.get("temporary") or not source.pause(tried):
                     raise
                 tried += 1
@@ -257,7 +259,7 @@ class Following(io.RawIOBase):
         self.broken = False
         self._advance = advance
         self._stored = stored
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._reader: BinaryIO | None = None
 
     def readable(self) -> bool:
@@ -284,7 +286,7 @@ class Following(io.RawIOBase):
     def _begin(self) -> BinaryIO:
         while True:
             self._stored.check()
-            reader = self._stored._arriving(self._descriptor)
+            reader = self._stored._arriving(self.descriptor)
             if reader is not None:
                 self._reader = reader
                 return reader

@@ -363,3 +363,26 @@ def token_server(start_server: Callable[..., Server]) -> Callable[..., TokenServ
 @pytest.fixture
 def login() -> tuple[str, str]:
     return USER, PASSWORD
+
+
+@pytest.fixture
+def open_storage(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens data roots by name; closes them and checks that no partial or half-made snapshot is left."""
+    from proa.storage import Storage
+
+    opened: list[Storage] = []
+
+    def make(name: str = "root") -> Storage:
+        opened.append(Storage.open(tmp_path / name))
+        return opened[-1]
+
+    yield make
+    for storage in opened:
+        left = [s.key for s in storage.snapshots.walk() if s.kind != "committed"]
+        storage.close()
+        assert not left
+
+
+@pytest.fixture
+def storage(open_storage: Callable[..., Any]) -> Any:
+    return open_storage()
