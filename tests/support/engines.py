@@ -34,11 +34,21 @@ class PrivateEngine:
         self.socket = f"unix://{self.run_dir}/engine.sock"
 
     def proa(
-        self, *args: str, check: bool = True, input: bytes | None = None, env: dict[str, str] | None = None, timeout: float = 120
+        self,
+        *args: str,
+        check: bool = True,
+        stdin: bytes | None = None,
+        env: dict[str, str] | None = None,
+        timeout: float = 120,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `proa ARGS`; `check` asserts that it succeeds and shows what it said when not."""
         done = subprocess.run(
-            [PROA, *args], input=input, capture_output=True, env={**self.env, **(env or {})}, timeout=timeout, check=False
+            [PROA, *args],
+            input=stdin,
+            capture_output=True,
+            env={**self.env, **(env or {})},
+            timeout=timeout,
+            check=False,
         )
         assert not check or done.returncode == 0, (
             f"proa {' '.join(args)}: exit {done.returncode}\n{done.stdout.decode(errors='replace')}\n"
@@ -50,10 +60,15 @@ class PrivateEngine:
         """Standard output of a command that must succeed, without the last newline."""
         return self.proa(*args, **kwargs).stdout.decode().rstrip("\n")
 
-    def docker(self, *args: str, check: bool = True, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    def docker(self, *args: str, check: bool = True, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run the real docker CLI against this engine."""
         done = subprocess.run(
-            ["docker", "-H", self.socket, *args], input=input, capture_output=True, env=self.env, timeout=120, check=False
+            ["docker", "-H", self.socket, *args],
+            input=stdin,
+            capture_output=True,
+            env=self.env,
+            timeout=120,
+            check=False,
         )
         assert not check or done.returncode == 0, (
             f"docker {' '.join(args)}: exit {done.returncode}\n{done.stdout.decode(errors='replace')}\n"

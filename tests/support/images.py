@@ -55,7 +55,9 @@ def busybox_tar() -> Path:
         applets = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True).stdout.split()
         with tarfile.open(out, "w") as tar:
 
-            def add(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", mode: int = 0o755, link: str = "") -> None:
+            def add(
+                name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", mode: int = 0o755, link: str = ""
+            ) -> None:
                 entry = tarfile.TarInfo(name)
                 entry.type, entry.mode, entry.size, entry.linkname = kind, mode, len(data), link
                 tar.addfile(entry, io.BytesIO(data) if data else None)
@@ -90,7 +92,16 @@ def debian_tar() -> Path:
     return _cached("debian.tar", make)
 
 
-ALPINE_DROP = "linux-virt curl cloud-utils-growpart dhcpcd e2fsprogs-extra sudo openrc busybox-openrc".split()
+ALPINE_DROP = [
+    "linux-virt",
+    "curl",
+    "cloud-utils-growpart",
+    "dhcpcd",
+    "e2fsprogs-extra",
+    "sudo",
+    "openrc",
+    "busybox-openrc",
+]
 
 
 def alpine_tar() -> Path:

@@ -1,4 +1,4 @@
-"""What must not be left on the machine: processes, mounts, cgroups, links, network namespaces, nft tables, loops, files."""
+"""What must not be left on the machine: processes, mounts, cgroups, links, nft tables, loop devices, files."""
 
 from __future__ import annotations
 
