@@ -30,7 +30,7 @@ def _on_signal(number: int, act: Callable[[int, Any], None]) -> None:
 
 
 class SignalProxy:
-    """Passes the signals this process gets on to a container; those that come before it runs are kept until `started`."""
+    """Passes the signals this process gets on to a container; what comes before it runs is kept until `started`."""
 
     def __init__(self, endpoint: Endpoint, container: str) -> None:
         self._endpoint = endpoint
@@ -54,7 +54,7 @@ class SignalProxy:
 
     def _deliver(self, name: str) -> None:
         try:
-            Caller(self._endpoint).bytes("POST", f"/containers/{self._container}/kill{query(signal=name)}")
+            Caller(self._endpoint).fetch("POST", f"/containers/{self._container}/kill{query(signal=name)}")
         except ProaError:
             pass  # it has just ended: its exit status says so
 
@@ -67,7 +67,7 @@ def follow_size(endpoint: Endpoint, target: str, fd: int = 1) -> None:
         rows, columns = size(fd)
         if rows and columns:
             try:
-                Caller(endpoint).bytes("POST", f"{target}/resize{query(h=rows, w=columns)}")
+                Caller(endpoint).fetch("POST", f"{target}/resize{query(h=rows, w=columns)}")
             except ProaError:
                 pass  # ended meanwhile
 
@@ -81,7 +81,9 @@ def require_terminal(*, tty: bool, interactive: bool) -> None:
     from proa.errors import Invalid
 
     if tty and interactive and not is_terminal(0):
-        raise Invalid("the input device is not a TTY", code="not-a-terminal", hint="leave out -t to use a pipe as input")
+        raise Invalid(
+            "the input device is not a TTY", code="not-a-terminal", hint="leave out -t to use a pipe as input"
+        )
 
 
 def exit_status(waiting: Connection, endpoint: Endpoint, container: str, condition: str) -> int:

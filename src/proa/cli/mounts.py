@@ -79,7 +79,9 @@ def parse_mount(text: str) -> dict[str, Any]:
     if mount["Type"] not in _KINDS:
         raise Invalid(f"invalid mount `{text}`: type is not {', '.join(_KINDS)}", code="bad-mount", subject=text)
     if not mount.get("Target"):
-        raise Invalid(f"invalid mount `{text}`: it has no target", code="bad-mount", subject=text, hint="add target=/path")
+        raise Invalid(
+            f"invalid mount `{text}`: it has no target", code="bad-mount", subject=text, hint="add target=/path"
+        )
     if mount["Type"] == "bind" and not mount.get("Source"):
         raise Invalid(f"invalid mount `{text}`: a bind has a source", code="bad-mount", subject=text)
     if mount["Type"] == "tmpfs" and mount.get("Source"):

@@ -181,7 +181,9 @@ class Command:
         return f"'proa {self.path}' {need}\n\nUsage:  proa {self.path} {self.usage}"
 
 
-def parse(rows: tuple[Row, ...], arguments: list[str], *, interspersed: bool = True) -> tuple[Options | None, list[str]]:
+def parse(
+    rows: tuple[Row, ...], arguments: list[str], *, interspersed: bool = True
+) -> tuple[Options | None, list[str]]:
     """Split a command's arguments into options and words; options are None when help was asked for.
 
     Raises UsageError for an unknown option, a missing value or a value of the wrong kind.

@@ -26,7 +26,7 @@ def note(text: str) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = 0) -> str:
-    """Columns as wide as their widest cell; when that is wider than `width` (0: no limit) the widest columns are shortened."""
+    """Columns as wide as their widest cell; the widest are shortened when a line exceeds `width` (0: no limit)."""
     lines = [list(header), *[[cell.replace("\n", " ").replace("\t", " ") for cell in row] for row in rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     if width:

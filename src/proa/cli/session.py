@@ -1,7 +1,7 @@
 """A person's or a pipe's conversation with a container: bytes both ways until one side is done.
 
-Output is written as it comes; input is read only when the engine has taken what was read before, so that neither side can block
-the other for good. Where there is no input this is one blocking loop without poll.
+Output is written as it comes; input is read only when the engine has taken what was read before, so that neither side
+can block the other for good. Where there is no input this is one blocking loop without poll.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The part of Go templates that `--format` uses: fields, pipelines, if, range, with, variables and Docker's functions.
 
-    {{.Names}}  {{json .}}  {{.State.Status | upper}}  {{range $k, $v := .Labels}}{{$k}}={{$v}}{{end}}  {{if eq .State "running"}}…{{else}}…{{end}}
+    {{.Names}}  {{json .}}  {{.State.Status | upper}}  {{range $k, $v := .Labels}}{{$k}}={{$v}}{{end}}
+    {{if eq .State "running"}}…{{else}}…{{end}}  {{with .Config}}{{index .Env 0}}{{end}}
 
 `compile_template` turns text into nested lists of nodes once; `Template.render` walks them for every row.
 """
@@ -51,7 +52,12 @@ def _tokens(text: str) -> list[str]:
             tokens.append('"' + value)
         else:
             stop = position
-            while stop < end and not text[stop].isspace() and text[stop] not in '|(),"`' and not text.startswith(":=", stop):
+            while (
+                stop < end
+                and not text[stop].isspace()
+                and text[stop] not in '|(),"`'
+                and not text.startswith(":=", stop)
+            ):
                 stop += 1
             tokens.append(text[position:stop])
             position = stop
@@ -164,13 +170,13 @@ class Template:
     def _pipeline(self, tokens: list[str]) -> tuple[list[list[Any]], list[str]]:
         commands: list[list[Any]] = [[]]
         while tokens:
-            token, tokens = tokens[0], tokens[1:]
-            if token == ")":
-                tokens = [token, *tokens]
+            part, tokens = tokens[0], tokens[1:]
+            if part == ")":
+                tokens = [part, *tokens]
                 break
-            if token == "|":
+            if part == "|":
                 commands.append([])
-            elif token == "(":
+            elif part == "(":
                 inner, tokens = self._pipeline(tokens)
                 if not tokens:
                     raise _bad("unclosed parenthesis")
@@ -178,12 +184,17 @@ class Template:
                 tokens = tokens[2:] if after else tokens[1:]
                 commands[-1].append(("group", inner, after))
             else:
-                commands[-1].append(token)
+                commands[-1].append(part)
         if not all(commands):
             raise _bad("missing value for command")
         for command in commands:
             first = command[0]
-            if isinstance(first, str) and first[0].isalpha() and first not in FUNCTIONS and first not in ("true", "false", "nil"):
+            if (
+                isinstance(first, str)
+                and first[0].isalpha()
+                and first not in FUNCTIONS
+                and first not in ("true", "false", "nil")
+            ):
                 raise _bad(f'function "{first}" not defined')
         return commands, tokens
 
@@ -273,7 +284,7 @@ def _field(value: Any, path: str) -> Any:
 
 
 def render_rows(rows: Sequence[Mapping[str, Any]], template: str, headings: Mapping[str, str]) -> str:
-    """Rows through a template, a line each; `table …` puts headings above and aligns at tabs, `json` prints them whole."""
+    """Rows through a template, a line each; `table …` adds headings and aligns at tabs, `json` prints them whole."""
     if template == "json":
         template = "{{json .}}"
     as_table = template.startswith("table ")

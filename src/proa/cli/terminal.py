@@ -7,12 +7,20 @@ from posix import isatty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Self
 
 __all__ = ["RawTerminal", "emit", "is_terminal", "printable", "size"]
 
 # C0 and C1 control characters but tab and newline, and the characters that reorder text around them.
-_HARMFUL = (*range(9), *range(11, 32), *range(127, 160), 0x061C, *range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_HARMFUL = (
+    *range(9),
+    *range(11, 32),
+    *range(127, 160),
+    0x061C,
+    *range(0x200E, 0x2010),
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+)
 
 
 def is_terminal(fd: int) -> bool:
@@ -31,7 +39,7 @@ def printable(text: str, fd: int = 1) -> str:
 
 
 def emit(text: str) -> None:
-    """Write text to stdout as UTF-8, names that are not UTF-8 byte for byte; on a terminal without control characters."""
+    """Write text to stdout: UTF-8, other names byte for byte; on a terminal without control characters."""
     sys.stdout.flush()
     sys.stdout.buffer.write(printable(text, 1).encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
@@ -55,7 +63,7 @@ class RawTerminal:
         self._fd = fd
         self._before: list[Any] | None = None
 
-    def __enter__(self) -> RawTerminal:
+    def __enter__(self) -> Self:
         import termios
 
         try:
@@ -63,12 +71,12 @@ class RawTerminal:
         except termios.error:
             return self
         mode = termios.tcgetattr(self._fd)
-        mode[0] &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP)  # type: ignore[operator]
-        mode[0] &= ~(termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON)  # type: ignore[operator]
-        mode[1] &= ~termios.OPOST  # type: ignore[operator]
-        mode[2] = (mode[2] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8  # type: ignore[operator]
-        mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)  # type: ignore[operator]
-        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0  # type: ignore[index]
+        mode[0] &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP)
+        mode[0] &= ~(termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON)
+        mode[1] &= ~termios.OPOST
+        mode[2] = (mode[2] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8
+        mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
         termios.tcsetattr(self._fd, termios.TCSANOW, mode)
         return self
 

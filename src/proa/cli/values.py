@@ -71,7 +71,12 @@ def ulimit(text: str) -> dict[str, object]:
     name, mark, limits = text.partition("=")
     soft, _, hard = limits.partition(":")
     numbers = [int(n) if n == "-1" else _whole(n) for n in (soft, hard or soft)]
-    if not mark or not name or min(numbers) < -1 or any(n == -1 and t != "-1" for n, t in zip(numbers, (soft, hard or soft), strict=True)):
+    if (
+        not mark
+        or not name
+        or min(numbers) < -1
+        or any(n == -1 and t != "-1" for n, t in zip(numbers, (soft, hard or soft), strict=True))
+    ):
         raise Invalid(f"invalid ulimit `{text}`", code="bad-ulimit", hint="write name=soft:hard")
     return {"Name": name, "Soft": numbers[0], "Hard": numbers[1]}
 

@@ -30,8 +30,8 @@ PATIENCE_S = 60.0
 LOG_NAME = "engine.log"
 _LOG_LINES = 12
 
-# Runs in a fresh interpreter: detaches the engine from our session and terminal, and reports its pid. Forking in the client
-# itself would be wrong in a threaded program, and a direct child would be this program's to reap.
+# Runs in a fresh interpreter: detaches the engine from our session and terminal, and reports its pid. Forking in the
+# client itself would be wrong in a threaded program, and a direct child would be this program's to reap.
 _DETACH = """
 import os, sys
 os.setsid()
@@ -55,7 +55,10 @@ def engine_command(root: str, run: str) -> list[str]:
     if _site_knows(package_parent):
         return [sys.executable, "-I", "-m", "proa.api", *arguments]
     # A source tree or a user's own install: isolated mode would not look there.
-    code = f"import sys, runpy; sys.path.append({package_parent!r}); runpy.run_module('proa.api', run_name='__main__', alter_sys=True)"
+    code = (
+        f"import sys, runpy; sys.path.append({package_parent!r}); "
+        "runpy.run_module('proa.api', run_name='__main__', alter_sys=True)"
+    )
     return [sys.executable, "-I", "-c", code, *arguments]
 
 
@@ -146,7 +149,13 @@ def _site_knows(directory: str) -> bool:
     """Whether an isolated interpreter with its site finds proa in this directory."""
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     prefixes = {os.path.dirname(os.path.dirname(sys.executable)), "/usr", "/usr/local"}
-    places = [f"{p}/{lib}/{v}/{kind}" for p in prefixes for lib in ("lib", "lib64") for v in (version, "python3") for kind in ("site-packages", "dist-packages")]
+    places = [
+        f"{p}/{lib}/{v}/{kind}"
+        for p in prefixes
+        for lib in ("lib", "lib64")
+        for v in (version, "python3")
+        for kind in ("site-packages", "dist-packages")
+    ]
     return directory in places or any(_points_at(place, directory) for place in places)
 
 

@@ -1,4 +1,4 @@
-"""Plain calls to the engine over one kept connection, for the command line: JSON documents in and out, failures typed."""
+"""Plain calls to the engine over one kept connection: JSON documents in and out, failures typed."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Caller:
 
         Raises the error kind of a status of 400 or more (and NotModified for 304).
         """
-        body = self.bytes(method, target, document, headers=headers)
+        body = self.fetch(method, target, document, headers=headers)
         return loads(body) if body else None
 
-    def bytes(
+    def fetch(
         self, method: str, target: str, document: Any = None, *, headers: Iterable[tuple[str, str]] = ()
     ) -> bytes:
         """One request; returns the reply's bytes. Raises like `call`."""
@@ -51,7 +51,7 @@ class Caller:
         headers: Iterable[tuple[str, str]] = (),
         upgrade: bool = False,
     ) -> Connection:
-        """Send a request and wait for the head of its reply; the caller reads the body and closes or keeps the connection.
+        """Send a request and wait for the head of its reply; the body is the caller's to read, then `keep`.
 
         Raises like `call`.
         """

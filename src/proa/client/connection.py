@@ -1,6 +1,7 @@
 """A blocking connection to the engine: one socket, one request at a time, then perhaps a raw stream.
 
-The SDK's synchronous transport and the command line both stand on it. Only `_socket` is imported: the socket module costs 10 ms.
+The SDK's synchronous transport and the command line both stand on it. Only `_socket` is imported: the socket module
+costs 10 ms.
 """
 
 from __future__ import annotations
@@ -215,7 +216,10 @@ def unreachable(endpoint: Endpoint, error: OSError) -> Unavailable:
     elif endpoint.starts:
         hint = "start it with any command such as `proa ps`"
     return Unavailable(
-        f"cannot connect to the engine at {endpoint}: {reason}", code="engine-unreachable", subject=str(endpoint), hint=hint
+        f"cannot connect to the engine at {endpoint}: {reason}",
+        code="engine-unreachable",
+        subject=str(endpoint),
+        hint=hint,
     )
 
 
@@ -250,5 +254,3 @@ def _connect(endpoint: Endpoint) -> _socket.socket:
 
 def _host_header(endpoint: Endpoint) -> str:
     return "proa" if endpoint.path else f"{endpoint.host}:{endpoint.port}"
-
-

@@ -2,8 +2,8 @@
 
     PROA_HOST, DOCKER_HOST   unix:///path, or tcp://host:port where somebody asked for it
     PROA_ROOT                data: /var/lib/proa for root, else $XDG_DATA_HOME/proa (~/.local/share/proa)
-    PROA_RUN                 sockets and run state: $PROA_ROOT/run when PROA_ROOT is set, so that a directory is a whole engine;
-                             else /run/proa for root, else $XDG_RUNTIME_DIR/proa
+    PROA_RUN                 sockets and run state: $PROA_ROOT/run when PROA_ROOT is set, so that a directory is a whole
+                             engine; else /run/proa for root, else $XDG_RUNTIME_DIR/proa
 
 Only an engine at its own place (no *_HOST) is started on demand.
 """

@@ -1,9 +1,10 @@
 """Docker's multiplexed stream, without IO: one connection carries a container's stdout and stderr.
 
     +--------+---+---+---+--------------------+-----------------+
-    | stream | 0 | 0 | 0 | length, big-endian | payload         |   stream: 0 stdin, 1 stdout, 2 stderr, 3 engine's error
+    | stream | 0 | 0 | 0 | length, big-endian | payload         |
     +--------+---+---+---+--------------------+-----------------+
 
+stream: 0 stdin, 1 stdout, 2 stderr, 3 an error of the engine.
 A container with a terminal has no frames: its bytes come as they are.
 """
 

@@ -3,8 +3,8 @@
     request_head("POST", "/containers/x/start")  ->  bytes to send
     reader = ReplyReader(); reader.feed(bytes)   ->  reader.head, then reader.take() pieces until reader.done
 
-RFC 9112, as much as a client of the engine needs: content-length, chunked and close-delimited bodies, 1xx, and 101 after which
-`rest` holds the first raw bytes.
+RFC 9112, as much as a client of the engine needs: content-length, chunked and close-delimited bodies, 1xx, and 101
+after which `rest` holds the first raw bytes.
 """
 
 from __future__ import annotations

@@ -10,30 +10,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-try:
-    from _json import encode_basestring as _quote  # type: ignore[import-not-found, unused-ignore]
-    from _json import make_scanner
-except ImportError:
-    _scan: Callable[[str, int], tuple[Any, int]] | None = None
 
-    def _quote(text: str) -> str:
+class _Rules:
+    """What the C scanner asks of a decoder."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float
+    memo: dict[str, str] = {}  # noqa: RUF012 - the scanner wants a plain attribute
+
+
+_scan: Callable[[str, int], tuple[Any, int]] | None
+_quote: Callable[[str], str]
+try:
+    import _json
+except ImportError:
+    _scan = None
+
+    def _quote_slowly(text: str) -> str:
         import json
 
         return json.dumps(text, ensure_ascii=False)
+
+    _quote = _quote_slowly
 else:
-
-    class _Rules:
-        """What the C scanner asks of a decoder."""
-
-        strict = True
-        object_hook = None
-        object_pairs_hook = None
-        parse_float = float
-        parse_int = int
-        parse_constant = float
-        memo: dict[str, str] = {}  # noqa: RUF012 - the scanner wants a plain attribute
-
-    _scan = make_scanner(_Rules)
+    _scan = _json.make_scanner(_Rules)  # type: ignore[arg-type]
+    _quote = _json.encode_basestring  # type: ignore[attr-defined, unused-ignore]
 
 
 def loads(data: bytes | str) -> Any:
@@ -57,7 +62,7 @@ def loads(data: bytes | str) -> Any:
 
 def quote(text: str) -> str:
     """A JSON string literal."""
-    return str(_quote(text))
+    return _quote(text)
 
 
 def dumps(value: Any) -> str:

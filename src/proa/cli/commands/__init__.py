@@ -1,6 +1,7 @@
 """The commands: a literal table; a command's module is imported when it is the one.
 
-A row is `name: (module, attribute, summary)`. GROUPS holds Docker's two-word spellings: `proa image ls` is the row `images`.
+A row is `name: (module, attribute, summary)`. GROUPS holds Docker's two-word spellings: `proa image ls` is the row
+`images`.
 """
 
 from __future__ import annotations
@@ -67,17 +68,17 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "volume rm": ("volume", "RM", "Remove one or more volumes"),
 }
 
-# group: (summary, {word: row})
+_CONTAINER_WORDS = (
+    *("attach", "commit", "create", "exec", "kill", "logs", "pause", "port", "rename"),
+    *("restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "wait"),
+)
+
+# The two-word commands: a group has a summary, and each word after it names a row.
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "container": (
         "Manage containers",
         {
-            **{
-                word: word
-                for word in (
-                    "attach commit create exec kill logs pause port rename restart rm run start stats stop top unpause wait"
-                ).split()
-            },
+            **{word: word for word in _CONTAINER_WORDS},
             "inspect": "container inspect",
             "ls": "ps",
             "list": "ps",
@@ -126,7 +127,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def find(words: list[str]) -> tuple[Command | None, str, list[str]]:
-    """The command that these words begin with, the words that named it, and the words after; no command when help is asked.
+    """The command that these words begin with, the words that named it, and the words after; None when help is asked.
 
     Raises UsageError when there is none of that name.
     """

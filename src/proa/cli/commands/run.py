@@ -94,7 +94,7 @@ def _act_create(settings: Settings, options: Options, words: list[str]) -> int:
     _check_cidfile(options)
     document = create_document(options, words[0], words[1:], detach=False)
     identity = _create(Caller(locate(settings.host)), options, document)
-    print(identity)  # noqa: T201
+    print(identity)
     return 0
 
 
@@ -107,7 +107,7 @@ def _act_run(settings: Settings, options: Options, words: list[str]) -> int:
         identity = _create(caller, options, document)
         status = _start(caller, identity)
         if not status:
-            print(identity)  # noqa: T201
+            print(identity)
         return status
     return _in_foreground(caller, options, document)
 
@@ -115,7 +115,7 @@ def _act_run(settings: Settings, options: Options, words: list[str]) -> int:
 def _start(caller: Caller, identity: str) -> int:
     """Start it; a refusal is told and becomes the exit status."""
     try:
-        caller.bytes("POST", f"/containers/{identity}/start")
+        caller.fetch("POST", f"/containers/{identity}/start")
     except ProaError as error:
         from proa.cli.failures import complain
         from proa.cli.foreground import exit_status_of_start

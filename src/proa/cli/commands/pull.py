@@ -1,0 +1,73 @@
+"""`proa pull` and `proa push`."""
+
+from __future__ import annotations
+
+from proa.cli.options import Command
+from proa.cli.terminal import emit
+from proa.client.caller import Caller, json_lines
+from proa.client.endpoint import locate
+from proa.client.http import query, quote
+from proa.client.names import split_tag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from proa.cli.options import Options, Row, Settings
+
+__all__ = ["PULL", "PUSH", "pull_image"]
+
+PULL_ROWS: tuple[Row, ...] = (
+    ("all-tags", "a", "flag", "", "Download all tagged images in the repository"),
+    ("platform", "", "text", "string", "Set platform if server is multi-platform capable"),
+    ("quiet", "q", "flag", "", "Suppress verbose output"),
+)
+PUSH_ROWS: tuple[Row, ...] = (
+    ("all-tags", "a", "flag", "", "Push all tags of an image to the repository"),
+    ("quiet", "q", "flag", "", "Suppress verbose output"),
+)
+
+
+def pull_image(caller: Caller, image: str, *, platform: str, quiet: bool, fd: int, all_tags: bool = False) -> None:
+    """Pull an image, showing progress on `fd` unless quiet.
+
+    Raises the failure the engine reports.
+    """
+    from proa.cli.progress import show_progress
+    from proa.client.credentials import auth_header
+
+    repository, tag = split_tag(image, "" if all_tags else "latest")
+    target = f"/images/create{query(fromImage=repository, tag=tag, platform=platform)}"
+    connection = caller.open("POST", target, headers=(auth_header(image),))
+    show_progress(json_lines(connection), fd, quiet=quiet)
+    caller.keep(connection)
+
+
+def _pull(settings: Settings, options: Options, words: list[str]) -> int:
+    image, quiet, every = words[0], options.flag("quiet"), options.flag("all-tags")
+    repository, tag = split_tag(image)
+    if not tag and not every and not quiet:
+        emit("Using default tag: latest\n")
+    caller = Caller(locate(settings.host))
+    pull_image(caller, image, platform=options.text("platform"), quiet=quiet, fd=1, all_tags=every)
+    if not every:
+        mark = "@" if tag.startswith("sha256:") else ":"
+        emit(f"{repository}{mark}{tag or 'latest'}\n")
+    return 0
+
+
+def _push(settings: Settings, options: Options, words: list[str]) -> int:
+    from proa.cli.progress import show_progress
+    from proa.client.credentials import auth_header
+
+    image, quiet = words[0], options.flag("quiet")
+    repository, tag = split_tag(image, "" if options.flag("all-tags") else "latest")
+    caller = Caller(locate(settings.host))
+    target = f"/images/{quote(repository)}/push{query(tag=tag)}"
+    connection = caller.open("POST", target, headers=(auth_header(image),))
+    show_progress(json_lines(connection), 1, quiet=quiet)
+    if quiet:
+        emit(f"{repository}{f':{tag}' if tag else ''}\n")
+    return 0
+
+
+PULL = Command("[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", PULL_ROWS, _pull, least=1, most=1)
+PUSH = Command("[OPTIONS] NAME[:TAG]", "Upload an image to a registry", PUSH_ROWS, _push, least=1, most=1)

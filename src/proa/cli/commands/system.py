@@ -1,0 +1,151 @@
+"""`proa system service|status|stop|df`."""
+
+from __future__ import annotations
+
+from proa.cli.humanise import decimal_size
+from proa.cli.options import Command
+from proa.cli.output import emit, note, show_rows
+from proa.client.caller import Caller
+from proa.client.connection import Connection
+from proa.client.endpoint import data_root, locate, run_dir, variable
+from proa.errors import NotFound, ProaError, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from proa.cli.options import Options, Row, Settings
+
+__all__ = ["DF", "SERVICE", "STATUS", "STOP"]
+
+FORMAT: Row = ("format", "", "text", "string", "Format output: json, or a Go template")
+SERVICE_ROWS: tuple[Row, ...] = (
+    ("root", "", "text", "path", "Where images and containers are kept (default $PROA_ROOT)"),
+    ("run", "", "text", "path", "Where the socket and run state are kept (default $PROA_RUN)"),
+)
+_STOP_PATIENCE_S = 30.0
+
+
+def _service(settings: Settings, options: Options, words: list[str]) -> int:
+    """Become the engine: everything it needs to know travels on its command line."""
+    import os
+
+    from proa.client.autostart import engine_command
+
+    root, run = options.text("root") or data_root(), options.text("run") or run_dir()
+    command = engine_command(os.path.abspath(root), os.path.abspath(run))
+    host = settings.host or variable("PROA_HOST")
+    if host:
+        command += ["--host", host]
+    os.execv(command[0], [*command, *words])  # noqa: S606
+
+
+def _status(settings: Settings, options: Options, _: list[str]) -> int:
+    endpoint = locate(settings.host)
+    document: dict[str, Any] = {"Host": str(endpoint), "Running": False, "Root": endpoint.root, "Run": endpoint.run}
+    try:
+        connection = Connection.open(endpoint, start=False)
+    except Unavailable as error:
+        why = error.message
+    else:
+        connection.close()
+        why = ""
+        caller = Caller(endpoint)
+        reply, facts = caller.call("GET", "/version"), caller.call("GET", "/info")
+        document |= {
+            "Running": True,
+            "Root": facts.get("DockerRootDir") or endpoint.root,
+            "Version": reply["Version"],
+            "ApiVersion": reply["ApiVersion"],
+            "Containers": facts["Containers"],
+            "ContainersRunning": facts["ContainersRunning"],
+            "Images": facts["Images"],
+        }
+    if options.given("format"):
+        from proa.cli.template import Template
+
+        text = options.text("format")
+        emit(Template("{{json .}}" if text == "json" else text).render(document) + "\n")
+    elif document["Running"]:
+        emit(
+            f"engine:     running, version {document['Version']} (API {document['ApiVersion']})\n"
+            f"socket:     {endpoint}\n"
+            f"root:       {document['Root']}\n"
+            f"containers: {document['ContainersRunning']} running of {document['Containers']}\n"
+            f"images:     {document['Images']}\n"
+        )
+    else:
+        emit(f"engine:     not running ({why})\nsocket:     {endpoint}\n")
+    return 0 if document["Running"] else 3  # as systemctl status has it
+
+
+def _stop(settings: Settings, _: Options, __: list[str]) -> int:
+    import time
+
+    endpoint = locate(settings.host)
+    try:
+        connection = Connection.open(endpoint, start=False)
+    except Unavailable:
+        note(f"no engine runs at {endpoint}")
+        return 0
+    connection.close()
+    try:
+        Caller(endpoint).fetch("POST", "/proa/v1/stop")
+    except NotFound:
+        raise NotFound(f"the engine at {endpoint} is not proa's and cannot be stopped so", code="not-proa") from None
+    deadline = time.monotonic() + _STOP_PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            Connection.open(endpoint, start=False).close()
+        except ProaError:
+            return 0
+        time.sleep(0.01)
+    raise Unavailable(f"the engine at {endpoint} still answers", code="engine-not-stopped", hint="look into its log")
+
+
+def _df(settings: Settings, options: Options, _: list[str]) -> int:
+    usage = Caller(locate(settings.host)).call("GET", "/system/df")
+    rows = [
+        _df_row(
+            "Images", usage.get("Images") or [], "Size", lambda r: r.get("Containers", 0) > 0, usage.get("LayersSize")
+        ),
+        _df_row("Containers", usage.get("Containers") or [], "SizeRw", lambda r: r.get("State") == "running", None),
+        _df_row("Local Volumes", usage.get("Volumes") or [], "", _volume_used, None),
+        _df_row("Build Cache", usage.get("BuildCache") or [], "Size", lambda r: bool(r.get("InUse")), None),
+    ]
+    columns = (
+        ("Type", "TYPE"),
+        ("TotalCount", "TOTAL"),
+        ("Active", "ACTIVE"),
+        ("Size", "SIZE"),
+        ("Reclaimable", "RECLAIMABLE"),
+    )
+    show_rows(rows, columns, template=options.text("format"))
+    return 0
+
+
+def _volume_used(record: dict[str, Any]) -> bool:
+    return bool((record.get("UsageData") or {}).get("RefCount", 0) > 0)
+
+
+def _df_row(kind: str, records: list[dict[str, Any]], key: str, used: Any, total: int | None) -> dict[str, str]:
+    def size(record: dict[str, Any]) -> int:
+        return max(int((record.get(key) if key else (record.get("UsageData") or {}).get("Size")) or 0), 0)
+
+    whole = total if total is not None else sum(size(r) for r in records)
+    free = sum(size(r) for r in records if not used(r))
+    free = min(free, whole)
+    share = f" ({free * 100 // whole}%)" if whole and kind != "Build Cache" else ""
+    return {
+        "Type": kind,
+        "TotalCount": str(len(records)),
+        "Active": str(sum(bool(used(r)) for r in records)),
+        "Size": decimal_size(whole, 4),
+        "Reclaimable": decimal_size(free, 4) + share,
+    }
+
+
+SERVICE = Command("[OPTIONS]", "Run the engine in the foreground", SERVICE_ROWS, _service, most=0)
+STATUS = Command("[OPTIONS]", "Show whether the engine runs, and where", (FORMAT,), _status, most=0)
+STOP = Command("", "Stop the engine; containers keep running", (), _stop, most=0)
+DF = Command("[OPTIONS]", "Show disk usage", (FORMAT,), _df, most=0)

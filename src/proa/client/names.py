@@ -1,0 +1,25 @@
+"""Just enough of image names for a client: where the tag begins and which registry is meant."""
+
+from __future__ import annotations
+
+__all__ = ["DOCKER_HUB", "registry_of", "split_tag"]
+
+DOCKER_HUB = "https://index.docker.io/v1/"  # the key Docker's configuration uses for it
+
+
+def split_tag(name: str, default: str = "") -> tuple[str, str]:
+    """`host:5000/a/b:1` as (`host:5000/a/b`, `1`); a digest counts as the tag."""
+    repository, mark, digest = name.partition("@")
+    if mark:
+        return repository, digest
+    front, slash, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    return front + slash + last, tag or default
+
+
+def registry_of(name: str) -> str:
+    """`host:5000` of an image's name, or Docker Hub's key."""
+    first, slash, _ = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return DOCKER_HUB if first in ("docker.io", "index.docker.io") else first
+    return DOCKER_HUB
