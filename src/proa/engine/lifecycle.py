@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from proa.engine import exits
 from proa.engine.catalog import Entry
 from proa.engine.clock import now
+from proa.engine.processes import TITLES, process_table, usage_sample
 from proa.engine.runs import Run
 from proa.engine.signal_names import parse_signal
 from proa.engine.startup import start_request
 from proa.engine.types import ExitStatus, State
-from proa.errors import Conflict, Internal, NotModified, ProaError
+from proa.errors import Conflict, Internal, NotModified, ProaError, Unsupported
 from proa.monitor.client import MonitorConnection
 
 if TYPE_CHECKING:
@@ -259,6 +260,19 @@ class Lifecycle:
             entry.record.state.status = "running"
             self._catalog.save(entry)
         self._engine.containers.announce(entry, "unpause")
+
+    def top(self, name_or_id: str, ps_args: str = "-ef") -> tuple[list[str], list[list[str]]]:
+        """Titles and rows of the container's processes. Raises Conflict when it does not run, Unsupported options."""
+        entry = self._catalog.find(name_or_id)
+        self._runs.monitor(entry)
+        if ps_args.strip() not in ("", "-ef"):
+            raise Unsupported(f"ps options {ps_args!r} are not supported: only -ef is", code="ps-options")
+        return list(TITLES), process_table(entry.record.state.pid)
+
+    def stats(self, name_or_id: str) -> dict[str, Any]:
+        """What the container uses now (see `processes.usage_sample`); empty when it does not run."""
+        entry = self._catalog.find(name_or_id)
+        return usage_sample(entry.record.state.pid) if entry.record.state.running else {}
 
     def wait(self, name_or_id: str, condition: Condition = "not-running") -> Future[ExitStatus]:
         """A future of how the container ends; already resolved when it meets the condition now."""
