@@ -1,0 +1,5 @@
+"""`python -I -m proa.api`."""
+
+from proa.api import main
+
+main()

@@ -1,0 +1,165 @@
+"""What an operation is given and what it may answer; nothing here knows a socket.
+
+Request   method, path, query, headers, body, API version, and `gone` (set when the client went away)
+Reply     a whole answer: JSON, bytes or nothing
+Stream    a head that is sent at once, then chunks as they come
+Hijack    a head, then the connection itself: its descriptor passes to whoever serves it from there on
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from proa.api.query import Query
+from proa.errors import Invalid
+
+Version = tuple[int, int]
+
+JSON = "application/json"
+RAW_STREAM = "application/vnd.docker.raw-stream"
+MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+TAR = "application/x-tar"
+TEXT = "text/plain; charset=utf-8"
+
+#: JSON requests are configurations: Docker's largest, a create with thousands of variables, stays far below this.
+JSON_LIMIT = 4 << 20
+
+
+class Body(Protocol):
+    """The bytes a client sends, read once."""
+
+    async def read(self, limit: int) -> bytes:
+        """All of it. Raises Invalid (`body-too-large`) past `limit` bytes."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """As it comes, for bodies of any length."""
+        ...
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """One request after version and route were found."""
+
+    method: str
+    path: str
+    query: Query
+    headers: Mapping[str, str]
+    body: Body
+    gone: asyncio.Event
+    version: Version = (0, 0)
+    variables: Mapping[str, str] = {}
+
+    def __getitem__(self, name: str) -> str:
+        """A variable of the route's template, percent-decoded."""
+        return self.variables[name]
+
+    def upgrading(self) -> bool:
+        """True when the client asked for the connection to be upgraded."""
+        return "upgrade" in self.headers.get("connection", "").lower() and "upgrade" in self.headers
+
+
+class Reply(msgspec.Struct, kw_only=True):
+    """A whole answer; `value` becomes JSON unless it is bytes or None."""
+
+    status: int = 200
+    value: Any = None
+    content_type: str = ""
+    headers: dict[str, str] = {}
+
+    def payload(self) -> tuple[bytes, str]:
+        """The body and its content type."""
+        if self.value is None:
+            return b"", self.content_type
+        if isinstance(self.value, bytes):
+            return self.value, self.content_type or TEXT
+        return msgspec.json.encode(self.value) + b"\n", self.content_type or JSON
+
+
+class Stream(msgspec.Struct, kw_only=True):
+    """An answer of unknown length, its head sent before the first chunk.
+
+    endless: nobody wants the rest once the client has gone, even half: it is stopped then. Others run to their end.
+    finish:  lets go of what the chunks need, exactly once, also when the client left before the first was asked for.
+    """
+
+    chunks: AsyncIterator[bytes]
+    content_type: str = JSON
+    status: int = 200
+    headers: dict[str, str] = {}
+    endless: bool = False
+    finish: Callable[[], Awaitable[None]] | None = None
+
+
+class Hijack(msgspec.Struct, kw_only=True):
+    """The connection leaves HTTP: after the head was sent, `take(descriptor, early)` owns the client's socket.
+
+    early:  bytes that the client sent behind its request before it was read no further.
+    framed: output comes in frames of 8 bytes of header (stream, length) and payload, as without a terminal.
+    """
+
+    take: Callable[[int, bytes], Awaitable[None]]
+    framed: bool = False
+    content_type: str = RAW_STREAM
+
+
+def stream_type(version: Version, *, tty: bool) -> str:
+    """The content type of a container's output: named for its framing since API 1.42."""
+    return RAW_STREAM if tty or version < (1, 42) else MULTIPLEXED_STREAM
+
+
+def frame(stream: int, data: bytes) -> bytes:
+    """One frame of a multiplexed stream: 1 is stdout, 2 stderr."""
+    return bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+
+
+Outcome = Reply | Stream | Hijack
+
+
+def created(value: Any) -> Reply:
+    """201 with a JSON body."""
+    return Reply(status=201, value=value)
+
+
+NO_CONTENT = Reply(status=204)
+
+
+async def json_body(request: Request, *, optional: bool = False) -> Any:
+    """The request's JSON object, strictly decoded, with nulls dropped as Go's decoder would.
+
+    Raises Invalid for anything but one JSON object; an empty body counts as one when `optional`.
+    """
+    from proa.oci import strict_loads
+
+    raw = await request.body.read(JSON_LIMIT)
+    if not raw.strip():
+        if optional:
+            return {}
+        raise Invalid("the request needs a JSON body, it has none", code="body-missing")
+    value = strict_loads(raw, JSON_LIMIT, "request body")
+    if not isinstance(value, dict):
+        raise Invalid(f"the request body is a JSON {type(value).__name__}, not an object", code="json-invalid")
+    return without_nulls(value)
+
+
+def without_nulls(value: Any) -> Any:
+    """The value with every null member of an object left out: Go reads null as not given."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+T = TypeVar("T")
+
+
+def typed(value: Any, kind: type[T], what: str) -> T:
+    """The JSON value as a struct; fields it does not have are ignored, as Docker does. Raises Invalid."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as e:
+        raise Invalid(f"invalid {what}: {e}", code="json-invalid") from None

@@ -1,0 +1,31 @@
+"""The operations of the API, one module per noun, each with its table of routes."""
+
+from __future__ import annotations
+
+from proa.api.operations import (
+    containers,
+    execs,
+    extensions,
+    images,
+    lifecycle,
+    networks,
+    streams,
+    system,
+    transfers,
+    volumes,
+)
+from proa.api.routes import Route
+
+#: Every route of the service. Order matters within a template's first segment: fixed words before variables.
+ROUTES: tuple[Route, ...] = (
+    *system.ROUTES,
+    *containers.ROUTES,
+    *lifecycle.ROUTES,
+    *streams.ROUTES,
+    *execs.ROUTES,
+    *transfers.ROUTES,
+    *images.ROUTES,
+    *networks.ROUTES,
+    *volumes.ROUTES,
+    *extensions.ROUTES,
+)

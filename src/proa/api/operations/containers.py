@@ -1,0 +1,102 @@
+"""Containers: list, create, inspect, rename, remove, prune, and what their file systems hold."""
+
+from __future__ import annotations
+
+import time
+
+from proa.api.messages import NO_CONTENT, TAR, Outcome, Reply, Request, created, json_body
+from proa.api.operations.transfer_streams import download
+from proa.api.routes import Route
+from proa.api.service import Service
+from proa.api.translate import containers as translate
+from proa.engine.types import Container
+from proa.errors import Invalid
+
+
+async def list_(service: Service, request: Request) -> Outcome:
+    """`GET /containers/json`."""
+    query = request.query
+    limit = query.number("limit", 0) or 0
+    filters = query.filters()
+    with_sizes = query.flag("size")
+
+    def work() -> list[dict[str, object]]:
+        containers = service.engine.containers
+        now = time.time()
+        found = containers.list(all=query.flag("all"), limit=max(limit, 0), filters=filters)
+        return [translate.summary(c, now, containers.sizes(c.id) if with_sizes else None) for c in found]
+
+    return Reply(value=await (service.pools.change if with_sizes else service.pools.quick)(work))
+
+
+async def create(service: Service, request: Request) -> Outcome:
+    """`POST /containers/create`: 404 for a missing image, which tells clients to pull it."""
+    body = await json_body(request)
+    wanted = translate.create_request(body, request.query.text("name"), request.query.text("platform"))
+    if not wanted.config.image:
+        raise Invalid("config cannot be empty: it names no image", code="image-missing")
+    result = await service.pools.change(service.engine.containers.create, wanted)
+    return created({"Id": result.id, "Warnings": result.warnings})
+
+
+async def inspect(service: Service, request: Request) -> Outcome:
+    """`GET /containers/{id}/json`."""
+    engine = service.engine
+    with_sizes = request.query.flag("size")
+
+    def work() -> tuple[Container, list[str], tuple[int, int] | None]:
+        container = engine.containers.get(request["id"])
+        return container, engine.execs.of(container.id), engine.containers.sizes(container.id) if with_sizes else None
+
+    container, execs, sizes = await (service.pools.change if with_sizes else service.pools.quick)(work)
+    return Reply(value=translate.inspect(container, request.version, execs=execs, sizes=sizes))
+
+
+async def rename(service: Service, request: Request) -> Outcome:
+    """`POST /containers/{id}/rename`."""
+    name = request.query.text("name")
+    if not name:
+        raise Invalid("Neither old nor new names may be empty", code="name-missing")
+    await service.pools.change(service.engine.containers.rename, request["id"], name)
+    return NO_CONTENT
+
+
+async def remove(service: Service, request: Request) -> Outcome:
+    """`DELETE /containers/{id}`."""
+    query = request.query
+    if query.flag("link"):
+        raise Invalid("links between containers do not exist: there is none to remove", code="links-unsupported")
+    await service.pools.change(
+        service.engine.containers.remove, request["id"], force=query.flag("force"), volumes=query.flag("v")
+    )
+    return NO_CONTENT
+
+
+async def prune(service: Service, request: Request) -> Outcome:
+    """`POST /containers/prune`."""
+    gone, freed = await service.pools.change(service.engine.containers.prune, request.query.filters())
+    return Reply(value={"ContainersDeleted": gone or None, "SpaceReclaimed": freed})
+
+
+async def changes(service: Service, request: Request) -> Outcome:
+    """`GET /containers/{id}/changes`."""
+    found = await service.pools.change(service.engine.containers.changes, request["id"])
+    return Reply(value=[{"Path": path, "Kind": kind} for kind, path in found] or None)
+
+
+async def export(service: Service, request: Request) -> Outcome:
+    """`GET /containers/{id}/export`: the container's root as a tar."""
+    container = await service.pools.quick(service.engine.containers.get, request["id"])
+    return await download(service, lambda out: service.engine.containers.export(container.id, out), content_type=TAR)
+
+
+ROUTES = (
+    Route("GET", "/containers/json", list_),
+    Route("POST", "/containers/create", create),
+    Route("POST", "/containers/prune", prune),
+    Route("GET", "/containers/{id}/json", inspect),
+    Route("GET", "/containers/{id}/changes", changes),
+    Route("GET", "/containers/{id}/export", export),
+    Route("POST", "/containers/{id}/rename", rename),
+    Route("DELETE", "/containers/{id}", remove),
+)

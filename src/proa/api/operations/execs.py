@@ -1,0 +1,111 @@
+"""Execs: create, start, resize, inspect."""
+
+from __future__ import annotations
+
+import asyncio
+
+from proa.api.messages import Hijack, Outcome, Reply, Request, created, json_body, stream_type, typed
+from proa.api.operations.streams import terminal_size
+from proa.api.routes import Route
+from proa.api.service import Service
+from proa.engine.types import Exec, ExecRequest
+from proa.errors import Conflict, Invalid, NotFound
+
+RESIZE_ATTEMPTS = 20
+RESIZE_SECONDS = 0.05
+
+
+async def create(service: Service, request: Request) -> Outcome:
+    """`POST /containers/{id}/exec`."""
+    body = await json_body(request)
+    if isinstance(body.get("Cmd"), str):
+        body["Cmd"] = [body["Cmd"]]
+    wanted = typed(body, ExecRequest, "exec config")
+    return created({"Id": await service.pools.quick(service.engine.execs.create, request["id"], wanted)})
+
+
+async def start(service: Service, request: Request) -> Outcome:
+    """`POST /exec/{id}/start`: detached, or with the connection given to the container's monitor."""
+    body = await json_body(request, optional=True)
+    execs = service.engine.execs
+    exec_ = await service.pools.quick(execs.get, request["id"])
+    if exec_.running or exec_.exit_code is not None:
+        verb = "is already running" if exec_.running else "has already run"
+        raise Conflict(f"Error: Exec command {exec_.id} {verb}", code="exec-started")
+    tty = bool(body.get("Tty", exec_.request.tty))
+    size = _console_size(body.get("ConsoleSize"))
+    if body.get("Detach"):
+        await service.pools.change(execs.start, exec_.id, None, detach=True, tty=tty, console_size=size)
+        return Reply(status=200)
+
+    async def take(connection: int, early: bytes) -> None:
+        await service.pools.change(
+            execs.start, exec_.id, connection, detach=False, tty=tty, early=early, console_size=size
+        )
+
+    return Hijack(take=take, framed=not tty, content_type=stream_type(request.version, tty=tty))
+
+
+def _console_size(value: object) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not (isinstance(value, list) and len(value) == 2 and all(type(n) is int and 0 <= n <= 65535 for n in value)):
+        raise Invalid("invalid ConsoleSize: not two numbers, height and width", code="size-invalid")
+    return (value[0], value[1]) if value != [0, 0] else None
+
+
+async def resize(service: Service, request: Request) -> Outcome:
+    """`POST /exec/{id}/resize`."""
+    height, width = terminal_size(request)
+    execs = service.engine.execs
+    for _ in range(RESIZE_ATTEMPTS):
+        exec_ = await service.pools.quick(execs.get, request["id"])
+        try:
+            await service.pools.change(execs.resize, exec_.id, height, width)
+        except (Conflict, NotFound):
+            # Clients send the size beside the start: wait for the process rather than lose it.
+            if exec_.exit_code is not None:
+                raise
+            await asyncio.sleep(RESIZE_SECONDS)
+        else:
+            return Reply(status=200)
+    raise Conflict(f"exec {exec_.id} is not running", code="not-running")
+
+
+async def inspect(service: Service, request: Request) -> Outcome:
+    """`GET /exec/{id}/json`: final before the exec's stream is closed, as clients ask right after."""
+    return Reply(value=_shape(await service.pools.change(service.engine.execs.get, request["id"])))
+
+
+def _shape(found: Exec) -> dict[str, object]:
+    asked = found.request
+    command = asked.cmd or [""]
+    process: dict[str, object] = {
+        "tty": asked.tty,
+        "entrypoint": command[0],
+        "arguments": command[1:],
+        "privileged": asked.privileged,
+    }
+    if asked.user:
+        process["user"] = asked.user
+    return {
+        "ID": found.id,
+        "Running": found.running,
+        "ExitCode": found.exit_code,
+        "ProcessConfig": process,
+        "OpenStdin": asked.attach_stdin,
+        "OpenStderr": asked.attach_stderr,
+        "OpenStdout": asked.attach_stdout,
+        "CanRemove": not found.running and found.exit_code is not None,
+        "ContainerID": found.container,
+        "DetachKeys": asked.detach_keys,
+        "Pid": found.pid,
+    }
+
+
+ROUTES = (
+    Route("POST", "/containers/{id}/exec", create),
+    Route("POST", "/exec/{id}/start", start),
+    Route("POST", "/exec/{id}/resize", resize),
+    Route("GET", "/exec/{id}/json", inspect),
+)

@@ -1,0 +1,44 @@
+"""proa's own operations, under /proa/v1."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from proa._version import __version__
+from proa.api.messages import Outcome, Reply, Request
+from proa.api.routes import API_VERSION, MIN_API_VERSION, Route, dotted
+from proa.api.service import Service
+
+
+async def status(service: Service, request: Request) -> Outcome:  # noqa: ARG001
+    """`GET /proa/v1/status`: which engine answers."""
+    engine = service.engine
+    return Reply(
+        value={
+            "Version": __version__,
+            "ApiVersion": dotted(API_VERSION),
+            "MinApiVersion": dotted(MIN_API_VERSION),
+            "Pid": os.getpid(),
+            "Root": str(engine.root),
+            "Run": str(engine.run),
+            "StartedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(service.started)),
+            "UptimeSeconds": round(time.monotonic() - service.started_monotonic, 3),
+            "Busy": await service.pools.quick(lambda: engine.busy),
+            "Connections": service.connections(),
+            "Transfers": service.pools.slow_running,
+        }
+    )
+
+
+async def stop(service: Service, request: Request) -> Outcome:  # noqa: ARG001
+    """`POST /proa/v1/stop`: end the service; containers keep running."""
+    asyncio.get_running_loop().call_soon(service.stop)
+    return Reply(status=202, value={"Stopping": True})
+
+
+ROUTES = (
+    Route("GET", "/proa/v1/status", status),
+    Route("POST", "/proa/v1/stop", stop),
+)

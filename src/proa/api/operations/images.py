@@ -1,0 +1,97 @@
+"""Images: list, inspect, history, tag, remove, prune, commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proa.api.messages import Outcome, Reply, Request, created, json_body, typed
+from proa.api.routes import Route
+from proa.api.service import Service
+from proa.api.translate import images as translate
+from proa.errors import Invalid
+
+if TYPE_CHECKING:
+    from proa.engine.types import ContainerConfig
+
+
+async def list_(service: Service, request: Request) -> Outcome:
+    """`GET /images/json`."""
+    query = request.query
+    filters = query.filters()
+    if name := query.text("filter"):  # one name, before API 1.41
+        filters["reference"] = [name]
+
+    def work() -> list[dict[str, object]]:
+        found = service.engine.images.list(filters=filters)
+        return [translate.summary(image, request.version) for image in found]
+
+    return Reply(value=await service.pools.quick(work))
+
+
+async def inspect(service: Service, request: Request) -> Outcome:
+    """`GET /images/{name}/json`."""
+    image = await service.pools.quick(service.engine.images.get, request["name"])
+    return Reply(value=translate.inspect(image, request.version))
+
+
+async def history(service: Service, request: Request) -> Outcome:
+    """`GET /images/{name}/history`."""
+    return Reply(value=translate.history(await service.pools.quick(service.engine.images.history, request["name"])))
+
+
+async def tag(service: Service, request: Request) -> Outcome:
+    """`POST /images/{name}/tag`."""
+    query = request.query
+    repository = query.text("repo")
+    if not repository:
+        raise Invalid("invalid reference format: no repository was given", code="reference-invalid")
+    await service.pools.change(service.engine.images.tag, request["name"], repository, query.text("tag"))
+    return Reply(status=201)
+
+
+async def remove(service: Service, request: Request) -> Outcome:
+    """`DELETE /images/{name}`."""
+    query = request.query
+    steps = await service.pools.change(
+        service.engine.images.remove, request["name"], force=query.flag("force"), prune=not query.flag("noprune")
+    )
+    return Reply(value=translate.removed(steps))
+
+
+async def prune(service: Service, request: Request) -> Outcome:
+    """`POST /images/prune`."""
+    steps, freed = await service.pools.change(service.engine.images.prune, request.query.filters())
+    return Reply(value={"ImagesDeleted": translate.removed(steps) or None, "SpaceReclaimed": freed})
+
+
+async def commit(service: Service, request: Request) -> Outcome:
+    """`POST /commit`: a container's changes as a new image."""
+    from proa.engine.types import ContainerConfig
+
+    query = request.query
+    body = await json_body(request, optional=True)
+    config: ContainerConfig | None = typed(body, ContainerConfig, "container config") if body else None
+    container = await service.pools.quick(service.engine.containers.get, query.text("container"))
+    image = await service.pools.slow(
+        service.engine.commits.commit,
+        container.id,
+        repository=query.text("repo"),
+        tag=query.text("tag"),
+        message=query.text("comment"),
+        author=query.text("author"),
+        pause=query.flag("pause", True),
+        changes=[line for text in query.texts("changes") for line in text.split("\n") if line.strip()],
+        config=config,
+    )
+    return created({"Id": image})
+
+
+ROUTES = (
+    Route("GET", "/images/json", list_),
+    Route("POST", "/images/prune", prune),
+    Route("GET", "/images/{name:path}/json", inspect),
+    Route("GET", "/images/{name:path}/history", history),
+    Route("POST", "/images/{name:path}/tag", tag),
+    Route("DELETE", "/images/{name:path}", remove),
+    Route("POST", "/commit", commit),
+)

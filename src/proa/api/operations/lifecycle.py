@@ -1,0 +1,137 @@
+"""Containers' lives: start, stop, kill, pause, wait, and what they use while they run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Literal, cast
+
+import msgspec
+
+from proa.api.messages import NO_CONTENT, Outcome, Reply, Request, Stream
+from proa.api.routes import Route
+from proa.api.service import Service
+from proa.api.translate.stats import stats as stats_object
+from proa.engine.types import Container
+from proa.errors import Conflict, Invalid, NotFound
+
+Condition = Literal["not-running", "next-exit", "removed"]
+_CONDITIONS = ("not-running", "next-exit", "removed")
+SAMPLE_SECONDS = 1.0
+
+
+async def start(service: Service, request: Request) -> Outcome:
+    """`POST /containers/{id}/start`."""
+    await service.pools.change(service.engine.lifecycle.start, request["id"])
+    return NO_CONTENT
+
+
+async def stop(service: Service, request: Request) -> Outcome:
+    """`POST /containers/{id}/stop`: `t` seconds until it is killed, -1 for never."""
+    query = request.query
+    await service.pools.change(
+        service.engine.lifecycle.stop, request["id"], timeout=query.number("t"), signal=query.text("signal")
+    )
+    return NO_CONTENT
+
+
+async def restart(service: Service, request: Request) -> Outcome:
+    """`POST /containers/{id}/restart`."""
+    query = request.query
+    await service.pools.change(
+        service.engine.lifecycle.restart, request["id"], timeout=query.number("t"), signal=query.text("signal")
+    )
+    return NO_CONTENT
+
+
+async def kill(service: Service, request: Request) -> Outcome:
+    """`POST /containers/{id}/kill`."""
+    await service.pools.change(service.engine.lifecycle.kill, request["id"], request.query.text("signal") or "KILL")
+    return NO_CONTENT
+
+
+async def pause(service: Service, request: Request) -> Outcome:
+    """`POST /containers/{id}/pause`."""
+    await service.pools.change(service.engine.lifecycle.pause, request["id"])
+    return NO_CONTENT
+
+
+async def unpause(service: Service, request: Request) -> Outcome:
+    """`POST /containers/{id}/unpause`."""
+    await service.pools.change(service.engine.lifecycle.unpause, request["id"])
+    return NO_CONTENT
+
+
+async def wait(service: Service, request: Request) -> Outcome:
+    """`POST /containers/{id}/wait`: the head at once, since clients start the container only after it."""
+    condition = request.query.text("condition") or "not-running"
+    if condition not in _CONDITIONS:
+        raise Invalid(f"invalid condition: {condition[:60]!r}", code="condition-invalid")
+    future = await service.pools.quick(service.engine.lifecycle.wait, request["id"], cast("Condition", condition))
+
+    async def end() -> AsyncIterator[bytes]:
+        status = await asyncio.wrap_future(future)
+        result: dict[str, Any] = {"StatusCode": status.status_code}
+        if status.error:
+            result["Error"] = {"Message": status.error}
+        yield msgspec.json.encode(result) + b"\n"
+
+    async def give_up() -> None:
+        future.cancel()
+
+    return Stream(chunks=end(), endless=True, finish=give_up)
+
+
+async def top(service: Service, request: Request) -> Outcome:
+    """`GET /containers/{id}/top`."""
+    arguments = request.query.text("ps_args", "-ef")
+    titles, rows = await service.pools.change(service.engine.lifecycle.top, request["id"], arguments)
+    return Reply(value={"Titles": titles, "Processes": rows})
+
+
+async def stats(service: Service, request: Request) -> Outcome:
+    """`GET /containers/{id}/stats`: one object a second, or just one."""
+    query = request.query
+    container = await service.pools.quick(service.engine.containers.get, request["id"])
+    if query.flag("stream", True):
+        return Stream(chunks=_samples(service, container), endless=True)
+    first = await _sample(service, container)
+    if not first or query.flag("one-shot"):
+        return Reply(value=stats_object(container.id, container.name, first, None))
+    await asyncio.sleep(SAMPLE_SECONDS)
+    return Reply(value=stats_object(container.id, container.name, await _sample(service, container), first))
+
+
+async def _samples(service: Service, container: Container) -> AsyncIterator[bytes]:
+    before: dict[str, Any] = {}
+    clock = asyncio.get_running_loop().time
+    due = clock()
+    while True:
+        sample = await _sample(service, container)
+        if before and not sample:
+            return
+        yield msgspec.json.encode(stats_object(container.id, container.name, sample, before)) + b"\n"
+        before = sample
+        due = max(due + SAMPLE_SECONDS, clock())
+        await asyncio.sleep(due - clock())
+
+
+async def _sample(service: Service, container: Container) -> dict[str, Any]:
+    """A raw sample, empty when the container does not run."""
+    try:
+        return await service.pools.quick(service.engine.lifecycle.stats, container.id)
+    except (Conflict, NotFound):
+        return {}
+
+
+ROUTES = (
+    Route("POST", "/containers/{id}/start", start),
+    Route("POST", "/containers/{id}/stop", stop),
+    Route("POST", "/containers/{id}/restart", restart),
+    Route("POST", "/containers/{id}/kill", kill),
+    Route("POST", "/containers/{id}/pause", pause),
+    Route("POST", "/containers/{id}/unpause", unpause),
+    Route("POST", "/containers/{id}/wait", wait),
+    Route("GET", "/containers/{id}/top", top),
+    Route("GET", "/containers/{id}/stats", stats),
+)

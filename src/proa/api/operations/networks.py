@@ -1,0 +1,50 @@
+"""Networks: list and inspect."""
+
+from __future__ import annotations
+
+from proa.api.messages import Outcome, Reply, Request
+from proa.api.routes import Route
+from proa.api.service import Service
+from proa.api.translate import networks as translate
+from proa.errors import Invalid
+
+
+async def list_(service: Service, request: Request) -> Outcome:
+    """`GET /networks`; filters: name, id, driver, scope, label, dangling, type."""
+    records = await service.pools.quick(service.engine.networks.list)
+    shown = [translate.network(record) for record in records]
+    for name, values in request.query.filters().items():
+        shown = [network for network in shown if _passes(network, name, values)]
+    return Reply(value=shown)
+
+
+def _passes(network: dict[str, object], name: str, values: list[str]) -> bool:
+    labels = network["Labels"]
+    assert isinstance(labels, dict)
+    if name == "name":
+        return any(value in str(network["Name"]) for value in values)
+    if name == "id":
+        return any(str(network["Id"]).startswith(value) for value in values)
+    if name == "driver":
+        return network["Driver"] in values
+    if name == "scope":
+        return network["Scope"] in values
+    if name == "type":
+        return "builtin" in values
+    if name == "dangling":
+        return all(value in ("false", "0") for value in values)
+    if name == "label":
+        return all(labels.get(k) == v if eq else k in labels for k, eq, v in (value.partition("=") for value in values))
+    raise Invalid(f"invalid filter '{name}'", code="filter-invalid")
+
+
+async def inspect(service: Service, request: Request) -> Outcome:
+    """`GET /networks/{id}`."""
+    return Reply(value=translate.network(await service.pools.quick(service.engine.networks.get, request["id"])))
+
+
+ROUTES = (
+    Route("GET", "/networks", list_),
+    Route("GET", "/networks/", list_),
+    Route("GET", "/networks/{id}", inspect),
+)

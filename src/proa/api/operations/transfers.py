@@ -1,0 +1,113 @@
+"""Images on the move: pull and import, push, load, save, and logging in at a registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO
+
+from proa.api.messages import TAR, Outcome, Request, Stream
+from proa.api.operations.transfer_streams import Lines, Report, download, progress, upload_progress
+from proa.api.routes import Route
+from proa.api.service import Service
+from proa.errors import Invalid, Unsupported
+
+if TYPE_CHECKING:
+    from proa.transfer import Credentials
+
+
+async def create(service: Service, request: Request) -> Outcome:
+    """`POST /images/create`: `fromImage` pulls, `fromSrc` imports."""
+    query = request.query
+    if query.text("fromImage"):
+        return await _pull(service, request)
+    if query.text("fromSrc"):
+        return await _import(service, request)
+    raise Invalid("neither fromImage nor fromSrc was given", code="source-missing")
+
+
+def _credentials(request: Request) -> Credentials | None:
+    from proa.transfer import credentials_from_header
+
+    return credentials_from_header(request.headers.get("x-registry-auth", ""))
+
+
+async def _pull(service: Service, request: Request) -> Stream:
+    query = request.query
+    reference = joined(query.text("fromImage"), query.text("tag"))
+    platform = query.text("platform")
+    credentials = _credentials(request)
+
+    def work(report: Report) -> str:
+        return service.engine.transfers.pull(reference, platform=platform, credentials=credentials, progress=report)
+
+    return await progress(service, work)
+
+
+def joined(repository: str, tag: str) -> str:
+    """A reference from a repository and a tag or digest; the repository may carry its own."""
+    if not tag:
+        return repository
+    return f"{repository}@{tag}" if ":" in tag else f"{repository}:{tag}"
+
+
+async def _import(service: Service, request: Request) -> Stream:
+    query = request.query
+    if query.text("fromSrc") != "-":
+        raise Unsupported(
+            "importing from a URL is not supported", code="import-from-url", hint="fetch it and import from stdin"
+        )
+
+    def work(body: BinaryIO, report: Report) -> str:
+        return service.engine.transfers.import_image(
+            body,
+            repository=query.text("repo"),
+            tag=query.text("tag"),
+            message=query.text("message"),
+            changes=query.texts("changes"),
+            platform=query.text("platform"),
+            progress=report,
+        )
+
+    def done(image: str, lines: Lines) -> None:
+        lines.say(status=image)
+
+    return await upload_progress(service, request, work, done)
+
+
+async def push(service: Service, request: Request) -> Outcome:
+    """`POST /images/{name}/push`."""
+    reference = joined(request["name"], request.query.text("tag"))
+    credentials = _credentials(request)
+
+    def work(report: Report) -> object:
+        return service.engine.transfers.push(reference, credentials=credentials, progress=report)
+
+    return await progress(service, work)
+
+
+async def load(service: Service, request: Request) -> Outcome:
+    """`POST /images/load`: a docker-archive or an OCI archive."""
+
+    def work(body: BinaryIO, report: Report) -> list[str]:
+        return service.engine.transfers.load(body, progress=report)
+
+    return await upload_progress(service, request, work)
+
+
+async def save(service: Service, request: Request) -> Outcome:
+    """`GET /images/{name}/get` and `GET /images/get?names=…`: one archive of the named images."""
+    names = [request["name"]] if "name" in request.variables else request.query.texts("names")
+    names = [name for text in names for name in text.split(",") if name]
+    if not names:
+        raise Invalid("no image was named", code="names-missing")
+    for name in names:
+        await service.pools.quick(service.engine.images.get, name)
+    return await download(service, lambda out: service.engine.transfers.save(names, out), content_type=TAR)
+
+
+ROUTES = (
+    Route("POST", "/images/create", create),
+    Route("POST", "/images/load", load),
+    Route("GET", "/images/get", save),
+    Route("GET", "/images/{name:path}/get", save),
+    Route("POST", "/images/{name:path}/push", push),
+)

@@ -1,0 +1,202 @@
+"""The engine service as a process: open the root, listen, serve, stop, and end itself when nobody needs it.
+
+flags -> limits -> Engine.open (takes the root's lock; in a thread, while the server is imported)
+      -> socket -> READY -> serve … -> SIGTERM, SIGINT, POST /proa/v1/stop or idleness
+      -> socket gone -> requests in flight end -> Engine.close; containers keep running throughout
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from proa.api.activation import BACKLOG, bind, inherited_socket, notify
+from proa.api.logs import configure
+from proa.errors import ProaError
+
+if TYPE_CHECKING:
+    from proa.api.server import HttpServer
+    from proa.api.service import Service
+    from proa.engine import Engine
+
+log = logging.getLogger("proa.api")
+
+T = TypeVar("T")
+
+SOCKET_NAME = "engine.sock"
+IDLE_SECONDS = 300.0
+#: Requests in flight get this long when the service stops.
+GRACE_SECONDS = 10.0
+#: Descriptors that are never given to clients: storage, monitors and the way out of an emergency need some.
+RESERVED_DESCRIPTORS = 128
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the service; returns the exit status: 0 after a stop, 1 when it could not start."""
+    options = _parse(argv)
+    os.umask(0o077)
+    configure(options.log_level)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    descriptors = _raise_limit()
+    os.chdir("/")
+    try:
+        listener = inherited_socket()
+        opened = _in_thread(lambda: _open(options.root, options.run))
+        from proa.api import server  # noqa: F401  # imported while the engine opens
+
+        engine = opened()
+    except ProaError as error:
+        print(f"proa: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        return 1
+    path = None if listener else options.socket or options.run / SOCKET_NAME
+    try:
+        if listener is None:
+            assert path is not None
+            listener = bind(path)
+        asyncio.run(_serve(engine, listener, path, options.idle_exit, descriptors))
+    except ProaError as error:
+        print(f"proa: {error.message}", file=sys.stderr)
+        return 1
+    finally:
+        engine.close()
+    log.info("stopped; containers keep running")
+    # A thread may still sit in a transfer nobody wants: do not wait for it as the interpreter's own exit would.
+    logging.shutdown()
+    os._exit(0)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -I -m proa.api", description="The proa engine service.")
+    parser.add_argument("--root", type=_absolute, required=True, help="directory of everything that is kept")
+    parser.add_argument("--run", type=_absolute, required=True, help="directory of sockets and run state")
+    parser.add_argument(
+        "--socket", type=_absolute, help=f"where to listen (default: {SOCKET_NAME} in the run directory)"
+    )
+    parser.add_argument(
+        "--idle-exit",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="end after that long without a client and without a running container (default: never)",
+    )
+    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    return parser.parse_args(argv)
+
+
+def _absolute(text: str) -> Path:
+    return Path(os.path.abspath(text))
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise ValueError(text)
+    return value
+
+
+def _raise_limit() -> int:
+    """Raise the soft limit on descriptors to the hard one; returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 1 << 20) if hard != resource.RLIM_INFINITY else 1 << 20
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            return soft
+        return wanted
+    return soft if soft != resource.RLIM_INFINITY else wanted
+
+
+def _open(root: Path, run_directory: Path) -> Engine:
+    from proa.engine import Engine
+
+    return Engine.open(root, run_directory)
+
+
+def _in_thread(call: Callable[[], T]) -> Callable[[], T]:
+    """Start the call in a thread; the result waits for its outcome and raises what it raised."""
+    outcome: list[Any] = []
+
+    def work() -> None:
+        try:
+            outcome.append((call(), None))
+        except BaseException as error:  # noqa: BLE001 raised in the main thread
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=work, name="open", daemon=True)
+    thread.start()
+
+    def result() -> T:
+        thread.join()
+        value, error = outcome[0]
+        if error is not None:
+            raise error
+        return value  # type: ignore[no-any-return]
+
+    return result
+
+
+async def _serve(
+    engine: Engine, listener: socket.socket, path: Path | None, idle_exit: float, descriptors: int
+) -> None:
+    from proa.api.dispatch import dispatch
+    from proa.api.operations import ROUTES
+    from proa.api.routes import Router
+    from proa.api.server import HttpServer
+    from proa.api.service import Service
+
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    router = Router(ROUTES)
+    service = Service(engine, stop=stopping.set, connections=lambda: len(server.connections))
+    server = HttpServer(
+        lambda request: dispatch(router, service, request),
+        max_connections=max((descriptors - RESERVED_DESCRIPTORS) // 2, 16),
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    accepting = await loop.create_unix_server(server, sock=listener, backlog=BACKLOG)
+    notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=serving {engine.root}")
+    log.info("serving %s at %s", engine.root, path or "an inherited socket")
+    watch = loop.create_task(_idle(service, server, idle_exit, stopping)) if idle_exit else None
+    try:
+        await stopping.wait()
+    finally:
+        notify("STOPPING=1")
+        if path is not None:
+            path.unlink(missing_ok=True)  # noqa: ASYNC240 one system call
+        await asyncio.sleep(0)  # whoever connected before the path went is accepted in this turn, and served
+        accepting.close()
+        if watch is not None:
+            watch.cancel()
+        await server.end(GRACE_SECONDS)
+        service.pools.close()
+
+
+async def _idle(service: Service, server: HttpServer, idle_exit: float, stopping: asyncio.Event) -> None:
+    """Stop after `idle_exit` seconds in which no client was connected and no container ran. Wakes no oftener."""
+    loop = asyncio.get_running_loop()
+    since = loop.time()
+    while True:
+        seen = server.requests_count
+        await asyncio.sleep(max(since + idle_exit - loop.time(), idle_exit / 4))
+        if (
+            server.connections
+            or server.requests_count != seen
+            or await service.pools.quick(lambda: service.engine.busy)
+        ):
+            since = loop.time()
+        elif loop.time() - since >= idle_exit:
+            log.info("idle for %.0f s", idle_exit)
+            stopping.set()
+            return

@@ -1,0 +1,96 @@
+"""The query string, read the way Docker's server reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from urllib.parse import parse_qsl
+
+from proa.errors import Invalid
+
+MAX_FIELDS = 1000
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_REAL = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?", re.ASCII)
+_FALSE = frozenset(("", "0", "no", "false", "none"))
+
+
+class Query:
+    """Parameters by name; unknown ones are simply never asked for."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, list[str]]) -> None:
+        self._values = values
+
+    @classmethod
+    def parse(cls, raw: str) -> Query:
+        """Decode `a=b&c=d`. Raises Invalid for broken escapes, bytes that are no UTF-8 or too many fields."""
+        values: dict[str, list[str]] = {}
+        try:
+            for name, value in parse_qsl(raw, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict"):
+                values.setdefault(name, []).append(value)
+        except ValueError as e:
+            raise Invalid(f"invalid query string: {e}", code="query-invalid") from None
+        return cls(values)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def text(self, name: str, default: str = "") -> str:
+        """The first value."""
+        values = self._values.get(name)
+        return values[0] if values else default
+
+    def texts(self, name: str) -> list[str]:
+        """Every value, in order."""
+        return list(self._values.get(name, ()))
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """False for nothing, `0`, `no`, `false`, `none`; anything else is true."""
+        values = self._values.get(name)
+        if not values:
+            return default
+        return values[0].strip().lower() not in _FALSE
+
+    def number(self, name: str, default: int | None = None) -> int | None:
+        """A decimal integer; `default` when absent or empty. Raises Invalid."""
+        value = self.text(name)
+        if not value:
+            return default
+        if _NUMBER.fullmatch(value) is None:
+            raise Invalid(f"invalid parameter {name}: {value[:60]!r} is not a number", code="query-invalid")
+        return int(value)
+
+    def seconds(self, name: str) -> float:
+        """A time as seconds since the epoch with up to nine decimals; 0.0 when absent. Raises Invalid."""
+        return self.nanoseconds(name) / 1e9
+
+    def nanoseconds(self, name: str) -> int:
+        """The same in nanoseconds, exactly; 0 when absent."""
+        value = self.text(name)
+        if not value:
+            return 0
+        match = _REAL.fullmatch(value)
+        if match is None:
+            raise Invalid(f"invalid parameter {name}: {value[:60]!r} is not a Unix time", code="query-invalid")
+        return int(match[1]) * 1_000_000_000 + int((match[2] or "0").ljust(9, "0"))
+
+    def filters(self) -> dict[str, list[str]]:
+        """`filters`: JSON of name -> list of values, or the older name -> {value: true}. Raises Invalid."""
+        raw = self.text("filters")
+        if not raw:
+            return {}
+        from proa.oci import strict_loads
+
+        decoded = strict_loads(raw.encode("utf-8", "surrogatepass"), 1 << 20, "filters")
+        if not isinstance(decoded, Mapping):
+            raise Invalid("invalid filters: not a JSON object", code="query-invalid")
+        return {name: _filter_values(name, values) for name, values in decoded.items()}
+
+
+def _filter_values(name: str, values: object) -> list[str]:
+    if isinstance(values, Mapping) and all(isinstance(on, bool) for on in values.values()):
+        return [value for value, on in values.items() if on]
+    if isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(v, str) for v in values):
+        return list(values)
+    raise Invalid(f"invalid filter {name!r}: neither a list of strings nor a map to true", code="query-invalid")

@@ -1,0 +1,140 @@
+"""Images: the list, inspect, history, and what removing them did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from proa.api.messages import Version
+from proa.engine.clock import parse_rfc3339
+from proa.engine.types import ImageRecord, RemovedImage
+from proa.errors import ProaError
+from proa.oci import parse_reference
+
+# What Docker's own daemon shows in Config before API 1.50, set or not.
+_CONFIG_DEFAULTS: dict[str, Any] = {
+    "Hostname": "",
+    "Domainname": "",
+    "User": "",
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "AttachStderr": False,
+    "Tty": False,
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Env": None,
+    "Cmd": None,
+    "Image": "",
+    "Volumes": None,
+    "WorkingDir": "",
+    "Entrypoint": None,
+    "OnBuild": None,
+    "Labels": None,
+}
+
+
+def tags_and_digests(image: ImageRecord) -> tuple[list[str], list[str]]:
+    """`RepoTags` in their short form, and `RepoDigests`: every repository the image is known by, at its manifest."""
+    tags: list[str] = []
+    digests: list[str] = []
+    for name in image.names:
+        try:
+            reference = parse_reference(name)
+        except ProaError:
+            continue  # an untagged image is named by its digest alone
+        if reference.tag:
+            tags.append(f"{reference.familiar_repository}:{reference.tag}")
+        digest = f"{reference.familiar_repository}@{image.manifest}"
+        if digest not in digests:
+            digests.append(digest)
+    return tags, digests
+
+
+def summary(image: ImageRecord, version: Version) -> dict[str, Any]:
+    """One entry of `GET /images/json`."""
+    tags, digests = tags_and_digests(image)
+    if not tags and version < (1, 43):
+        tags, digests = ["<none>:<none>"], digests or ["<none>@<none>"]
+    out: dict[str, Any] = {
+        "Containers": image.containers or -1,
+        "Created": int(parse_rfc3339(image.created)),
+        "Id": image.id,
+        "Labels": image.labels or None,
+        "ParentId": image.parent,
+        "RepoDigests": digests,
+        "RepoTags": tags,
+        "SharedSize": -1,
+        "Size": image.size,
+    }
+    if version < (1, 44):
+        out["VirtualSize"] = image.size
+    if version >= (1, 48):
+        out["Descriptor"] = _descriptor(image)
+    return out
+
+
+def _descriptor(image: ImageRecord) -> dict[str, Any]:
+    return {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": image.manifest,
+        "size": image.manifest_size,
+    }
+
+
+def inspect(image: ImageRecord, version: Version) -> dict[str, Any]:
+    """`GET /images/{name}/json`; Config is the image's own document, so members we do not know are shown too."""
+    document: dict[str, Any] = json.loads(image.config_raw)
+    tags, digests = tags_and_digests(image)
+    config = document.get("config") or {}
+    history = document.get("history") or []
+    system, _, rest = image.platform.partition("/")
+    architecture, _, variant = rest.partition("/")
+    out: dict[str, Any] = {
+        "Id": image.id,
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Parent": image.parent,
+        "Comment": str((history[-1] or {}).get("comment", "")) if history else "",
+        "Created": image.created or "0001-01-01T00:00:00Z",
+        "DockerVersion": str(document.get("docker_version") or ""),
+        "Author": str(document.get("author") or ""),
+        "Config": config if version >= (1, 50) else _CONFIG_DEFAULTS | config,
+        "Architecture": architecture,
+    }
+    if variant:
+        out["Variant"] = variant
+    out |= {
+        "Os": system,
+        "Size": image.size,
+        "GraphDriver": {"Name": "overlay", "Data": None},
+        "RootFS": {"Type": "layers", "Layers": (document.get("rootfs") or {}).get("diff_ids") or []},
+        "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+    }
+    if version < (1, 45):
+        out |= {"Container": "", "ContainerConfig": dict(_CONFIG_DEFAULTS)}
+    if version < (1, 44):
+        out["VirtualSize"] = image.size
+    if version >= (1, 48):
+        out["Descriptor"] = _descriptor(image)
+    return out
+
+
+def history(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`GET /images/{name}/history`, newest first."""
+    return [
+        {
+            "Id": entry.get("id") or "<missing>",
+            "Created": int(parse_rfc3339(str(entry.get("created") or ""))),
+            "CreatedBy": entry.get("created_by") or "",
+            "Tags": entry.get("tags") or None,
+            "Size": entry.get("size") or 0,
+            "Comment": entry.get("comment") or "",
+        }
+        for entry in entries
+    ]
+
+
+def removed(steps: Iterable[RemovedImage]) -> list[dict[str, str]]:
+    """What `DELETE /images/{name}` and prune answer."""
+    return [{"Untagged": step.untagged} if step.untagged else {"Deleted": step.deleted} for step in steps]
