@@ -18,8 +18,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from types import TracebackType
@@ -27,10 +26,9 @@ from typing import Self
 
 import msgspec
 
-from proa.errors import Conflict, Denied, Exhausted, Internal, Unsupported
+from proa.errors import Conflict, Internal, ProaError
 from proa.network import sysctls
 from proa.network.addresses import DEFAULT_POOLS, AddressPool
-from proa.network.conntrack import forget_flows
 from proa.network.endpoint import Endpoint, PortRequest, PublishedPort, mac_of
 from proa.network.firewall import Firewall
 from proa.network.host import host_mtu, host_warnings, settle_bridge, switch_forwarding_off, switch_forwarding_on
@@ -38,6 +36,9 @@ from proa.network.links import Links, VethPair
 from proa.network.netlink import NETLINK_ROUTE, Channel, NetlinkFailure
 from proa.network.ports import PortHolders
 from proa.network.records import EndpointRecords, read_subnet, write_subnet
+from proa.network.refusals import explained
+from proa.network.sweeper import Sweeper
+from proa.network.watch import RuleWatch
 
 __all__ = ["BridgeNetwork"]
 
@@ -66,7 +67,7 @@ class BridgeNetwork:
     ) -> None:
         self.name = name
         self._root = root
-        self._pools = tuple(pools)
+        self._ranges = tuple(pools)
         self._icc = icc
         self._publish_address = publish_address
         self._wanted_mtu = mtu
@@ -77,11 +78,13 @@ class BridgeNetwork:
         self._records = EndpointRecords(run_dir, name)
         self._endpoints = self._records.load()
         self._holders = PortHolders()
+        self._sweeper = Sweeper()
+        self._watch: RuleWatch | None = None
         self._channel: Channel | None = None
         self._firewall: Firewall | None = None
         self._ready = False
         self._warnings: list[str] = []
-        self._pool: AddressPool
+        self._pool: AddressPool | None = None
         self._bridge_index = 0
         self._mtu = 0
 
@@ -90,21 +93,23 @@ class BridgeNetwork:
     @property
     def subnet(self) -> IPv4Network | None:
         """The subnet in use or chosen earlier; None before the first `ensure`."""
-        return self._pool.subnet if self._ready else read_subnet(self._root, self.name)
+        return self._pool.subnet if self._pool is not None else read_subnet(self._root, self.name)
 
     def endpoints(self) -> dict[str, Endpoint]:
         """Endpoints by container id, published ports included."""
         with self._lock:
             return dict(self._endpoints)
 
-    def ensure(self) -> list[str]:
-        """Bridge, table and switches are there and right; quick when this object has seen to it before.
-
-        Returns warnings: sentences about what on this host keeps the network from working as asked.
-        """
-        with self._lock, self._explained():
-            self._ensure()
+    def warnings(self) -> list[str]:
+        """What about this host keeps the network from working as asked, in sentences; filled by ensure and
+        reconcile."""
+        with self._lock:
             return list(self._warnings)
+
+    def ensure(self) -> None:
+        """Bridge, table and switches are there and right; quick when this object has seen to it before."""
+        with self._lock, explained(self.name):
+            self._ensure()
 
     def attach(self, netns_fd: int, rtnl_fd: int, container_id: str, *, ip: str = "") -> Endpoint:
         """Give a network namespace an interface `eth0` on this network, up, with address and default route.
@@ -112,26 +117,28 @@ class BridgeNetwork:
         netns_fd: the namespace; rtnl_fd: a NETLINK_ROUTE socket that was made in it; both stay the caller's.
         A container that is attached already is attached anew (its old namespace died).
         """
-        with self._lock, self._explained():
-            self._ensure()
+        with self._lock, explained(self.name):
+            pool = self._ensure()
             old = self._endpoints.get(container_id)
             if old is not None:
                 self._detach(old)
-            address = self._pool.take(ip)
-            host_interface = f"{self._port_prefix}{int(address):08x}"
+            address = pool.take(ip)
             try:
-                endpoint = self._wire(netns_fd, rtnl_fd, container_id, address, host_interface)
+                endpoint = self._wire(pool, netns_fd, rtnl_fd, container_id, address)
                 self._records.write(endpoint)
             except BaseException:
-                self._open()[0].delete(host_interface)
-                self._pool.release(address)
+                self._open()[0].delete(self._host_interface(address))
+                pool.release(address)
                 raise
             self._endpoints[container_id] = endpoint
             return endpoint
 
     def detach(self, endpoint: Endpoint) -> None:
-        """Take a container off the network: its ports, its link, its record; its address is free again."""
-        with self._lock, self._explained():
+        """Take a container that ended off the network: its ports, its link, its record; its address is free again.
+
+        The link itself is deleted up to a second later, unless its namespace dies first.
+        """
+        with self._lock, explained(self.name):
             current = self._endpoints.get(endpoint.container_id)
             if current is not None:
                 self._detach(current)
@@ -141,11 +148,10 @@ class BridgeNetwork:
 
         name: the container's, for the error text. Raises Conflict (code `port-allocated`) with Docker's words.
         """
-        with self._lock, self._explained():
+        with self._lock, explained(self.name):
             current = self._endpoints.get(endpoint.container_id)
             if current is None:
                 raise Conflict(f"container {endpoint.container_id} is not attached to {self.name}", code="not-attached")
-            self._ensure()
             bound: list[PublishedPort] = []
             fresh: list[PublishedPort] = []
             try:
@@ -165,7 +171,7 @@ class BridgeNetwork:
 
     def unpublish(self, endpoint: Endpoint, ports: Sequence[PublishedPort] | None = None) -> None:
         """Stop publishing some ports, or all; connections that are open stay open."""
-        with self._lock, self._explained():
+        with self._lock, explained(self.name):
             current = self._endpoints.get(endpoint.container_id)
             if current is None:
                 return
@@ -178,9 +184,9 @@ class BridgeNetwork:
         """Make the kernel agree with the containers that live: drop the others, mend bridge, table, ports.
 
         Level-triggered: call it at engine start, and whenever something may have torn the rules down. Returns
-        warnings like `ensure`.
+        the new warnings.
         """
-        with self._lock, self._explained():
+        with self._lock, explained(self.name):
             for container_id, endpoint in list(self._endpoints.items()):
                 if container_id not in live:
                     self._detach(endpoint)
@@ -189,12 +195,11 @@ class BridgeNetwork:
             if not self._endpoints and links.find(self.bridge) is None and not firewall.installed():
                 return []
             self._ensure()
-            self._mend_ports(links)
             return list(self._warnings)
 
     def destroy(self) -> None:
         """Remove bridge and table and give back what was switched on; Conflict while a container is attached."""
-        with self._lock, self._explained():
+        with self._lock, explained(self.name):
             if self._endpoints:
                 raise Conflict(
                     f"error while removing network: network {self.name} has active endpoints",
@@ -202,7 +207,11 @@ class BridgeNetwork:
                     subject=self.name,
                     hint="stop its containers first",
                 )
+            self._stop_watching()
             links, firewall = self._open()
+            if links.find(self.bridge) is None and not firewall.installed():
+                self.close()
+                return
             firewall.uninstall()
             for link in links.all():
                 if link.name.startswith(self._port_prefix):
@@ -216,6 +225,8 @@ class BridgeNetwork:
         """Close sockets, the held ports' too; bridge, table and endpoints stay for the next engine."""
         with self._lock:
             self._ready = False
+            self._stop_watching()
+            self._sweeper.flush()
             self._holders.release_all()
             if self._channel is not None:
                 self._channel.close()
@@ -241,61 +252,91 @@ class BridgeNetwork:
             self._firewall = Firewall(self.bridge, self.bridge, self._port_prefix)
         return Links(self._channel), self._firewall
 
-    def _ensure(self) -> None:
-        if self._ready:
-            return
+    def _ensure(self) -> AddressPool:
+        if self._ready and self._pool is not None:
+            return self._pool
         links, firewall = self._open()
         self._mtu = self._wanted_mtu or host_mtu(links)
         stored = read_subnet(self._root, self.name)
         settled = settle_bridge(
-            links, self.bridge, stored, self._pools, seed=self._seed, keep=bool(self._endpoints), mtu=self._mtu
+            links, self.bridge, stored, self._ranges, seed=self._seed, keep=bool(self._endpoints), mtu=self._mtu
         )
         if settled.subnet != stored:
             write_subnet(self._root, self.name, settled.subnet)
         self._bridge_index = settled.link.number
-        self._pool = AddressPool(settled.subnet, self.name)
+        pool = self._pool
+        if pool is None or pool.subnet != settled.subnet:
+            pool = self._pool = AddressPool(settled.subnet, self.name)
         for endpoint in self._endpoints.values():
-            self._pool.reserve(IPv4Address(endpoint.ip))
+            pool.reserve(IPv4Address(endpoint.ip))
         self._warnings = [*settled.warnings, *host_warnings(firewall, self.bridge)]
-        self._install(firewall)
+        self._install(firewall, pool)
         switch_forwarding_on(firewall)
+        self._mend_links(links)
+        self._mend_ports()
         self._ready = True
+        if self._watch is None:
+            self._watch = RuleWatch(self.bridge, self._own_ports, self._repair)
+        return pool
 
-    def _install(self, firewall: Firewall) -> None:
-        firewall.install(
-            self._pool.subnet,
-            [(IPv4Address(endpoint.ip), port) for endpoint in self._endpoints.values() for port in endpoint.ports],
-        )
+    def _own_ports(self) -> set[int]:
+        firewall = self._firewall
+        return {firewall.port()} if firewall is not None else set()
+
+    def _repair(self) -> None:
+        """Called by the watch's thread; what it cannot mend the next call of anyone finds and reports."""
+        with self._lock:
+            if self._watch is None:
+                return
+            self._ready = False
+            try:
+                self._ensure()
+            except (OSError, ProaError) as error:
+                self._warnings.append(f"the rules of network {self.name} were torn down and not put back: {error}")
+
+    def _stop_watching(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.stop()
+
+    def _install(self, firewall: Firewall, pool: AddressPool) -> None:
+        ports = [(IPv4Address(endpoint.ip), port) for endpoint in self._endpoints.values() for port in endpoint.ports]
+        if not firewall.install(pool.subnet, ports, icc=self._icc):
+            self._warnings.append(f"this kernel cannot keep IPv6 frames off the ports of bridge {self.bridge}")
 
     def _wire(
-        self, netns_fd: int, rtnl_fd: int, container_id: str, address: IPv4Address, host_interface: str
+        self, pool: AddressPool, netns_fd: int, rtnl_fd: int, container_id: str, address: IPv4Address
     ) -> Endpoint:
-        mac = mac_of(address.packed)
+        mac, host_interface = mac_of(address.packed), self._host_interface(address)
         self._create_veth(netns_fd, host_interface, mac)
         with Channel(NETLINK_ROUTE, fd=rtnl_fd) as channel:
             inside = Links(channel)
             peer = inside.find(_INTERFACE)
             if peer is None:
                 raise Internal(f"{_INTERFACE} of {container_id} is not in the namespace of its socket", code="rtnl-fd")
-            interface = IPv4Interface((address, self._pool.subnet.prefixlen))
-            inside.configure(peer.number, _INTERFACE, interface, self._pool.gateway)
+            interface = IPv4Interface((address, pool.subnet.prefixlen))
+            inside.configure(peer.number, _INTERFACE, interface, pool.gateway)
         return Endpoint(
             container_id=container_id,
             network=self.name,
             interface=_INTERFACE,
             ip=str(address),
-            prefix=self._pool.subnet.prefixlen,
-            gateway=str(self._pool.gateway),
+            prefix=pool.subnet.prefixlen,
+            gateway=str(pool.gateway),
             mac=mac,
             mtu=self._mtu,
             host_interface=host_interface,
+            host_number=peer.peer,
             sysctls=_container_sysctls(),
         )
+
+    def _host_interface(self, address: IPv4Address) -> str:
+        return f"{self._port_prefix}{int(address):08x}"
 
     def _create_veth(self, netns_fd: int, host_interface: str, mac: str) -> None:
         """A pair, past two accidents: a link a crash left under that name, a bridge that was deleted under us."""
         links, _ = self._open()
-        for retry in (True, True, False):
+        for attempt in range(3):
             pair = VethPair(
                 host_name=host_interface,
                 bridge_index=self._bridge_index,
@@ -306,31 +347,25 @@ class BridgeNetwork:
                 isolated=not self._icc,
             )
             try:
-                links.create_veth(pair)
+                return links.create_veth(pair)
             except NetlinkFailure as error:
-                if not retry:
+                if attempt == 2:
                     raise
-                if error.errno == errno.EEXIST and links.delete(host_interface):
-                    continue
                 if links.find(self.bridge) is None:
-                    links.delete(host_interface)
                     self._ready = False
                     self._ensure()
-                    self._pool.reserve(IPv4Address(int(host_interface[-8:], 16)))
-                    self._mend_ports(links)
-                    continue
-                raise
-            return
+                elif error.errno != errno.EEXIST or not links.delete(host_interface):
+                    raise
+        return None
 
     def _detach(self, endpoint: Endpoint) -> None:
-        links, _ = self._open()
         if endpoint.ports:
             self._unpublish(endpoint, endpoint.ports)
-            forget_flows(IPv4Address(endpoint.ip))
+            self._sweeper.forget_container(IPv4Address(endpoint.ip))
         del self._endpoints[endpoint.container_id]
         self._records.remove(endpoint.container_id)
-        links.delete(endpoint.host_interface)
-        if self._ready:
+        self._sweeper.delete_link(endpoint.host_number, endpoint.host_interface)
+        if self._pool is not None:
             self._pool.release(IPv4Address(endpoint.ip))
 
     def _already(self, endpoint: Endpoint, request: PortRequest) -> PublishedPort | None:
@@ -341,60 +376,49 @@ class BridgeNetwork:
         return None
 
     def _redirect(self, endpoint: Endpoint, ports: list[PublishedPort]) -> None:
+        pool = self._ensure()
         _, firewall = self._open()
-        address = IPv4Address(endpoint.ip)
         self._remember(endpoint, endpoint.ports + tuple(ports))
         try:
             try:
-                firewall.add(address, ports)
+                firewall.add(IPv4Address(endpoint.ip), ports)
             except NetlinkFailure as error:
                 if error.errno not in {errno.ENOENT, errno.EEXIST}:
                     raise
-                self._install(firewall)  # someone flushed the table, or a crash left an element: write it as recorded
+                # Someone flushed the table, or a crash left an element: write it as recorded.
+                self._install(firewall, pool)
         except BaseException:
             self._remember(endpoint, endpoint.ports)
             raise
-        udp_ports = frozenset(port.host_port for port in ports if port.protocol == "udp")
+        udp_ports = {port.host_port for port in ports if port.protocol == "udp"}
         if udp_ports:
-            forget_flows(address, udp_ports)
+            self._sweeper.forget_udp(udp_ports)
 
     def _unpublish(self, endpoint: Endpoint, ports: Sequence[PublishedPort]) -> None:
         _, firewall = self._open()
-        try:
-            firewall.remove(IPv4Address(endpoint.ip), ports)
-        except NetlinkFailure as error:
-            if error.errno != errno.ENOENT:
-                raise
-            if firewall.installed():  # only some are gone: write the table without all of them
-                for port in ports:
-                    self._remove_quietly(firewall, endpoint, port)
+        firewall.remove(IPv4Address(endpoint.ip), ports)
         self._holders.release(ports)
-
-    def _remove_quietly(self, firewall: Firewall, endpoint: Endpoint, port: PublishedPort) -> None:
-        try:
-            firewall.remove(IPv4Address(endpoint.ip), [port])
-        except NetlinkFailure as error:
-            if error.errno != errno.ENOENT:
-                raise
 
     def _remember(self, endpoint: Endpoint, ports: tuple[PublishedPort, ...]) -> None:
         changed = msgspec.structs.replace(endpoint, ports=ports)
         self._records.write(changed)
         self._endpoints[endpoint.container_id] = changed
 
-    def _mend_ports(self, links: Links) -> None:
-        """Links of the bridge: strays of a crash go, containers' come back onto it; host ports are held again."""
-        owned = {endpoint.host_interface: endpoint for endpoint in self._endpoints.values()}
+    def _mend_links(self, links: Links) -> None:
+        """Strays of a crash go, containers' links come back onto the bridge."""
+        owned = {endpoint.host_interface: endpoint.container_id for endpoint in self._endpoints.values()}
         for link in links.all():
             if not link.name.startswith(self._port_prefix):
                 continue
-            endpoint = owned.pop(link.name, None)
-            if endpoint is None:
-                links.delete(link.name)
+            if owned.pop(link.name, None) is None:
+                links.delete_number(link.number, link.name)
             elif link.master != self._bridge_index:
                 links.enslave(link, self._bridge_index, isolated=not self._icc)
-        for endpoint in owned.values():
-            self._warnings.append(f"the link of container {endpoint.container_id[:12]} is gone: restart the container")
+        for container_id in owned.values():
+            self._warnings.append(f"the network link of container {container_id[:12]} is gone: restart the container")
+
+    def _mend_ports(self) -> None:
+        """Hold the host ports of recorded endpoints."""
         for endpoint in self._endpoints.values():
             for port in endpoint.ports:
                 if not self._holders.adopt(port):
@@ -402,27 +426,6 @@ class BridgeNetwork:
                         f"another program took {port.host_ip}:{port.host_port}/{port.protocol}, published by container "
                         f"{endpoint.container_id[:12]}: connections still go to the container"
                     )
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn the kernel's refusals into kinds of errors."""
-        try:
-            yield
-        except NetlinkFailure as error:
-            raise _explain(error, self.name) from error
-
-
-def _explain(error: NetlinkFailure, network: str) -> Denied | Unsupported | Exhausted | Internal:
-    text = f"network {network}: {error.strerror}"
-    number = error.errno or 0
-    if number in {errno.EPERM, errno.EACCES}:
-        return Denied(text, code="network-denied", subject=network, hint="the engine needs CAP_NET_ADMIN", errno=number)
-    if number in {errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}:
-        hint = "the kernel needs bridge, veth and nf_tables (inet family, nat, fib); or use --network none or host"
-        return Unsupported(text, code="network-unsupported", subject=network, hint=hint, errno=number)
-    if number in {errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EXFULL, errno.E2BIG}:
-        return Exhausted(text, code="network-exhausted", subject=network, errno=number)
-    return Internal(text, code="network-kernel", subject=network, errno=number)
 
 
 def _container_sysctls() -> dict[str, str]:

@@ -9,69 +9,90 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Address
 
 from proa.network.endpoint import PROTOCOL_NUMBERS
-from proa.network.netlink import NETLINK_NETFILTER, Channel, NetlinkFailure, Step, attribute, attributes, nested, u32
+from proa.network.netlink import (
+    NETLINK_NETFILTER,
+    Channel,
+    NetlinkFailure,
+    Step,
+    attribute,
+    attributes,
+    be32,
+    nested,
+    u32,
+)
 
 __all__ = ["forget_flows"]
 
 _SUBSYSTEM = 1 << 8
 _GET, _DELETE = 1, 2
-_ORIGINAL, _REPLY, _ID, _FILTER = 1, 2, 12, 25
+_ORIGINAL, _REPLY, _STATUS, _ID, _FILTER, _STATUS_MASK = 1, 2, 3, 12, 25, 26
 _ADDRESSES, _PROTOCOL = 1, 2
-_SOURCE, _DESTINATION = 1, 2
+_SOURCE = 1
 _NUMBER, _DESTINATION_PORT = 1, 3
-_FILTER_REPLY_SOURCE, _FILTER_PROTOCOL = 1 << 0, 1 << 3
+_FILTER_ORIGINAL_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
+_FLAG_PROTOCOL = 1 << 3
+_DESTINATION_TRANSLATED = 1 << 5
 
 
-def forget_flows(container: IPv4Address, udp_ports: frozenset[int] = frozenset()) -> int:
-    """Delete flows whose answers come from `container`, and udp flows to one of `udp_ports`; the number deleted.
+def forget_flows(containers: AbstractSet[IPv4Address], udp_ports: AbstractSet[int]) -> int:
+    """Delete translated flows whose answers come from `containers`, and udp flows to `udp_ports`; the number deleted.
 
+    Walking the kernel's table takes it some 20 ms however short the list, so collect and call from the background.
     Returns 0 on a kernel without the connection tracking interface: such flows end by their own time-out.
     """
-    deleted = 0
     try:
         with Channel(NETLINK_NETFILTER) as channel:
-            for body in _flows(channel, container, udp_ports):
-                fields = attributes(body, 4)
-                # The tuple as the kernel wrote it, and the id so that a newer flow of the same tuple is left alone.
-                wanted = _header() + nested(_ORIGINAL, fields[_ORIGINAL])
-                if _ID in fields:
-                    wanted += attribute(_ID, fields[_ID])
-                try:
-                    channel.request(Step("delete flow", _SUBSYSTEM | _DELETE, 0, wanted))
-                except NetlinkFailure as error:
-                    if error.errno != errno.ENOENT:
-                        raise
-                else:
-                    deleted += 1
+            flows = _translated_to(channel, {address.packed for address in containers}) if containers else []
+            if udp_ports:
+                flows += _udp_to(channel, udp_ports)
+            return sum(_delete(channel, body) for body in flows)
     except NetlinkFailure as error:
         if error.errno not in {errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP, errno.EINTR}:
             raise
-    return deleted
+        return 0
 
 
-def _flows(channel: Channel, container: IPv4Address, udp_ports: frozenset[int]) -> list[bytes]:
+def _translated_to(channel: Channel, containers: AbstractSet[bytes]) -> list[bytes]:
+    # The kernel filters by status (5.15 and later; older ones list everything), we look again at what it returns.
+    wanted = be32(_STATUS, _DESTINATION_TRANSLATED) + be32(_STATUS_MASK, _DESTINATION_TRANSLATED)
     found = []
-    # The kernel filters by address (5.8 and later; older ones list everything), we look again at what it returns.
-    addresses = nested(_ADDRESSES, attribute(_SOURCE, container.packed))
-    wanted = nested(_REPLY, addresses) + nested(_FILTER, u32(1, 0), u32(2, _FILTER_REPLY_SOURCE))
-    for body in channel.dump(Step("list flows", _SUBSYSTEM | _GET, 0, _header() + wanted)):
+    for body in channel.dump(Step("list translated flows", _SUBSYSTEM | _GET, 0, _HEADER + wanted)):
         reply = attributes(attributes(body, 4).get(_REPLY, b""))
-        if attributes(reply.get(_ADDRESSES, b"")).get(_SOURCE) == container.packed:
-            found.append(body)
-    if not udp_ports:
-        return found
-    protocol = nested(_PROTOCOL, attribute(_NUMBER, bytes([PROTOCOL_NUMBERS["udp"]])))
-    wanted = nested(_ORIGINAL, protocol) + nested(_FILTER, u32(1, _FILTER_PROTOCOL), u32(2, 0))
-    for body in channel.dump(Step("list udp flows", _SUBSYSTEM | _GET, 0, _header() + wanted)):
-        original = attributes(attributes(attributes(body, 4).get(_ORIGINAL, b"")).get(_PROTOCOL, b""))
-        port = int.from_bytes(original.get(_DESTINATION_PORT, b""), "big")
-        if original.get(_NUMBER) == bytes([PROTOCOL_NUMBERS["udp"]]) and port in udp_ports and body not in found:
+        if attributes(reply.get(_ADDRESSES, b"")).get(_SOURCE) in containers:
             found.append(body)
     return found
 
 
-def _header() -> bytes:
-    return struct.pack("=BBH", socket.AF_INET, 0, 0)
+def _udp_to(channel: Channel, ports: AbstractSet[int]) -> list[bytes]:
+    protocol = nested(_PROTOCOL, attribute(_NUMBER, _UDP))
+    flags = nested(_FILTER, u32(_FILTER_ORIGINAL_FLAGS, _FLAG_PROTOCOL), u32(_FILTER_REPLY_FLAGS, 0))
+    found = []
+    step = Step("list udp flows", _SUBSYSTEM | _GET, 0, _HEADER + nested(_ORIGINAL, protocol) + flags)
+    for body in channel.dump(step):
+        fields = attributes(attributes(attributes(body, 4).get(_ORIGINAL, b"")).get(_PROTOCOL, b""))
+        if fields.get(_NUMBER) == _UDP and int.from_bytes(fields.get(_DESTINATION_PORT, b""), "big") in ports:
+            found.append(body)
+    return found
+
+
+def _delete(channel: Channel, body: bytes) -> bool:
+    """Delete a listed flow: its tuple as the kernel wrote it, and its id so that a newer flow is left alone."""
+    fields = attributes(body, 4)
+    wanted = nested(_ORIGINAL, fields[_ORIGINAL])
+    if _ID in fields:
+        wanted += attribute(_ID, fields[_ID])
+    try:
+        channel.request(Step("delete flow", _SUBSYSTEM | _DELETE, 0, _HEADER + wanted))
+    except NetlinkFailure as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True
+
+
+_HEADER = struct.pack("=BBH", socket.AF_INET, 0, 0)
+_UDP = bytes([PROTOCOL_NUMBERS["udp"]])

@@ -46,8 +46,8 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One container's interface on one network.
 
-    prefix: length of the subnet's prefix; host_interface: the other end of the veth pair; sysctls: what must hold in
-    the container's network namespace (the interface exists by then) before its process runs.
+    prefix: length of the subnet's prefix; host_interface, host_number: the other end of the veth pair; sysctls: what
+    must hold in the container's network namespace (the interface exists by then) before its process runs.
     """
 
     container_id: str
@@ -59,6 +59,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     mac: str
     mtu: int
     host_interface: str
+    host_number: int
     ports: tuple[PublishedPort, ...] = ()
     sysctls: dict[str, str] = {}
 

@@ -47,6 +47,9 @@ _RAW, _DSTNAT, _FILTER, _SRCNAT = -300, -100, 0, 100
 _ETHERTYPE_IPV6 = 0x86DD
 _LOOPBACK, _LOOPBACK_MASK = bytes([127, 0, 0, 0]), bytes([255, 0, 0, 0])
 
+# What a kernel without a table's family, or without that kind of expression, answers.
+_NOT_HAD = {errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
+
 _AT_ADDRESS = "published-at"
 _AT_ANY = "published"
 
@@ -74,14 +77,18 @@ class Firewall:
         """The netlink address our changes come from."""
         return self._channel.port()
 
-    def install(self, subnet: IPv4Network, ports: Iterable[tuple[IPv4Address, PublishedPort]]) -> bool:
+    def install(
+        self, subnet: IPv4Network, ports: Iterable[tuple[IPv4Address, PublishedPort]], *, icc: bool = True
+    ) -> bool:
         """Write the whole table anew with all published ports, atomically: packets see the old one or the new one.
+
+        icc: containers reach one another, not only their published ports.
 
         Returns whether the kernel also took the bridge family's guard (a module some kernels lack).
         """
         writer = TableWriter(INET, self._table)
         writer.replace()
-        self._write_chains(writer, subnet)
+        self._write_chains(writer, subnet, icc=icc)
         _write_ports(writer, ports, add=True)
         self._channel.transaction(writer.steps)
         frames = TableWriter(BRIDGE, self._table)
@@ -91,12 +98,12 @@ class Firewall:
         try:
             self._channel.transaction(frames.steps)
         except NetlinkFailure as error:
-            if error.errno not in {errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT}:
+            if error.errno not in _NOT_HAD:
                 raise
             return False
         return True
 
-    def _write_chains(self, writer: TableWriter, subnet: IPv4Network) -> None:
+    def _write_chains(self, writer: TableWriter, subnet: IPv4Network, *, icc: bool) -> None:
         bridge = self._bridge
         inside = (subnet.network_address.packed, subnet.netmask.packed)
 
@@ -117,7 +124,8 @@ class Firewall:
         writer.chain("to-containers")
         writer.rule("to-containers", Rule().ct_state(CT_ESTABLISHED | CT_RELATED).accept())
         writer.rule("to-containers", Rule().ct_status(CT_STATUS_DNAT).accept())
-        writer.rule("to-containers", Rule().iifname(bridge).accept())
+        if icc:
+            writer.rule("to-containers", Rule().iifname(bridge).accept())
         writer.rule("to-containers", Rule().drop())
         writer.base_chain("forward", "filter", Hook.FORWARD, _FILTER)
         writer.rule("forward", Rule().oifname(bridge).jump("to-containers"))
@@ -135,14 +143,30 @@ class Firewall:
         self._channel.transaction(writer.steps)
 
     def remove(self, address: IPv4Address, ports: Iterable[PublishedPort]) -> None:
-        """Take ports out again; FileNotFoundError when one, or the table, is gone already."""
+        """Take ports out again; those that are gone already, with the table perhaps, are fine."""
+        listed = list(ports)
+        try:
+            self._remove(address, listed)
+        except NetlinkFailure as error:
+            if error.errno != errno.ENOENT:
+                raise
+            # One missing element undoes the whole transaction, so take them one by one.
+            for port in listed if len(listed) > 1 else ():
+                self.remove(address, [port])
+
+    def _remove(self, address: IPv4Address, ports: list[PublishedPort]) -> None:
         writer = TableWriter(INET, self._table)
         _write_ports(writer, [(address, port) for port in ports], add=False)
         self._channel.transaction(writer.steps)
 
     def installed(self) -> bool:
-        """Whether our table is there."""
-        return self._table in tables(self._channel, INET)
+        """Whether our table is there; no when we may not look or the kernel has no nf_tables."""
+        try:
+            return self._table in tables(self._channel, INET)
+        except NetlinkFailure as error:
+            if error.errno not in {errno.EPERM, *_NOT_HAD}:
+                raise
+            return False
 
     def uninstall(self) -> None:
         """Delete our tables; missing ones are fine."""
@@ -153,7 +177,7 @@ class Firewall:
             try:
                 self._channel.transaction(writer.steps)
             except NetlinkFailure as error:
-                if error.errno not in {errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT}:
+                if error.errno not in _NOT_HAD:
                     raise
 
     def mark_forwarding(self) -> None:

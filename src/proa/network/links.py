@@ -39,7 +39,7 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 
 IFF_UP = 0x1
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER = 1, 3, 4, 10
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 26, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_INET6_ADDR_GEN_MODE = 8
@@ -73,7 +73,8 @@ def _no_link_local() -> bytes:
 
 
 class Link(NamedTuple):
-    """A network interface as the kernel lists it; `master` is 0 without a bridge."""
+    """A network interface as the kernel lists it; `master` is 0 without a bridge, `peer` is a veth's other end's
+    number."""
 
     number: int
     name: str
@@ -82,6 +83,7 @@ class Link(NamedTuple):
     mtu: int
     up: bool
     mac: str
+    peer: int
 
 
 class VethPair(NamedTuple):
@@ -231,8 +233,15 @@ class Links:
 
     def delete(self, name: str) -> bool:
         """Delete a link (both ends of a veth pair); False when there was none."""
+        return self._delete(Step(f"delete link {name}", RTM_DELLINK, 0, _interface() + text(IFLA_IFNAME, name)))
+
+    def delete_number(self, number: int, name: str) -> bool:
+        """Delete the link of that number, whatever its name is now; False when there was none."""
+        return self._delete(Step(f"delete link {name}", RTM_DELLINK, 0, _interface(index=number)))
+
+    def _delete(self, step: Step) -> bool:
         try:
-            self._channel.request(Step(f"delete link {name}", RTM_DELLINK, 0, _interface() + text(IFLA_IFNAME, name)))
+            self._channel.request(step)
         except NetlinkFailure as error:
             if error.errno == errno.ENODEV:
                 return False
@@ -263,7 +272,9 @@ def _port_rules(name: str, *, isolated: bool) -> Step:
             u8(IFLA_BRPORT_ISOLATED, int(isolated)),
         ),
     )
-    return Step(f"set bridge port {name}", RTM_NEWLINK, 0, _interface() + text(IFLA_IFNAME, name) + rules + _no_link_local())
+    return Step(
+        f"set bridge port {name}", RTM_NEWLINK, 0, _interface() + text(IFLA_IFNAME, name) + rules + _no_link_local()
+    )
 
 
 def _address(index: int, address: IPv4Interface, name: str) -> Step:
@@ -284,7 +295,7 @@ def _parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = _INTERFACE.unpack_from(body)
     fields = attributes(body, _INTERFACE.size)
     kind = attributes(fields.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")
-    master, mtu = fields.get(IFLA_MASTER), fields.get(IFLA_MTU)
+    master, mtu, peer = fields.get(IFLA_MASTER), fields.get(IFLA_MTU), fields.get(IFLA_LINK)
     return Link(
         number=index,
         name=fields.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
@@ -293,4 +304,5 @@ def _parse_link(body: bytes) -> Link:
         mtu=struct.unpack("=I", mtu)[0] if mtu else 0,
         up=bool(flags & IFF_UP),
         mac=fields.get(IFLA_ADDRESS, b"").hex(":"),
+        peer=struct.unpack("=I", peer)[0] if peer else 0,
     )

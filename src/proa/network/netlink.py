@@ -156,7 +156,10 @@ class Channel:
     def __init__(self, protocol: int, *, fd: int | None = None) -> None:
         """Open a socket of `protocol` in the calling thread's network namespace, or use (a duplicate of) `fd`."""
         if fd is None:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+            try:
+                self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+            except OSError as error:
+                raise NetlinkFailure("open a netlink socket", error.errno or errno.EPROTONOSUPPORT) from error
         else:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol, fileno=os.dup(fd))
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):

@@ -1,0 +1,239 @@
+"""Hosts made of network namespaces: the engine's host, the outside world, containers; nothing touches the real one.
+
+A socket belongs to the namespace its thread was in when it was made, so one test thread talks from all of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Self
+
+from proa.network.bridge import BridgeNetwork
+from proa.network.endpoint import Endpoint, mac_of
+from proa.network.links import Links, VethPair
+from proa.network.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Channel
+from proa.network.nft import INET, TableWriter, tables
+
+CLONE_NEWNET = 0x40000000
+HOST_ADDRESS, OUTSIDE_ADDRESS = "198.51.100.1", "198.51.100.2"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "namespace call")
+
+
+class Namespace:
+    """A network namespace by descriptor, with a route socket made in it; `with` moves the test thread into it."""
+
+    def __init__(self) -> None:
+        maker = threading.Thread(target=self._make)
+        maker.start()
+        maker.join()
+        self._back: list[int] = []
+
+    def _make(self) -> None:
+        _check(_libc.unshare(CLONE_NEWNET))
+        self.fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        self.route_fd = route.detach()
+
+    def __enter__(self) -> Self:
+        self._back.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        _check(_libc.setns(self.fd, CLONE_NEWNET))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        back = self._back.pop()
+        _check(_libc.setns(back, CLONE_NEWNET))
+        os.close(back)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            os.close(self.route_fd)
+            self.fd = -1
+
+    def socket(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        with self:
+            made = socket.socket(socket.AF_INET, kind)
+        made.settimeout(3)
+        return made
+
+    def links(self) -> list[str]:
+        with Channel(NETLINK_ROUTE, fd=self.route_fd) as channel:
+            return [link.name for link in Links(channel).all()]
+
+    def sysctl(self, name: str, value: str | None = None) -> str:
+        with self:
+            path = Path("/proc/sys/net") / name
+            if value is not None:
+                path.write_text(value)
+            return path.read_text().strip()
+
+
+class Service:
+    """A tcp or udp server in a namespace that answers with the address it sees and its own name."""
+
+    def __init__(self, namespace: Namespace, port: int, *, kind: int = socket.SOCK_STREAM, name: str = "x") -> None:
+        self._kind = kind
+        self._name = name
+        self._listener = namespace.socket(kind)
+        self._listener.settimeout(None)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(("0.0.0.0", port))
+        if kind == socket.SOCK_STREAM:
+            self._listener.listen(64)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            while True:
+                if self._kind == socket.SOCK_STREAM:
+                    connection, peer = self._listener.accept()
+                    with connection:
+                        connection.sendall(f"{self._name} {peer[0]}".encode())
+                else:
+                    _, peer = self._listener.recvfrom(100)
+                    self._listener.sendto(f"{self._name} {peer[0]}".encode(), peer)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._listener.close()
+        self._thread.join(2)
+
+
+def ask(namespace: Namespace, address: str, port: int, *, source: str = "", timeout_s: float = 3) -> str:
+    """What the tcp service at address:port answers to a client in `namespace`."""
+    with namespace.socket() as client:
+        client.settimeout(timeout_s)
+        if source:
+            client.bind((source, 0))
+        client.connect((address, port))
+        return client.recv(100).decode()
+
+
+def ask_udp(namespace: Namespace, address: str, port: int, client: socket.socket | None = None) -> str:
+    """What the udp service at address:port answers."""
+    own = client or namespace.socket(socket.SOCK_DGRAM)
+    try:
+        own.sendto(b"?", (address, port))
+        return own.recv(100).decode()
+    finally:
+        if client is None:
+            own.close()
+
+
+def refused(namespace: Namespace, address: str, port: int, *, timeout_s: float = 0.4) -> bool:
+    """Whether a tcp connection fails."""
+    try:
+        ask(namespace, address, port, timeout_s=timeout_s)
+    except OSError:
+        return True
+    return False
+
+
+def _set_mtu(namespace: Namespace, name: str, mtu: int) -> None:
+    siocsifmtu = 0x8922
+    with namespace.socket() as any_socket:
+        fcntl.ioctl(any_socket, siocsifmtu, struct.pack("16si12x", name.encode(), mtu))
+
+
+class Lab:
+    """A host namespace with networks and containers made on demand."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.tmp_path = tmp_path
+        self.host = Namespace()
+        with Channel(NETLINK_ROUTE, fd=self.host.route_fd) as channel:
+            Links(channel).set_up(1, "lo")
+        self._open: list[Namespace | Service | BridgeNetwork] = [self.host]
+
+    def outside(self) -> Namespace:
+        """Another host on a LAN with ours, which routes everything by us."""
+        other = Namespace()
+        self._open.append(other)
+        with Channel(NETLINK_ROUTE, fd=self.host.route_fd) as channel, Channel(NETLINK_ROUTE, fd=other.route_fd) as far:
+            links = Links(channel)
+            lan = IPv4Interface(f"{HOST_ADDRESS}/24")
+            links.create_bridge("lan0", mac_of(lan.packed), 1500)
+            bridge = links.find("lan0")
+            assert bridge is not None
+            links.add_address(bridge.number, lan, "lan0")
+            address = IPv4Interface(f"{OUTSIDE_ADDRESS}/24")
+            links.create_veth(VethPair("far0", bridge.number, "eth0", mac_of(address.packed), other.fd, 1500, False))
+            inside = Links(far)
+            link = inside.find("eth0")
+            assert link is not None
+            inside.configure(link.number, "eth0", address, IPv4Address(HOST_ADDRESS))
+        return other
+
+    def lower_lan_mtu(self, mtu: int) -> None:
+        """Make the LAN the way out, with a small MTU."""
+        with Channel(NETLINK_ROUTE, fd=self.host.route_fd) as channel:
+            links = Links(channel)
+            lan = links.find("lan0")
+            assert lan is not None
+            links.configure(lan.number, "lan0", IPv4Interface("203.0.113.1/24"), IPv4Address(OUTSIDE_ADDRESS))
+        _set_mtu(self.host, "lan0", mtu)
+
+    def network(self, root: str = "engine", **options: object) -> BridgeNetwork:
+        """A bridge network of the engine at `root`; a second call is the engine after a restart."""
+        network = BridgeNetwork(self.tmp_path / root, self.tmp_path / root / "run", **options)  # type: ignore[arg-type]
+        self._open.append(network)
+        return network
+
+    def container(self, network: BridgeNetwork, container_id: str, **options: str) -> tuple[Namespace, Endpoint]:
+        """A namespace attached to a network."""
+        namespace = Namespace()
+        self._open.append(namespace)
+        return namespace, network.attach(namespace.fd, namespace.route_fd, container_id, **options)
+
+    def service(self, namespace: Namespace, port: int, **options: object) -> Service:
+        """A service that lives as long as the test."""
+        service = Service(namespace, port, **options)  # type: ignore[arg-type]
+        self._open.append(service)
+        return service
+
+    def delete_table(self, table: str) -> None:
+        """What `nft flush ruleset` by someone else does to a table."""
+        with Channel(NETLINK_NETFILTER) as channel:
+            writer = TableWriter(INET, table)
+            writer.create()
+            writer.delete()
+            channel.transaction(writer.steps)
+
+    def tables(self) -> list[str]:
+        """All nftables tables of the host."""
+        with Channel(NETLINK_NETFILTER) as channel:
+            return tables(channel)
+
+    def close(self) -> None:
+        for thing in reversed(self._open):
+            thing.close()
+
+
+def eventually(check: Callable[[], bool], timeout_s: float = 5) -> bool:
+    """Whether `check` comes true in time."""
+    end = time.monotonic() + timeout_s
+    while not check():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
