@@ -99,7 +99,7 @@ def collect(
     with storage.collecting, storage.leases.sweeping() as sweep:
         # The directory listings come before the marks: what is added later is not on them.
         blobs = list(storage.content.walk())
-        marks = Marks(storage.content, storage.edges)
+        marks = Marks(storage.unobserved, storage.edges)
         for image in storage.images.walk():
             marks.add(image.descriptor)
         for root in roots:

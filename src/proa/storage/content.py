@@ -22,6 +22,7 @@ are no longer those of the digest; a use that must not begin on bad bytes reads 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -148,8 +149,8 @@ def write_blob(content: ContentStore, data: bytes, media_type: str) -> Descripto
         pass
     else:
         return descriptor
-    with content.ingest(f"blob-{descriptor.digest}", descriptor) as ingest:
-        if ingest.offset < len(data):
-            ingest.write(memoryview(data)[ingest.offset :])
+    # A ref of its own: whoever writes the same bytes at the same time need not wait.
+    with content.ingest(f"blob-{descriptor.digest}-{secrets.token_hex(4)}", descriptor) as ingest:
+        ingest.write(data)
         ingest.commit()
     return descriptor

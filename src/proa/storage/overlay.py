@@ -231,7 +231,7 @@ class OverlaySnapshotter:
 
     def _compose(self, entry: _Entry) -> list[Mount]:
         directory = self._directory(entry.id)
-        lowers = self._chain(self._by_id[entry.parent_id]) if entry.parent_id else []
+        lowers = self._chain(entry)[1:]
         if entry.kind == "view":
             # Overlay wants two directories when there is none to write to.
             return [Mount("bind", lowers[0], ("bind", "ro")) if len(lowers) == 1 else overlay_mount(lowers)]

@@ -48,6 +48,8 @@ class Storage:
         self.trash = Trash(self.paths.trash)
         self.leases = Leases(self.paths.leases)
         self.content = LocalContentStore(self.paths.blobs, self.paths.ingests, self.leases.touch)
+        # The same blobs for the collection: its looking at them is no use, and it looks while it holds the lease lock.
+        self.unobserved = LocalContentStore(self.paths.blobs, self.paths.ingests)
         self.images = FileImageStore(self.paths.images, self.index, self.leases)
         self.snapshots = OverlaySnapshotter(self.paths.snapshots, self.trash, self.leases.touch)
         self.content.tidy()
