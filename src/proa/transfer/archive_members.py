@@ -6,8 +6,10 @@ the ones Docker itself writes, a device, a member given twice: each refuses the 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -16,8 +18,10 @@ from proa.oci import CONFIG_LIMIT, Descriptor, Digest, digest_of, media_types
 from proa.storage.content import ContentStore, Ingest, read_blob
 from proa.storage.layers.budget import Budget
 from proa.storage.layers.decompress import detect
+from proa.storage.layers.headers import BLOCK
 from proa.storage.layers.names import display
 from proa.storage.layers.reader import TarReader
+from proa.transfer.base_layer import WORTHWHILE, BaseLayer
 from proa.transfer.stored import Stored
 
 BUDGET = Budget(entries=100_000, name_bytes=4096)
@@ -86,8 +90,10 @@ class Members:
         return read_blob(self._content, Descriptor(media_type="", digest=member.digest, size=member.size), CONFIG_LIMIT)
 
 
-def read_members(chunks: Iterator[bytes], stored: Stored) -> Members:
+def read_members(chunks: Iterator[bytes], stored: Stored, base: BaseLayer) -> Members:
     """Read an uncompressed archive to its end; its blobs are in the store afterwards, held by the caller's lease.
+
+    base: begins to unpack the first layer.
 
     Raises Invalid (hostile or malformed), Corrupt (truncated, a blob that is not what its name says), Exhausted.
     """
@@ -115,7 +121,7 @@ def read_members(chunks: Iterator[bytes], stored: Stored) -> Members:
         else:
             blob = _BLOB.fullmatch(name)
             expected = Digest(blob[1].replace("/", ":")) if blob else None
-            members.add(name, _spool(reader, entry.size, expected, stored))
+            members.add(name, _spool(reader, entry.size, expected, stored, base))
     return members
 
 
@@ -135,30 +141,25 @@ def _safe_target(name: str, raw: bytes) -> str:
     return target[1]
 
 
-def _spool(reader: TarReader, size: int, expected: Digest | None, stored: Stored) -> Member:
+def _spool(reader: TarReader, size: int, expected: Digest | None, stored: Stored, base: BaseLayer) -> Member:
     """Move one file's bytes into the store; `expected` is what its name promises."""
-    magic = b""
+    pieces = reader.data()
+    head = b""
+    while len(head) < BLOCK and (piece := next(pieces, None)) is not None:
+        head += piece
+    compression = detect(head)
     if expected is not None:
         descriptor = Descriptor(media_type=media_types.OCI_LAYER, digest=expected, size=size)
         if stored.exists(descriptor):
-            for piece in reader.data():
-                magic = magic or bytes(piece[:6])
-            return Member(expected, size, detect(magic))
-        with stored.begin(descriptor) as ingest:
-            magic = _pour(reader, ingest, ingest.offset)
-            return Member(ingest.commit(size), size, detect(magic))
-    with stored.begin_unknown("load") as ingest:
-        magic = _pour(reader, ingest, 0)
-        return Member(ingest.commit(size), size, detect(magic))
-
-
-def _pour(reader: TarReader, ingest: Ingest, skip: int) -> bytes:
-    magic = b""
-    for piece in reader.data():
-        magic = magic or bytes(piece[:6])
-        if skip >= len(piece):
-            skip -= len(piece)
-            continue
-        ingest.write(piece[skip:])
-        skip = 0
-    return magic
+            return Member(expected, size, compression)
+        begun: AbstractContextManager[Ingest] = stored.begin(descriptor)
+    else:
+        begun = stored.begin_unknown("load")
+    with begun as ingest:
+        if size >= WORTHWHILE and (compression != "none" or head[257:262] == b"ustar"):
+            base.begin(ingest)
+        skip = ingest.offset
+        for piece in itertools.chain([memoryview(head)], pieces):
+            ingest.write(piece[skip:])
+            skip = max(0, skip - len(piece))
+        return Member(ingest.commit(size), size, compression)

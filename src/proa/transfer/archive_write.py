@@ -2,7 +2,7 @@
 
     oci-layout  index.json                 read by podman, skopeo, containerd, Docker 25 and later
     manifest.json                          read by docker load of every version: Config and Layers name blobs
-    blobs/sha256/<hex>                     the documents and layers, once each, sorted
+    blobs/sha256/<hex>                     the documents, then the layers, lowest first, once each
 
 The documents come first, so that a reader of a stream knows what the blobs are when they come. The same images give
 the same bytes: no times, no owners.
@@ -50,7 +50,7 @@ def write_archive(content: ContentStore, images: Sequence[tuple[StoredImage, Seq
 
 
 def _blobs(content: ContentStore, images: Sequence[StoredImage]) -> list[Descriptor]:
-    """Every blob of the images once, documents before layers."""
+    """Every blob of the images once, documents before layers, layers in the order in which they are applied."""
     documents: dict[str, Descriptor] = {}
     layers: dict[str, Descriptor] = {}
     for image in images:
@@ -67,7 +67,7 @@ def _blobs(content: ContentStore, images: Sequence[StoredImage]) -> list[Descrip
                 subject=digest,
                 hint="pull the image again" if not layer.urls else "it is kept by its publisher only",
             ) from None
-    return [*(documents[key] for key in sorted(documents)), *(layers[key] for key in sorted(layers))]
+    return [*(documents[key] for key in sorted(documents)), *layers.values()]
 
 
 def _index(images: Sequence[tuple[StoredImage, Sequence[str]]]) -> Index:

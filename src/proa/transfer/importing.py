@@ -22,6 +22,7 @@ from proa.oci import (
 )
 from proa.storage import Image, Storage, unpack_image
 from proa.transfer.archive_stream import tar_chunks
+from proa.transfer.base_layer import BaseLayer
 from proa.transfer.progress import Meter, Progress, ProgressEvent, silent
 from proa.transfer.stored import Stored
 from proa.transfer.stored_image import assign, make_image
@@ -42,9 +43,10 @@ def import_tar(
 
     The layer is kept uncompressed; push compresses it. Raises Corrupt, Invalid, Exhausted, Cancelled.
     """
-    with storage.leases.hold("import"):
+    with storage.leases.hold("import"), BaseLayer(storage) as base:
         stored = Stored(storage.content, stopped)
-        layer = _store_layer(stored, tar_chunks(stream), progress)
+        layer = _store_layer(stored, tar_chunks(stream), base, progress)
+        base.settle({layer.digest})
         target = (platform or host_platform()).normalized
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         config = ImageConfig(
@@ -65,9 +67,10 @@ def import_tar(
         return assign(storage, reference.name, descriptor)
 
 
-def _store_layer(stored: Stored, chunks: Iterator[bytes], progress: Progress) -> Descriptor:
+def _store_layer(stored: Stored, chunks: Iterator[bytes], base: BaseLayer, progress: Progress) -> Descriptor:
     meter = Meter(progress, "Importing", "", 0)
     with stored.begin_unknown("import") as ingest:
+        base.begin(ingest)
         for chunk in chunks:
             stored.check()
             ingest.write(chunk)

@@ -9,10 +9,11 @@ from typing import BinaryIO
 from proa.errors import Invalid, NotFound
 from proa.oci import Platform, parse_reference
 from proa.storage import Image, Storage, unpack_image
-from proa.transfer.archive_images import ArchivedImage, read_images
+from proa.transfer.archive_images import read_images
 from proa.transfer.archive_members import read_members
 from proa.transfer.archive_stream import tar_chunks
 from proa.transfer.archive_write import write_archive
+from proa.transfer.base_layer import BaseLayer
 from proa.transfer.progress import Progress, ProgressEvent, short_id, silent
 from proa.transfer.stored import Stored
 from proa.transfer.stored_image import StoredImage, assign, read_image
@@ -32,15 +33,18 @@ def load(
     are taken from the archive and told by progress. Nothing is named unless all of the archive was good.
     Raises Invalid (no image archive, hostile), Corrupt, NotFound (incomplete), Exhausted, Cancelled.
     """
-    with storage.leases.hold("load"):
-        members = read_members(tar_chunks(stream), Stored(storage.content, stopped))
+    with storage.leases.hold("load"), BaseLayer(storage) as base:
+        members = read_members(tar_chunks(stream), Stored(storage.content, stopped), base)
         archived = read_images(members, storage.content, platform)
         if not archived:
             raise Invalid("the archive has no image for this platform", code="archive-empty")
-        images = [_unpack(storage, image, progress) for image in archived]
+        read = [read_image(storage.content, image.descriptor) for image in archived]
+        base.settle({image.config.rootfs.diff_ids[0] for image in read if image.config.rootfs.diff_ids})
+        for image in read:
+            _unpack(storage, image, progress)
         return [
             loaded
-            for image, found in zip(images, archived, strict=True)
+            for image, found in zip(read, archived, strict=True)
             for loaded in _name(storage, image, found.names, progress)
         ]
 
@@ -68,8 +72,7 @@ def _tag(name: str) -> str | None:
     return name if reference.tag and not reference.digest else None
 
 
-def _unpack(storage: Storage, archived: ArchivedImage, progress: Progress) -> StoredImage:
-    image = read_image(storage.content, archived.descriptor)
+def _unpack(storage: Storage, image: StoredImage, progress: Progress) -> None:
     lines = {
         layer.digest: ProgressEvent(status="Loading layer", id=short_id(diff_id), current=layer.size, total=layer.size)
         for layer, diff_id in zip(image.manifest.layers, image.config.rootfs.diff_ids, strict=True)
@@ -80,7 +83,6 @@ def _unpack(storage: Storage, archived: ArchivedImage, progress: Progress) -> St
             progress(lines[layer.digest])  # type: ignore[attr-defined]
 
     unpack_image(storage, image.config, image.manifest.layers, None, report)
-    return image
 
 
 def _name(storage: Storage, image: StoredImage, names: Sequence[str], progress: Progress) -> list[Image]:

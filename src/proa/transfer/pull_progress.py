@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from proa.oci import Descriptor, Digest
 from proa.transfer.progress import Meter, Progress, ProgressEvent, short_id
 
-
 _POLL_S = 0.02
 
 
