@@ -49,6 +49,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
 # Raw system calls: number (or numbers by machine) and argument types.
 _X86, _ARM = "x86_64", "aarch64"
 _SYSCALLS: dict[str, tuple[int | dict[str, int], tuple[Any, ...]]] = {
+    "getcwd": ({_X86: 79, _ARM: 17}, (c_void_p, c_size_t)),
     "pivot_root": ({_X86: 155, _ARM: 41}, (c_char_p, c_char_p)),
     "keyctl": ({_X86: 250, _ARM: 219}, (c_int, c_void_p, c_ulong, c_ulong, c_ulong)),
     "ioprio_set": ({_X86: 251, _ARM: 30}, (c_int, c_int, c_int)),

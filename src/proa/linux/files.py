@@ -49,6 +49,7 @@ OPEN_HOW = struct.Struct("=QQQ")
 STATX_SIZE = 256
 _STATX_MASK_AND_ATTRIBUTES = struct.Struct("=IIQ")
 
+_getcwd = syscall("getcwd")
 _openat2 = syscall("openat2")
 _close_range = syscall("close_range")
 _renameat2 = syscall("renameat2")
@@ -76,6 +77,15 @@ def close_range(first: int, last: int = ALL_FDS, flags: int = 0) -> None:
     """close_range(2): close fds first..last, or with CLOSE_RANGE_CLOEXEC mark them close-on-exec."""
     if _close_range(first, last, flags) < 0:
         fail("close_range")
+
+
+def getcwd() -> bytes:
+    """getcwd(2) itself: unlike os.getcwd it shows `(unreachable)/…` for a directory outside this process's root."""
+    answer = buffer(4096)
+    length = _getcwd(answer, len(answer))
+    if length < 0:
+        fail("getcwd")
+    return answer.raw[: length - 1]
 
 
 def renameat2(old_dir_fd: int, old: Path, new_dir_fd: int, new: Path, flags: int = 0) -> None:

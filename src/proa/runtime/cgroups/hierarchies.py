@@ -1,0 +1,88 @@
+"""Which cgroup hierarchies this machine has, and where a container's directories go in them (cgroups(7)).
+
+    version 2   one hierarchy:            /sys/fs/cgroup/proa/<id>
+    version 1   one per controller set:   /sys/fs/cgroup/memory/proa/<id>, /sys/fs/cgroup/pids/proa/<id>, …
+
+In the hybrid layout the version 2 hierarchy has no controllers, and the version 1 ones are used.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from typing import NamedTuple
+
+from proa.errors import Unsupported
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+class Hierarchy(NamedTuple):
+    """One mounted hierarchy.
+
+    name:        as in /proc/self/cgroup: controllers joined by commas, `name=…`, or empty for version 2.
+    mount_point: where it is mounted.
+    own:         directory of this process's own cgroup in it.
+    """
+
+    name: str
+    mount_point: str
+    own: str
+
+    @property
+    def controllers(self) -> tuple[str, ...]:
+        """Controllers of a version 1 hierarchy."""
+        return () if not self.name or "=" in self.name else tuple(self.name.split(","))
+
+
+@functools.lru_cache(maxsize=1)
+def hierarchies() -> tuple[Hierarchy, ...]:
+    """The hierarchies to use: all of version 1 with controllers, else the one of version 2. Raises Unsupported."""
+    with open("/proc/self/mountinfo", "rb") as mountinfo, open("/proc/self/cgroup", "rb") as memberships:
+        found = parse_hierarchies(mountinfo.read(), memberships.read(), systemd=os.path.isdir("/run/systemd/system"))
+    if not found:
+        raise Unsupported(
+            "no cgroup hierarchy is mounted", code="no-cgroups", hint="mount -t cgroup2 none /sys/fs/cgroup"
+        )
+    return found
+
+
+def parse_hierarchies(mountinfo: bytes, memberships: bytes, *, systemd: bool) -> tuple[Hierarchy, ...]:
+    """Pure part of `hierarchies`. `systemd`: whether its named hierarchy matters to anybody."""
+    own_paths: dict[str, str] = {}
+    for line in memberships.decode(errors="surrogateescape").splitlines():
+        _number, name, path = line.split(":", 2)
+        own_paths[name] = path
+    found: dict[str, Hierarchy] = {}
+    for raw in mountinfo.splitlines():
+        fields = raw.split(b" ")
+        dash = fields.index(b"-", 6)
+        kind = fields[dash + 1]
+        if kind not in (b"cgroup", b"cgroup2"):
+            continue
+        options = fields[dash + 3].decode().split(",")
+        name = "" if kind == b"cgroup2" else _match(options, own_paths)
+        if name in found or name not in own_paths:
+            continue
+        root, mount_point = _unescape(fields[3]), _unescape(fields[4])
+        own = own_paths[name]
+        if root != "/":
+            own = own.removeprefix(root) if own.startswith(root) else "/"
+        found[name] = Hierarchy(name, mount_point, mount_point + own.rstrip("/"))
+    version1 = [h for h in found.values() if h.controllers or (h.name == "name=systemd" and systemd)]
+    if any(h.controllers for h in version1):
+        return tuple(sorted(version1))
+    return (found[""],) if "" in found else ()
+
+
+def _match(options: list[str], own_paths: dict[str, str]) -> str:
+    """The name in /proc/self/cgroup of the version 1 hierarchy mounted with `options`, or `?`."""
+    for name in own_paths:
+        if name and all(part in options for part in name.split(",")):
+            return name
+    return "?"
+
+
+def _unescape(field: bytes) -> str:
+    return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field))

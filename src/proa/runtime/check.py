@@ -1,0 +1,262 @@
+"""What a config may ask for: the rules of `compile_plan` that are not types, each ending in Invalid or Unsupported."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import resource
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, NamedTuple
+
+from proa.errors import Invalid, Unsupported
+from proa.linux.sched import IOPRIO_CLASS_BE, IOPRIO_CLASS_IDLE, IOPRIO_CLASS_RT
+from proa.runtime import seccomp
+from proa.runtime.defaults import CAPABILITY_NUMBERS, DEFAULT_PATH
+from proa.runtime.spec import Capabilities, IoPriority, MountPoint, Namespace, Process, Rlimit, Spec
+from proa.runtime.steps.attributes import SetIoPriority, sysctl_path
+from proa.runtime.steps.credentials import FilterSystemCalls
+from proa.runtime.steps.isolation import NAMESPACE_FLAGS
+from proa.runtime.steps.mounts import PROC_FILES
+
+FILE_SYSTEMS = frozenset({"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"})
+
+_IPC_SYSCTLS = frozenset(
+    {
+        "kernel/msgmax",
+        "kernel/msgmnb",
+        "kernel/msgmni",
+        "kernel/sem",
+        "kernel/shmall",
+        "kernel/shmmax",
+        "kernel/shmmni",
+        "kernel/shm_rmid_forced",
+    }
+)
+_SYSCTL_NAME = re.compile(r"[a-zA-Z0-9_./:-]+", re.ASCII)
+_SYSCTL_VALUE = re.compile(r"[\t\x20-\x7e]*", re.ASCII)
+_HOSTNAME = re.compile(r"[a-zA-Z0-9_.-]{0,64}", re.ASCII)
+_PERSONALITIES = {"LINUX": 0, "LINUX32": 0x0008}
+_IO_CLASSES = {
+    "IOPRIO_CLASS_RT": IOPRIO_CLASS_RT,
+    "IOPRIO_CLASS_BE": IOPRIO_CLASS_BE,
+    "IOPRIO_CLASS_IDLE": IOPRIO_CLASS_IDLE,
+}
+
+
+class CapabilitySets(NamedTuple):
+    """Capability sets as masks."""
+
+    bounding: int
+    effective: int
+    permitted: int
+    inheritable: int
+    ambient: int
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuse what C would cut off. Raises Invalid."""
+    if "\0" in text:
+        raise Invalid(f"{what} contains a NUL character", code="invalid-config", subject=what)
+
+
+def check_path(path: str, what: str) -> None:
+    """An absolute path without `..`. Raises Invalid."""
+    check_text(path, what)
+    if not path.startswith("/") or ".." in path.split("/"):
+        raise Invalid(f"{what} path `{path}` must be absolute and without ..", code="invalid-path", subject=path)
+
+
+def check_spec(spec: Spec) -> None:
+    """Refuse features proa does not have, and combinations that make no sense."""
+    linux = spec.linux
+    missing = {
+        "hooks": any(spec.hooks.values()) if spec.hooks else False,
+        "linux.uidMappings": bool(linux.uid_mappings),
+        "linux.gidMappings": bool(linux.gid_mappings),
+        "linux.timeOffsets": bool(linux.time_offsets),
+        "linux.intelRdt": bool(linux.intel_rdt),
+        "linux.mountLabel": bool(linux.mount_label),
+    }
+    for name, asked in missing.items():
+        if asked:
+            raise Unsupported(f"config.json asks for {name}, which proa does not support", code="unsupported-config")
+    if linux.rootfs_propagation not in ("", "private", "rprivate", "slave", "rslave"):
+        text = f"root propagation `{linux.rootfs_propagation}` is not supported"
+        raise Unsupported(text, code="unsupported-config")
+    if not _HOSTNAME.fullmatch(spec.hostname) or not _HOSTNAME.fullmatch(spec.domainname):
+        raise Invalid("host and domain name may have letters, digits, `-`, `_`, `.`, up to 64", code="invalid-hostname")
+    kinds = {namespace.type for namespace in linux.namespaces}
+    if "mount" not in kinds:
+        raise Invalid("a container needs a mount namespace of its own", code="invalid-config")
+    if (spec.hostname or spec.domainname) and "uts" not in kinds:
+        raise Invalid("a host name needs a uts namespace of its own", code="invalid-config")
+    for path in (*(linux.masked_paths or ()), *(linux.readonly_paths or ())):
+        check_path(path, "masked or read-only")
+    check_process(spec.process)
+
+
+def check_process(process: Process) -> None:
+    """Refuse process attributes that proa lacks, and text that no process can have."""
+    for name, asked in (
+        ("an AppArmor profile", process.apparmor_profile),
+        ("an SELinux label", process.selinux_label),
+        ("a scheduler policy", process.scheduler),
+    ):
+        if asked:
+            raise Unsupported(f"the process asks for {name}, which proa cannot set", code="unsupported-config")
+    if not process.args[0]:
+        raise Invalid("the command is empty", code="invalid-config")
+    for argument in (*process.args, *process.env, process.user.username or ""):
+        check_text(argument, "an argument, variable or user")
+    check_text(process.cwd, "working directory")
+    if not process.cwd.startswith("/"):
+        raise Invalid(f"working directory `{process.cwd}` is not absolute", code="invalid-path", subject=process.cwd)
+
+
+def sort_namespaces(namespaces: Sequence[Namespace]) -> tuple[frozenset[str], dict[str, str]]:
+    """Kinds to make, and paths to join by kind. Raises Invalid, or Unsupported for user namespaces."""
+    made: set[str] = set()
+    joined: dict[str, str] = {}
+    for namespace in namespaces:
+        kind = namespace.type
+        if kind == "user":
+            raise Unsupported("user namespaces are not supported yet", code="unsupported-config")
+        if kind not in NAMESPACE_FLAGS or kind in made or kind in joined:
+            raise Invalid(f"unknown or repeated namespace `{kind}`", code="invalid-config", subject=kind)
+        if namespace.path:
+            check_path(namespace.path, f"{kind} namespace")
+            if kind in ("mount", "cgroup"):
+                raise Unsupported(f"joining a {kind} namespace is not supported", code="unsupported-config")
+            joined[kind] = namespace.path
+        else:
+            made.add(kind)
+    return frozenset(made), joined
+
+
+def check_mount(point: MountPoint, *, bind: bool) -> None:
+    """Where may what be mounted. Raises Invalid or Unsupported."""
+    destination = point.destination
+    check_path(destination, "mount destination")
+    check_text(point.source, "mount source")
+    if posixpath.normpath(destination) != destination or destination == "/":
+        raise Invalid(
+            f"mount destination `{destination}` is not a plain path", code="invalid-path", subject=destination
+        )
+    if bind:
+        if not point.source.startswith("/"):
+            text = f"bind source `{point.source}` must be an absolute path"
+            raise Invalid(text, code="invalid-path", subject=point.source)
+        if destination == "/proc" or (destination.startswith("/proc/") and destination not in PROC_FILES):
+            raise Invalid(f"nothing may be mounted on {destination}", code="unsafe-destination", subject=destination)
+        return
+    if point.type not in FILE_SYSTEMS:
+        raise Unsupported(f"mounts of type `{point.type}` are not supported", code="mount-type", subject=destination)
+    if (point.type == "proc") != (destination == "/proc") or destination.startswith("/proc/"):
+        raise Invalid(
+            f"{point.type} may not be mounted on {destination}", code="unsafe-destination", subject=destination
+        )
+
+
+def check_sysctls(values: Mapping[str, str], own: AbstractSet[str]) -> dict[str, str]:
+    """Only parameters of the container's own namespaces (CVE-2022-0532). Raises Invalid."""
+    for name, value in values.items():
+        path = sysctl_path(name)
+        parts = path.split("/")
+        if not _SYSCTL_NAME.fullmatch(name) or not _SYSCTL_VALUE.fullmatch(value) or not all(parts) or ".." in parts:
+            raise Invalid(f"sysctl {name!r} is malformed", code="invalid-sysctl", subject=name)
+        if path.startswith("net/"):
+            needed = "network"
+        elif path in _IPC_SYSCTLS or path.startswith("fs/mqueue/"):
+            needed = "ipc"
+        elif path == "kernel/domainname":
+            needed = "uts"
+        else:
+            raise Invalid(f"sysctl `{name}` is not one of a container's own", code="sysctl-not-allowed", subject=name)
+        if needed not in own:
+            text = f"sysctl `{name}` needs a {needed} namespace of the container's own"
+            raise Invalid(text, code="sysctl-not-allowed", subject=name)
+    return dict(values)
+
+
+def limits(rlimits: Sequence[Rlimit]) -> list[tuple[str, int, int, int]]:
+    """(name, number, soft, hard) of each limit. Raises Invalid."""
+    found: dict[str, tuple[str, int, int, int]] = {}
+    for limit in rlimits:
+        number = getattr(resource, limit.type, None)
+        if not limit.type.startswith("RLIMIT_") or not isinstance(number, int) or limit.type in found:
+            raise Invalid(f"unknown or repeated limit `{limit.type}`", code="invalid-config", subject=limit.type)
+        soft, hard = (-1 if value >= (1 << 63) - 1 else value for value in (limit.soft, limit.hard))
+        if hard >= 0 and (soft < 0 or soft > hard):
+            raise Invalid(f"soft {limit.type} is above the hard limit", code="invalid-config", subject=limit.type)
+        found[limit.type] = (limit.type, number, soft, hard)
+    return list(found.values())
+
+
+def io_priority(wanted: IoPriority) -> SetIoPriority:
+    """The step for an I/O priority. Raises Invalid."""
+    if wanted.class_ not in _IO_CLASSES:
+        raise Invalid(f"unknown I/O class `{wanted.class_}`", code="invalid-config")
+    return SetIoPriority(_IO_CLASSES[wanted.class_], wanted.priority)
+
+
+def persona(wanted: Mapping[str, Any] | None) -> int | None:
+    """The personality(2) number, or None for the usual one. Raises Unsupported."""
+    if not wanted:
+        return None
+    domain = wanted.get("domain")
+    if domain not in _PERSONALITIES or wanted.get("flags"):
+        raise Unsupported(f"personality `{domain}` is not supported", code="unsupported-config")
+    return _PERSONALITIES[domain]
+
+
+def capability_sets(wanted: Capabilities | None) -> CapabilitySets:
+    """Masks of the five sets; none at all when the config has no capabilities. Raises Invalid."""
+
+    def mask(names: Sequence[str]) -> int:
+        bits = 0
+        for name in names:
+            number = CAPABILITY_NUMBERS.get(name)
+            if number is None:
+                raise Invalid(f"unknown capability `{name}`", code="unknown-capability", subject=name)
+            bits |= 1 << number
+        return bits
+
+    if wanted is None:
+        return CapabilitySets(0, 0, 0, 0, 0)
+    sets = CapabilitySets(
+        mask(wanted.bounding),
+        mask(wanted.effective),
+        mask(wanted.permitted),
+        mask(wanted.inheritable),
+        mask(wanted.ambient),
+    )
+    if sets.effective & ~sets.permitted or sets.ambient & ~(sets.permitted & sets.inheritable):
+        text = "effective capabilities must be permitted, ambient ones permitted and inheritable"
+        raise Invalid(text, code="invalid-config")
+    return sets
+
+
+def seccomp_step(spec: Spec, bounding: int) -> FilterSystemCalls | None:
+    """The step of the config's filter, or None when it asks for none. Raises as `seccomp.compile_filter` does."""
+    asked = spec.annotations.get("proa.seccomp", "")
+    if spec.linux.seccomp is not None:
+        compiled = seccomp.compile_filter(spec.linux.seccomp)
+    elif asked == "default":
+        compiled = seccomp.default_filter(bounding)
+    elif asked in ("", "unconfined"):
+        return None
+    else:
+        raise Invalid(f"unknown seccomp profile `{asked}`", code="invalid-config")
+    return FilterSystemCalls(compiled.program, compiled.flags)
+
+
+def environment(entries: Sequence[str]) -> list[tuple[str, str]]:
+    """Name and value of each variable; entries that are no assignment are dropped, never filled from ours."""
+    variables: dict[str, str] = {}
+    for entry in entries:
+        name, separator, value = entry.partition("=")
+        if name and separator:
+            variables[name] = value
+    variables.setdefault("PATH", DEFAULT_PATH)
+    return list(variables.items())

@@ -1,0 +1,276 @@
+"""Start processes in containers, from a single-threaded monitor.
+
+The child of clone3 is a copy of this process, so everything it will do is loaded and compiled before; from its first
+instruction to execve it runs steps and nothing else, cannot import, and is not dumpable, hence cannot be traced by the
+container it joins.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+from proa.errors import Conflict, Internal
+from proa.linux import process as p
+from proa.runtime.channel import Channel, receive
+from proa.runtime.init_program import init_program
+from proa.runtime.plan import Plan, compile_exec_plan
+from proa.runtime.steps.isolation import NAMESPACE_FLAGS, EnterContainer, JoinCgroups, JoinNamespaces, NewSession
+from proa.runtime.steps.step import Init, Step
+
+__all__ = ["Joinable", "Process", "Stdio", "launch", "launch_exec"]
+
+
+class Stdio(NamedTuple):
+    """The standard streams: fds to give, which stay open here. With a plan's `terminal` they are not used."""
+
+    stdin: int = -1
+    stdout: int = -1
+    stderr: int = -1
+
+
+class Process(NamedTuple):
+    """A started process: `pid` as seen from here, `start_time` in clock ticks since boot, and the pty's master if any.
+
+    warnings: what could not be had and was not essential, for people.
+    """
+
+    pid: int
+    pidfd: int
+    start_time: int
+    console_fd: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Joinable(Protocol):
+    """What of a cgroup a launch needs (`cgroups.Cgroup`)."""
+
+    @property
+    def directories(self) -> Mapping[str, str]:
+        """Directory of the cgroup by hierarchy: controllers as in /proc/self/cgroup, "" for version 2."""
+
+    def open_join_fds(self) -> tuple[list[int], int | None]:
+        """Files to write "0" to (version 1), and the directory to be born in (version 2). The caller closes them."""
+
+
+def launch(plan: Plan, *, stdio: Stdio, cgroup: Joinable | None = None, netns_fd: int | None = None) -> Process:
+    """Start a container's first process; returns once execve succeeded.
+
+    netns_fd: a network namespace to join; the plan's config must then not ask for a new one.
+    Raises what the failing step raised, with the step's name in `fields["step"]`: NotFound `command-not-found`, Denied
+    `command-not-executable`, … Nothing of the process is left then. Only for single-threaded processes.
+    """
+    opened: list[int] = []
+    try:
+        steps: list[Step] = [NewSession()]
+        joins: list[tuple[int, int]] = []
+        pid_namespace = -1
+        for kind, path in plan.join:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            opened.append(fd)
+            if kind == "pid":
+                pid_namespace = fd
+            else:
+                joins.append((fd, NAMESPACE_FLAGS[kind]))
+        if netns_fd is not None:
+            joins.append((netns_fd, p.CLONE_NEWNET))
+        born_in = _prepare_cgroup(cgroup, steps, opened, new_namespace=plan.cgroup_namespace)
+        if joins:
+            steps.append(JoinNamespaces(joins))
+        steps += plan.steps
+        directories = cgroup.directories if cgroup is not None else {}
+        program = init_program() if plan.below_init else -1
+        flags = plan.namespaces & ~(p.CLONE_NEWNET if netns_fd is not None else 0)
+        return _start(
+            steps, flags, stdio=stdio, born_in=born_in, pid_namespace=pid_namespace, program=program, dirs=directories
+        )
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def launch_exec(
+    target: Process,
+    process_config: Mapping[str, Any],
+    *,
+    config: Mapping[str, Any],
+    stdio: Stdio,
+    cgroup: Joinable | None = None,
+) -> Process:
+    """Start one more process in the running container of `target`, whose OCI config was `config`.
+
+    The process is born in the container's pid namespace, enters its cgroups and, by pidfd, all its other namespaces.
+    Raises as `launch`, and Conflict when the container is not running any more.
+    """
+    plan = compile_exec_plan(config, process_config)
+    opened: list[int] = []
+    try:
+        steps: list[Step] = [NewSession()]
+        born_in = _prepare_cgroup(cgroup, steps, opened, new_namespace=False)
+        steps.append(EnterContainer(target.pidfd, plan.namespaces))
+        steps += plan.steps
+        return _start(steps, 0, stdio=stdio, born_in=born_in, pid_namespace=target.pidfd, program=-1, dirs={})
+    except (ProcessLookupError, Conflict):
+        raise Conflict("the container is not running", code="container-not-running") from None
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _prepare_cgroup(
+    cgroup: Joinable | None, steps: list[Step], opened: list[int], *, new_namespace: bool
+) -> int | None:
+    fds: list[int] = []
+    born_in = None
+    if cgroup is not None:
+        fds, born_in = cgroup.open_join_fds()
+        opened += fds
+        if born_in is not None:
+            opened.append(born_in)
+    if fds or new_namespace:
+        steps.append(JoinCgroups(fds, new_namespace=new_namespace))
+    return born_in
+
+
+def _start(
+    steps: Sequence[Step],
+    flags: int,
+    *,
+    stdio: Stdio,
+    born_in: int | None,
+    pid_namespace: int,
+    program: int,
+    dirs: Mapping[str, str],
+) -> Process:
+    """clone3, run the steps there, wait here for the outcome."""
+    if threading.active_count() != 1:
+        raise Internal("processes are started from single-threaded processes only", code="threads-running")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    own_namespace = -1
+    # Handlers of the monitor must not run in the child: it unblocks signals after resetting them, just before execve.
+    mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    dumpable = p.prctl(p.PR_GET_DUMPABLE)
+    try:
+        p.prctl(p.PR_SET_DUMPABLE, 0)  # inherited: the child is never traceable, not even at birth
+        if pid_namespace >= 0:
+            own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            p.setns(pid_namespace, p.CLONE_NEWPID)
+        try:
+            pid, pidfd = p.clone3(flags, exit_signal=signal.SIGCHLD, cgroup_fd=born_in)
+        except OSError as error:
+            if pid_namespace >= 0 and error.errno == 12:  # ENOMEM: the namespace's first process has ended
+                raise Conflict("the container is not running", code="container-not-running") from None
+            raise
+        if pid == 0:
+            _run(steps, Init(Channel(theirs), dirs, program), stdio)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        if own_namespace >= 0:
+            p.setns(own_namespace, p.CLONE_NEWPID)
+            os.close(own_namespace)
+        if dumpable == 1:
+            p.prctl(p.PR_SET_DUMPABLE, 1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with ours:
+        outcome = receive(ours)
+    if outcome.error is None and outcome.ready:
+        return Process(
+            pid, pidfd, p.start_time(pid), outcome.terminal_fd if outcome.terminal_fd >= 0 else None, outcome.warnings
+        )
+    _, _, status = _reap(pidfd)
+    if outcome.terminal_fd >= 0:
+        os.close(outcome.terminal_fd)
+    if outcome.error is not None:
+        raise outcome.error
+    raise Internal(
+        f"the container's first process ended before it ran the command (status {status})",
+        code="init-died",
+        hint="a memory limit too low to start in, or a seccomp profile that kills, does this",
+        status=status,
+    )
+
+
+def _reap(pidfd: int) -> tuple[int, int, int]:
+    """Make sure the process is gone, and collect it. Closes the pidfd."""
+    try:
+        p.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return p.waitid(p.P_PIDFD, pidfd, os.WEXITED) or (0, 0, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return (0, 0, 0)
+    finally:
+        os.close(pidfd)
+
+
+class _NoImports:
+    """A meta path finder that refuses: the container's files must never be taken for modules of ours."""
+
+    @staticmethod
+    def find_spec(name: str, *_rest: object) -> NoReturn:
+        raise ImportError(f"import of {name} while starting a container")
+
+
+def _silent(*_args: object) -> None:
+    """In place of hooks that would print, and for that open source files."""
+
+
+def _run(steps: Sequence[Step], init: Init, stdio: Stdio) -> NoReturn:
+    """The child: run the steps, the last of which does not return; on any error tell and end."""
+    step: Step | None = None
+    try:
+        gc.disable()
+        sys.meta_path[:] = [_NoImports]
+        sys.path[:] = []
+        sys.path_hooks[:] = []
+        sys.excepthook = sys.unraisablehook = _silent
+        signal.set_wakeup_fd(-1)
+        p.prctl(p.PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.umask(0)
+        _take_stdio(init, stdio)
+        for step in steps:
+            step.execute(init)
+        raise Internal("the plan ended without a command", code="no-command")
+    except BaseException as error:  # noqa: BLE001 - nothing may leave this function
+        init.channel.fail(step.name if step else "starting", step.subject if step else "", error)
+    finally:
+        os._exit(255)
+
+
+def _take_stdio(init: Init, stdio: Stdio) -> None:
+    """Put the given fds on 0, 1, 2; a missing one becomes the null device."""
+    wanted = []
+    for fd in stdio:
+        source = fd if fd >= 0 else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        # Copies above 9 cannot be overwritten by the loop below; the channel may itself sit on 0 to 2.
+        wanted.append(_above(source))
+    if init.channel.fd <= 2:
+        init.channel.fd = _above(init.channel.fd)
+    for target, source in enumerate(wanted):
+        os.dup2(source, target, inheritable=True)
+
+
+def _above(fd: int) -> int:
+    copy = os.dup(fd)
+    while copy <= 9:
+        copy = os.dup(copy)
+    return copy
+
+
+def preload() -> None:
+    """Load and compile what launches need, for a parent that forks monitors: they then share it."""
+    from proa.runtime import cgroups, defaults, seccomp
+    from proa.runtime.check import capability_sets
+    from proa.runtime.spec import Capabilities, parse_spec
+
+    seccomp.default_filter(capability_sets(Capabilities(bounding=list(defaults.CAPABILITIES))).bounding)
+    init_program()
+    parse_spec({"process": {"args": ["true"]}, "linux": {}})
+    cgroups.hierarchies()

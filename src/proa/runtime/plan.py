@@ -1,0 +1,229 @@
+"""config.json -> the list of steps that makes a container, or one more process in it.
+
+Everything that can be refused is refused here, before any process exists. The order of steps is runc's
+(libcontainer/standard_init_linux.go, rootfs_linux.go), which a decade of advisories has settled.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from proa.errors import Invalid, Unsupported
+from proa.linux import process as p
+from proa.runtime import check, defaults
+from proa.runtime.mount_options import parse_mount_options
+from proa.runtime.spec import Linux, MountPoint, Process, RootMount, Spec, parse_process, parse_root_mounts, parse_spec
+from proa.runtime.steps import attributes, credentials, devices, isolation, masks, mounts, rootfs
+from proa.runtime.steps.command import CloseFiles, EnterWorkingDirectory, Execute
+from proa.runtime.steps.step import Step
+
+__all__ = ["Plan", "compile_exec_plan", "compile_plan"]
+
+_BIND_TYPES = ("bind", "rbind", "none", "")
+
+
+class Plan:
+    """Steps, and what the launcher must prepare for them.
+
+    steps:            in order; the launcher puts joining cgroups and namespaces, which need its fds, before them.
+    namespaces:       CLONE_NEW* kinds to make.
+    join:             (kind, path) of namespaces to join.
+    cgroup_namespace: whether the process sees its cgroups as the root.
+    terminal:         whether the standard streams are a new terminal.
+    below_init:       whether process 1 is the reaping init and the user process its child.
+    """
+
+    __slots__ = ("below_init", "cgroup_namespace", "join", "namespaces", "steps", "terminal")
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        namespaces: int = 0,
+        join: Sequence[tuple[str, str]] = (),
+        cgroup_namespace: bool = False,
+        terminal: bool = False,
+        below_init: bool = False,
+    ) -> None:
+        self.steps = tuple(steps)
+        self.namespaces = namespaces
+        self.join = tuple(join)
+        self.cgroup_namespace = cgroup_namespace
+        self.terminal = terminal
+        self.below_init = below_init
+
+    def describe(self) -> list[str]:
+        """One line per step, for people."""
+        return [step.describe() for step in self.steps]
+
+
+def compile_plan(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> Plan:
+    """The plan of a container.
+
+    config:        a decoded OCI config.json, with the extensions that `spec` tells of.
+    rootfs_mounts: the mounts (type, source, options; mappings or objects) that make its root, from a snapshotter; one.
+    Raises Invalid for a config that contradicts itself or would open the host to the container, Unsupported for
+    features proa lacks.
+    """
+    spec = parse_spec(config)
+    check.check_spec(spec)
+    linux = spec.linux
+    made, joined = check.sort_namespaces(linux.namespaces)
+    own = made | joined.keys()
+    steps: list[Step] = [rootfs.SeparateMounts(_shared_binds(spec.mounts)), _root_step(rootfs_mounts)]
+    if "network" in made:
+        steps.append(isolation.LoopbackUp())
+    late_readonly = [] if not spec.root.readonly else ["/"]
+    dev_bound = False
+    for mount in spec.mounts:
+        step, defer = _mount_step(mount, new_cgroup_namespace="cgroup" in made)
+        steps.append(step)
+        if defer:
+            late_readonly.insert(0, mount.destination)
+        dev_bound = dev_bound or (mount.destination == "/dev" and isinstance(step, mounts.Bind))
+    if not dev_bound:
+        steps += [devices.MakeDevices(_nodes(linux)), devices.LinkDevices()]
+    steps += [rootfs.PivotRoot(), rootfs.ReopenNull()]
+    process = spec.process
+    steps += _identity_steps(process)
+    steps.append(credentials.CreateWorkingDirectory(process.cwd))
+    steps += _terminal_steps(process, console=not dev_bound)
+    steps += [rootfs.RemountReadonly(path) for path in late_readonly]
+    if "uts" in made and (spec.hostname or spec.domainname):
+        steps.append(isolation.SetNames(spec.hostname, spec.domainname))
+    if linux.sysctl:
+        optional = frozenset(defaults.NETWORK_SYSCTLS)
+        steps.append(attributes.SetSysctls(check.check_sysctls(linux.sysctl, own), optional))
+    if process.oom_score_adj is not None:
+        steps.append(attributes.SetOomScore(process.oom_score_adj))
+    if linux.readonly_paths:
+        steps.append(masks.ReadonlyPaths(linux.readonly_paths))
+    if linux.masked_paths:
+        steps.append(masks.MaskPaths(linux.masked_paths))
+    below_init = spec.annotations.get("proa.init") == "true"
+    if below_init and "pid" not in made:
+        raise Invalid("an init needs a pid namespace of its own", code="invalid-config")
+    steps += _final_steps(process, spec, below_init=below_init)
+    flags = 0
+    for kind in made - {"cgroup"}:
+        flags |= isolation.NAMESPACE_FLAGS[kind]
+    return Plan(
+        steps,
+        namespaces=flags,
+        join=tuple(joined.items()),
+        cgroup_namespace="cgroup" in made,
+        terminal=process.terminal,
+        below_init=below_init,
+    )
+
+
+def compile_exec_plan(config: Mapping[str, Any], process_config: Mapping[str, Any]) -> Plan:
+    """The plan of one more process in the running container of `config`; raises as `compile_plan` does."""
+    spec = parse_spec(config)
+    process = parse_process(process_config)
+    check.check_process(process)
+    made, joined = check.sort_namespaces(spec.linux.namespaces)
+    flags = p.CLONE_NEWNS
+    for kind in (made | joined.keys()) - {"pid", "mount"}:
+        flags |= isolation.NAMESPACE_FLAGS[kind]
+    steps: list[Step] = _identity_steps(process)
+    steps += _terminal_steps(process, console=False)
+    if process.oom_score_adj is not None:
+        steps.append(attributes.ResetOomScore(process.oom_score_adj))
+    steps += _final_steps(process, spec, below_init=False)
+    return Plan(steps, namespaces=flags, terminal=process.terminal)
+
+
+def _shared_binds(points: Sequence[MountPoint]) -> list[tuple[str, str, bool]]:
+    found = []
+    for point in points:
+        options = parse_mount_options(point.options, point.destination)
+        if options.shared and point.type in _BIND_TYPES:
+            found.append((point.destination, point.source, options.recursive or point.type == "rbind"))
+    return found
+
+
+def _root_step(root_mounts: Sequence[Any]) -> Step:
+    parsed: list[RootMount] = parse_root_mounts(list(root_mounts))
+    if len(parsed) != 1 or parsed[0].type not in ("overlay", "bind", "rbind", "none"):
+        raise Unsupported("the root file system must be one overlay or bind mount", code="rootfs-mounts")
+    root = parsed[0]
+    for option in (root.source, *root.options):
+        check.check_text(option, "rootfs")
+    return rootfs.MountRoot(root.type, root.source, root.options)
+
+
+def _mount_step(point: MountPoint, *, new_cgroup_namespace: bool) -> tuple[Step, bool]:
+    """The step of one mount, and whether it must be made read-only only after devices were made in it."""
+    destination = point.destination
+    options = parse_mount_options(point.options, destination)
+    check.check_mount(point, bind=options.bind or point.type in _BIND_TYPES)
+    if options.bind or point.type in _BIND_TYPES:
+        if point.type == "rbind" and not options.recursive:
+            options = options._replace(recursive=True)
+        return mounts.Bind(point.source, destination, options), False
+    if point.type in ("cgroup", "cgroup2"):
+        return mounts.MountCgroup(destination, options, new_namespace=new_cgroup_namespace), False
+    defer = destination == "/dev" and options.readonly
+    return mounts.Mount(point.type, point.source, destination, options, defer_readonly=defer), defer
+
+
+def _nodes(linux: Linux) -> list[devices.Node]:
+    nodes: dict[str, devices.Node] = {
+        path: (path, stat.S_IFCHR | 0o666, os.makedev(major, minor), 0, 0) for path, major, minor in defaults.DEVICES
+    }
+    kinds = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+    for device in linux.devices:
+        if device.type not in kinds:
+            raise Invalid(f"device {device.path} has unknown type `{device.type}`", code="invalid-config")
+        check.check_path(device.path, "device")
+        number = 0 if device.type == "p" else os.makedev(device.major, device.minor)
+        mode = stat.S_IMODE(0o666 if device.file_mode is None else device.file_mode)
+        nodes[device.path] = (device.path, kinds[device.type] | mode, number, device.uid, device.gid)
+    return list(nodes.values())
+
+
+def _identity_steps(process: Process) -> list[Step]:
+    user = process.user
+    return [credentials.ResolveUser(user.username, user.additional_groups, user.uid, user.gid, user.additional_gids)]
+
+
+def _terminal_steps(process: Process, *, console: bool) -> list[Step]:
+    if not process.terminal:
+        return [devices.OwnStreams()]
+    size = process.console_size
+    rows, columns = (size.height, size.width) if size else (0, 0)
+    return [devices.OpenTerminal(rows, columns, console=console), devices.OwnStreams()]
+
+
+def _final_steps(process: Process, spec: Spec, *, below_init: bool) -> list[Step]:
+    linux = spec.linux
+    steps: list[Step] = []
+    if process.rlimits:
+        steps.append(attributes.SetLimits(check.limits(process.rlimits)))
+    if process.io_priority is not None:
+        steps.append(check.io_priority(process.io_priority))
+    persona = check.persona(linux.personality)
+    if persona is not None:
+        steps.append(attributes.SetPersonality(persona))
+    steps.append(attributes.JoinKeyring("_ses.proa"))
+    sets = check.capability_sets(process.capabilities)
+    seccomp_step = check.seccomp_step(spec, sets.bounding)
+    if process.no_new_privileges:
+        steps.append(credentials.NoNewPrivileges())
+    steps += [CloseFiles(), EnterWorkingDirectory(process.cwd, last_try=False)]
+    if seccomp_step is not None and not process.no_new_privileges:
+        steps.append(seccomp_step)  # needs the privileges that go next
+    umask = 0o022 if process.user.umask is None else process.user.umask
+    steps += [
+        credentials.DropBounding(sets.bounding),
+        credentials.BecomeUser(sets.effective, sets.permitted, sets.inheritable, sets.ambient, umask),
+        EnterWorkingDirectory(process.cwd, last_try=True),
+    ]
+    if seccomp_step is not None and process.no_new_privileges:
+        steps.append(seccomp_step)
+    steps.append(Execute(process.args, check.environment(process.env), below_init=below_init))
+    return steps

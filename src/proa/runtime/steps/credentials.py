@@ -1,0 +1,149 @@
+"""Who the process is and what it may do: user, groups, capabilities, no_new_privs, seccomp (credentials(7))."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+
+from proa.linux import capability as c
+from proa.linux import process as p
+from proa.linux.seccomp import seccomp_set_filter
+from proa.runtime.root import open_directory
+from proa.runtime.steps.step import Init, Step
+from proa.runtime.users import resolve_user
+
+
+class ResolveUser(Step):
+    """Find ids, groups and home directory of the user, by name in the container's own files or as given."""
+
+    __slots__ = ("gid", "gids", "group_add", "uid", "username")
+    name = "finding the user"
+
+    def __init__(self, username: str | None, group_add: Sequence[str], uid: int, gid: int, gids: Sequence[int]) -> None:
+        self.username = username
+        self.group_add = tuple(group_add)
+        self.uid = uid
+        self.gid = gid
+        self.gids = tuple(gids)
+
+    def describe(self) -> str:
+        if self.username is not None:
+            return f"look up user {self.username or 'root'!r} in the container"
+        return f"run as {self.uid}:{self.gid}"
+
+    def execute(self, init: Init) -> None:
+        spec = self.username if self.username is not None else f"{self.uid}:{self.gid}"
+        user = resolve_user(init.root_fd, spec, self.group_add)
+        init.uid, init.gid, init.home = user.uid, user.gid, user.home
+        # The primary group is always listed too: else files that deny it could be read (CVE-2022-36109).
+        init.gids = list(dict.fromkeys((user.gid, *self.gids, *user.gids)))
+
+
+class CreateWorkingDirectory(Step):
+    """Make the working directory when the image lacks it, inside the root only (CVE-2025-9566)."""
+
+    __slots__ = ("path",)
+    name = "creating the working directory"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def describe(self) -> str:
+        return f"create {self.path} when missing"
+
+    @property
+    def subject(self) -> str:
+        return self.path
+
+    def execute(self, init: Init) -> None:
+        try:
+            if stat.S_ISDIR(os.stat(self.path).st_mode):
+                return  # by whatever links: entering it is checked again, by then without privileges over the host
+        except OSError:
+            pass
+        os.close(open_directory(init.root_fd, self.path, create_mode=0o755))
+
+
+class NoNewPrivileges(Step):
+    """From now on execve grants nothing: setuid bits and file capabilities are ignored."""
+
+    __slots__ = ()
+    name = "setting no_new_privs"
+
+    def execute(self, init: Init) -> None:
+        p.prctl(p.PR_SET_NO_NEW_PRIVS, 1)
+
+
+class FilterSystemCalls(Step):
+    """Attach the seccomp filter."""
+
+    __slots__ = ("flags", "program")
+    name = "attaching the seccomp filter"
+
+    def __init__(self, program: bytes, flags: int) -> None:
+        self.program = program
+        self.flags = flags
+
+    def describe(self) -> str:
+        return f"attach a seccomp filter of {len(self.program) // 8} instructions"
+
+    def execute(self, init: Init) -> None:
+        seccomp_set_filter(self.program, self.flags)
+
+
+class DropBounding(Step):
+    """Give up capabilities for good."""
+
+    __slots__ = ("keep",)
+    name = "dropping capabilities"
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+
+    def describe(self) -> str:
+        return f"limit capabilities to {self.keep:016x}"
+
+    def execute(self, init: Init) -> None:
+        c.clear_ambient()
+        for number in range(c.last_capability() + 1):
+            if not self.keep >> number & 1:
+                c.drop_bounding(number)
+
+
+class BecomeUser(Step):
+    """Take on groups, user and capabilities, in the order that leaves no way back."""
+
+    __slots__ = ("ambient", "effective", "inheritable", "permitted", "umask")
+    name = "becoming the user"
+
+    def __init__(self, effective: int, permitted: int, inheritable: int, ambient: int, umask: int) -> None:
+        self.effective = effective
+        self.permitted = permitted
+        self.inheritable = inheritable
+        self.ambient = ambient
+        self.umask = umask
+
+    def describe(self) -> str:
+        return f"become the user with capabilities {self.effective:016x}"
+
+    def execute(self, init: Init) -> None:
+        p.prctl(p.PR_SET_KEEPCAPS, 1)
+        os.setgroups(init.gids)
+        os.setresgid(init.gid, init.gid, init.gid)
+        os.setresuid(init.uid, init.uid, init.uid)
+        p.prctl(p.PR_SET_KEEPCAPS, 0)
+        # A change of ids may have made this process dumpable, hence traceable by the container's processes.
+        p.prctl(p.PR_SET_DUMPABLE, 0)
+        held = c.capget()[1]
+        permitted = self.permitted & held
+        if init.uid and not self.ambient:
+            # execve of another user than root ends with no capabilities anyway.
+            effective = permitted = 0
+        else:
+            effective = self.effective & permitted
+        c.capset(effective, permitted, self.inheritable)
+        for number in range(self.ambient.bit_length()):
+            if self.ambient >> number & 1:
+                c.raise_ambient(number)
+        os.umask(self.umask)

@@ -1,0 +1,250 @@
+"""Mounts of config.json: each destination is opened once inside the root and then used as an fd."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from proa.errors import Denied, Invalid
+from proa.linux import mount as m
+from proa.runtime.mount_options import MountOptions
+from proa.runtime.root import open_directory, open_file, open_in_root
+from proa.runtime.steps.step import Init, Step
+
+# Files of lxcfs, the only mounts allowed below /proc.
+PROC_FILES = frozenset(
+    {
+        "/proc/cpuinfo",
+        "/proc/diskstats",
+        "/proc/loadavg",
+        "/proc/meminfo",
+        "/proc/slabinfo",
+        "/proc/stat",
+        "/proc/swaps",
+        "/proc/uptime",
+        "/proc/sys/kernel/ns_last_pid",
+        "/proc/sys/crypto/fips_enabled",
+    }
+)
+
+
+def open_destination(init: Init, destination: str, *, directory: bool) -> int:
+    """The fd to mount on; made when missing, as a directory or an empty file.
+
+    /proc, /sys and what is below them may not be reached through links. A destination that leads into a procfs by way
+    of a link somewhere else is refused, whatever its name says.
+    """
+    strict = destination in ("/proc", "/sys") or destination.startswith(("/proc/", "/sys/"))
+    if strict:
+        try:
+            fd = open_in_root(init.root_fd, destination, symlinks=False)
+        except FileNotFoundError:
+            fd = _make(init, destination, directory=directory)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            text = f"{destination} of the image is reached through a symbolic link"
+            raise Denied(text, code="unsafe-destination", subject=destination) from None
+    else:
+        fd = _make(init, destination, directory=directory)
+    try:
+        mode = os.fstat(fd).st_mode
+        if directory and not stat.S_ISDIR(mode):
+            raise OSError(errno.ENOTDIR, "mount destination is not a directory", destination)
+        if not directory and stat.S_ISDIR(mode):
+            raise OSError(errno.EISDIR, "mount destination is a directory, the source is a file", destination)
+        if m.fstatfs_magic(fd) == m.PROC_SUPER_MAGIC and destination not in PROC_FILES and destination != "/proc":
+            text = f"{destination} leads into /proc, where nothing may be mounted"
+            raise Denied(text, code="unsafe-destination", subject=destination)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _make(init: Init, destination: str, *, directory: bool) -> int:
+    if directory:
+        return open_directory(init.root_fd, destination, create_mode=0o755)
+    return open_file(init.root_fd, destination)
+
+
+class Mount(Step):
+    """Mount a new file system (proc, sysfs, tmpfs, devpts, mqueue, …)."""
+
+    __slots__ = ("defer_readonly", "destination", "kind", "options", "source")
+    name = "mounting"
+
+    def __init__(
+        self, kind: str, source: str, destination: str, options: MountOptions, *, defer_readonly: bool = False
+    ) -> None:
+        self.kind = kind
+        self.source = source
+        self.destination = destination
+        self.options = options
+        self.defer_readonly = defer_readonly
+
+    def describe(self) -> str:
+        return f"mount {self.kind} on {self.destination}{' (read-only)' if self.options.readonly else ''}"
+
+    @property
+    def subject(self) -> str:
+        return self.destination
+
+    def execute(self, init: Init) -> None:
+        target = open_destination(init, self.destination, directory=True)
+        attrs = self.options.attr_set
+        if self.defer_readonly:
+            attrs &= ~m.MOUNT_ATTR_RDONLY
+        fs = m.fsopen(self.kind)
+        try:
+            if self.source:
+                m.fsconfig_string(fs, "source", self.source)
+            for key, value in self.options.settings:
+                if value is None:
+                    m.fsconfig_flag(fs, key)
+                else:
+                    m.fsconfig_string(fs, key, value)
+            m.fsconfig_create(fs)
+            fd = m.fsmount(fs, attrs)
+        finally:
+            os.close(fs)
+        m.move_mount(fd, "", target, "")
+        os.close(target)
+        if self.kind == "proc" and init.proc_fd < 0:
+            init.proc_fd = fd
+        elif self.kind == "devpts" and init.devpts_fd < 0:
+            init.devpts_fd = fd
+        else:
+            os.close(fd)
+
+
+class Bind(Step):
+    """Bind a file or directory of the host, or an already open tree of mounts."""
+
+    __slots__ = ("destination", "options", "source")
+    name = "binding"
+
+    def __init__(self, source: str, destination: str, options: MountOptions) -> None:
+        self.source = source
+        self.destination = destination
+        self.options = options
+
+    def describe(self) -> str:
+        return f"bind {self.source} on {self.destination}{' (read-only)' if self.options.readonly else ''}"
+
+    @property
+    def subject(self) -> str:
+        return self.destination
+
+    def execute(self, init: Init) -> None:
+        options = self.options
+        tree = init.trees.pop(self.destination, -1)
+        if tree < 0:
+            flags = m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if options.recursive else 0)
+            try:
+                tree = m.open_tree(m.AT_FDCWD, self.source, flags)
+            except FileNotFoundError:
+                text = f"bind source path does not exist: {self.source}"
+                raise Invalid(text, code="bind-source-missing", subject=self.source) from None
+        attach(init, tree, self.destination, options)
+
+
+def attach(init: Init, tree: int, destination: str, options: MountOptions) -> None:
+    """Give a detached tree its attributes and put it on `destination`; closes `tree`.
+
+    The attributes are there before anything can see the mount. Propagation to the host is set only after the pivot.
+    """
+    directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+    if options.attr_set or options.attr_clr:
+        m.mount_setattr(tree, "", attr_set=options.attr_set, attr_clr=options.attr_clr)
+    if options.rec_set or options.rec_clr:
+        m.mount_setattr(tree, "", attr_set=options.rec_set, attr_clr=options.rec_clr, recursive=True)
+    if not options.propagation:
+        m.mount_setattr(tree, "", propagation=m.MS_PRIVATE, recursive=True)
+    for kind, recursive in options.propagation:
+        if kind != m.MS_SHARED:
+            m.mount_setattr(tree, "", propagation=kind, recursive=recursive)
+    target = open_destination(init, destination, directory=directory)
+    m.move_mount(tree, "", target, "")
+    os.close(target)
+    if options.shared:
+        for kind, recursive in options.propagation:
+            if kind == m.MS_SHARED:
+                init.propagation.append((os.dup(tree), kind, recursive))
+    os.close(tree)
+
+
+class MountCgroup(Step):
+    """Show the container its own cgroups at `destination`: one file system (version 2) or one per controller (1)."""
+
+    __slots__ = ("destination", "new_namespace", "options")
+    name = "mounting cgroups"
+
+    def __init__(self, destination: str, options: MountOptions, *, new_namespace: bool) -> None:
+        self.destination = destination
+        self.options = options
+        self.new_namespace = new_namespace
+
+    def describe(self) -> str:
+        return f"mount cgroups on {self.destination}{' (read-only)' if self.options.readonly else ''}"
+
+    @property
+    def subject(self) -> str:
+        return self.destination
+
+    def execute(self, init: Init) -> None:
+        target = open_destination(init, self.destination, directory=True)
+        attrs = self.options.attr_set
+        hierarchies = sorted(init.cgroup_dirs)
+        if hierarchies == [""]:
+            fd = self._hierarchy(init, "", attrs)
+            m.move_mount(fd, "", target, "")
+            os.close(fd)
+            os.close(target)
+            return
+        # The tmpfs stays writable until every controller has its directory.
+        fs = m.fsopen("tmpfs")
+        for key, value in (("source", "tmpfs"), ("mode", "755"), ("size", "64k")):
+            m.fsconfig_string(fs, key, value)
+        m.fsconfig_create(fs)
+        top = m.fsmount(fs, attrs & ~m.MOUNT_ATTR_RDONLY)
+        os.close(fs)
+        m.move_mount(top, "", target, "")
+        os.close(target)
+        for hierarchy in hierarchies:
+            if not hierarchy:
+                continue  # version 2 beside version 1 has no controllers to show
+            name = hierarchy.removeprefix("name=")
+            os.mkdir(name, 0o755, dir_fd=top)
+            mounted = self._hierarchy(init, hierarchy, attrs)
+            m.move_mount(mounted, "", top, name)
+            os.close(mounted)
+            for alias in name.split(",") if "," in name else ():
+                os.symlink(name, alias, dir_fd=top)
+        if attrs & m.MOUNT_ATTR_RDONLY:
+            m.mount_setattr(top, "", attr_set=m.MOUNT_ATTR_RDONLY)
+        os.close(top)
+
+    def _hierarchy(self, init: Init, hierarchy: str, attrs: int) -> int:
+        """A detached mount of one hierarchy, whose root is the container's own cgroup."""
+        if self.new_namespace:
+            fs = m.fsopen("cgroup" if hierarchy else "cgroup2")
+            try:
+                m.fsconfig_string(fs, "source", "cgroup")
+                if hierarchy.startswith("name="):
+                    m.fsconfig_flag(fs, "none")
+                    m.fsconfig_string(fs, "name", hierarchy[5:])
+                else:
+                    for controller in hierarchy.split(",") if hierarchy else ():
+                        m.fsconfig_flag(fs, controller)
+                m.fsconfig_create(fs)
+                return m.fsmount(fs, attrs)
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.EBUSY):
+                    raise
+            finally:
+                os.close(fs)
+        tree = m.open_tree(m.AT_FDCWD, init.cgroup_dirs[hierarchy], m.OPEN_TREE_CLONE)
+        m.mount_setattr(tree, "", attr_set=attrs, propagation=m.MS_PRIVATE)
+        return tree
