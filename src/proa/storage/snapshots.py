@@ -51,7 +51,8 @@ class SnapshotInfo(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What a snapshot adds to its parent: allocated bytes (hard links once) and inodes."""
+    """What a snapshot adds to its parent: bytes and inodes, hard links once. Counted by a walk these are allocated;
+    of an unpacked layer the sum of its files' sizes, what Docker calls the size."""
 
     size_bytes: int
     inodes: int

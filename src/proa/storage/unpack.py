@@ -12,7 +12,7 @@ from proa.errors import Conflict, Corrupt, NotFound
 from proa.linux.files import syncfs
 from proa.oci import Descriptor, Digest, ImageConfig, chain_ids, media_types
 from proa.storage.failpoint import failpoint
-from proa.storage.snapshots import lower_dirs, upper_dir
+from proa.storage.snapshots import Usage, lower_dirs, upper_dir
 
 if TYPE_CHECKING:
     from proa.storage.store import Storage
@@ -45,7 +45,6 @@ def unpack_image(
     diff_ids = config.rootfs.diff_ids
     if len(diff_ids) != len(layers):
         raise Corrupt(f"image config has {len(diff_ids)} diff_ids for {len(layers)} layers", code="config-mismatch")
-    open_layer = readers or storage.content.open
     report = progress or _silent
     parent = Digest("")
     with storage.leases.hold("unpack"):
@@ -55,7 +54,7 @@ def unpack_image(
                     report(layer, "exists")
                 else:
                     report(layer, "unpacking")
-                    _unpack_layer(storage, layer, diff_id, chain_id, parent, open_layer)
+                    _unpack_layer(storage, layer, diff_id, chain_id, parent, readers)
                     report(layer, "unpacked")
             parent = chain_id
     return parent
@@ -69,16 +68,24 @@ def _is_committed(storage: Storage, chain_id: Digest) -> bool:
 
 
 def _unpack_layer(
-    storage: Storage, layer: Descriptor, diff_id: Digest, chain_id: Digest, parent: Digest, open_layer: Readers
+    storage: Storage, layer: Descriptor, diff_id: Digest, chain_id: Digest, parent: Digest, readers: Readers | None
 ) -> None:
     key = f"unpack:{chain_id}:{secrets.token_hex(4)}"
     mounts = storage.snapshots.prepare(key, parent)
     try:
         target = Path(upper_dir(mounts))
-        with open_layer(layer) as reader:
-            result = storage.unpacker.unpack(
-                reader, media_types.layer_compression(layer.media_type), target, [Path(p) for p in lower_dirs(mounts)]
-            )
+        parents = [Path(p) for p in lower_dirs(mounts)]
+        compression = media_types.layer_compression(layer.media_type)
+        if readers is None:
+            # The worker reads the file itself, past this process; the diff_id below covers every byte it uses.
+            fd = storage.content.open_file(layer)
+            try:
+                result = storage.unpacker.unpack(fd, compression, target, parents)
+            finally:
+                os.close(fd)
+        else:
+            with readers(layer) as reader:
+                result = storage.unpacker.unpack(reader, compression, target, parents)
         if result.diff_id != diff_id:
             raise Corrupt(
                 f"layer {layer.digest} unpacks to {result.diff_id}, the image config says {diff_id}",
@@ -87,7 +94,7 @@ def _unpack_layer(
             )
         failpoint("unpack.before-sync")
         _sync(target)
-        storage.snapshots.commit(chain_id, key)
+        storage.snapshots.commit(chain_id, key, Usage(result.size_bytes, result.inodes))
     except BaseException as e:
         try:
             storage.snapshots.remove(key)
