@@ -59,10 +59,18 @@ class Joinable(Protocol):
         """Files to write "0" to (version 1), and the directory to be born in (version 2). The caller closes them."""
 
 
-def launch(plan: Plan, *, stdio: Stdio, cgroup: Joinable | None = None, netns_fd: int | None = None) -> Process:
+def launch(
+    plan: Plan,
+    *,
+    stdio: Stdio,
+    cgroup: Joinable | None = None,
+    netns_fd: int | None = None,
+    sibling: bool = False,
+) -> Process:
     """Start a container's first process; returns once execve succeeded.
 
     netns_fd: a network namespace to join; the plan's config must then not ask for a new one.
+    sibling:  make it a child of this process's parent (CLONE_PARENT), who then has to reap it, also when this raises.
     Raises what the failing step raised, with the step's name in `fields["step"]`: NotFound `command-not-found`, Denied
     `command-not-executable`, … Nothing of the process is left then. Only for single-threaded processes.
     """
@@ -87,6 +95,8 @@ def launch(plan: Plan, *, stdio: Stdio, cgroup: Joinable | None = None, netns_fd
         directories = cgroup.directories if cgroup is not None else {}
         program = init_program() if plan.below_init else -1
         flags = plan.namespaces & ~(p.CLONE_NEWNET if netns_fd is not None else 0)
+        if sibling:
+            flags |= p.CLONE_PARENT
         return _start(
             steps, flags, stdio=stdio, born_in=born_in, pid_namespace=pid_namespace, program=program, dirs=directories
         )
@@ -102,6 +112,7 @@ def launch_exec(
     config: Mapping[str, Any],
     stdio: Stdio,
     cgroup: Joinable | None = None,
+    sibling: bool = False,
 ) -> Process:
     """Start one more process in the running container of `target`, whose OCI config was `config`.
 
@@ -115,7 +126,8 @@ def launch_exec(
         born_in = _prepare_cgroup(cgroup, steps, opened, new_namespace=False)
         steps.append(EnterContainer(target.pidfd, plan.namespaces))
         steps += plan.steps
-        return _start(steps, 0, stdio=stdio, born_in=born_in, pid_namespace=target.pidfd, program=-1, dirs={})
+        flags = p.CLONE_PARENT if sibling else 0
+        return _start(steps, flags, stdio=stdio, born_in=born_in, pid_namespace=target.pidfd, program=-1, dirs={})
     except (ProcessLookupError, Conflict):
         raise Conflict("the container is not running", code="container-not-running") from None
     finally:
@@ -162,7 +174,9 @@ def _start(
             own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
             p.setns(pid_namespace, p.CLONE_NEWPID)
         try:
-            pid, pidfd = p.clone3(flags, exit_signal=signal.SIGCHLD, cgroup_fd=born_in)
+            # With CLONE_PARENT the exit signal is this process's own, and none may be given.
+            exit_signal = 0 if flags & p.CLONE_PARENT else int(signal.SIGCHLD)
+            pid, pidfd = p.clone3(flags, exit_signal=exit_signal, cgroup_fd=born_in)
         except OSError as error:
             if pid_namespace >= 0 and error.errno == 12:  # ENOMEM: the namespace's first process has ended
                 raise Conflict("the container is not running", code="container-not-running") from None
