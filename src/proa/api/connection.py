@@ -70,6 +70,8 @@ class Connection(RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio reads the result
         """The client shut down its sending half; True keeps ours open, as Go's server does."""
         self._went()
+        if self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(RequestPayloadError("the connection was closed before its end"))
         busy = self._request_count > 0 and (self._waiter is None or self._waiter.done())
         if busy:
             self._close = True  # answer what is in flight, then close

@@ -212,7 +212,15 @@ def test_a_body_that_ends_early_is_refused(serve: Serve, caplog: pytest.LogCaptu
     live = serve(routes=ROUTES)
     with live.client() as client:
         client.send(b"POST /t/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
-        client.socket.close()
+        client.close_write()
+        assert client.answer().status == 400
+    for head in (b"Content-Length: 10", b"Transfer-Encoding: chunked"):
+        with live.client() as client:
+            client.send(b"POST /t/echo HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n3\r\nabc")
+    deadline = time.monotonic() + 5
+    while live.call(lambda: live.server.in_flight):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert live.ask("GET", "/_ping").status == 200
     assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import msgspec
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("proa.api")
 
-T = TypeVar("T")
 Report = Callable[["ProgressEvent"], None]
 
 
@@ -71,18 +70,13 @@ def _line(members: dict[str, Any]) -> bytes:
     return msgspec.json.encode(members) + b"\r\n"
 
 
-def _nothing(_result: object, _lines: Lines) -> None:
-    """No closing lines."""
-
-
 async def progress(
     service: Service,
-    work: Callable[[Report], T],
-    done: Callable[[T, Lines], None] = _nothing,
+    work: Callable[[Report], object],
     *,
     quiet: bool = False,
 ) -> Stream:
-    """Run a transfer in a thread and stream its progress; `done` adds closing lines from the result.
+    """Run a transfer in a thread and stream its progress.
 
     A failure before the first line is raised here and becomes a status; a later one becomes a last line.
     """
@@ -91,7 +85,7 @@ async def progress(
 
     def run() -> None:
         try:
-            done(work(lines.report), lines)
+            work(lines.report)
         except Cancelled:
             out.end()
         except Exception as error:  # carried to the client
@@ -153,13 +147,12 @@ class Upload:
 async def upload_progress(
     service: Service,
     request: Request,
-    work: Callable[[BinaryIO, Report], T],
-    done: Callable[[T, Lines], None] = _nothing,
+    work: Callable[[BinaryIO, Report], object],
 ) -> Stream:
     """`progress` of a transfer that reads the request's body."""
     upload = Upload(request)
     try:
-        stream = await progress(service, lambda report: work(upload.file, report), done)
+        stream = await progress(service, lambda report: work(upload.file, report))
     except BaseException:
         await upload.finish()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO
 
 from proa.api.messages import TAR, Outcome, Request, Stream
-from proa.api.operations.transfer_streams import Lines, Report, download, progress, upload_progress
+from proa.api.operations.transfer_streams import Report, download, progress, upload_progress
 from proa.api.routes import Route
 from proa.api.service import Service
 from proa.errors import Invalid, Unsupported
@@ -67,10 +67,7 @@ async def _import(service: Service, request: Request) -> Stream:
             progress=report,
         )
 
-    def done(image: str, lines: Lines) -> None:
-        lines.say(status=image)
-
-    return await upload_progress(service, request, work, done)
+    return await upload_progress(service, request, work)
 
 
 async def push(service: Service, request: Request) -> Outcome:

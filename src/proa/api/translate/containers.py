@@ -42,16 +42,15 @@ _OMIT_EMPTY = {"Mounts", "Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Init"
 
 def create_request(body: Mapping[str, Any], name: str, platform: str) -> CreateRequest:
     """The body of `POST /containers/create`. Raises Invalid naming the member that is wrong."""
-    networking = body.get("NetworkingConfig") or {}
-    endpoints = networking.get("EndpointsConfig") if isinstance(networking, Mapping) else {}
-    host = dict(body.get("HostConfig") or {}) if isinstance(body.get("HostConfig"), Mapping) else {}
+    networking = typed(body.get("NetworkingConfig", {}), dict[str, Any], "NetworkingConfig")
+    host = typed(body.get("HostConfig", {}), dict[str, Any], "HostConfig")
     policy = host.get("RestartPolicy")
     if isinstance(policy, Mapping) and not policy.get("Name"):
         host["RestartPolicy"] = {**policy, "Name": "no"}  # clients send an empty name for the default
     return CreateRequest(
         config=typed(_lists(body), ContainerConfig, "container config"),
         host=typed(host, HostConfig, "HostConfig"),
-        networks=typed(endpoints or {}, dict[str, EndpointRequest], "NetworkingConfig"),
+        networks=typed(networking.get("EndpointsConfig", {}), dict[str, EndpointRequest], "EndpointsConfig"),
         name=name,
         platform=platform,
     )
