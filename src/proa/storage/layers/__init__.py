@@ -13,16 +13,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
+    from proa.storage.layers.changes import DiffResult, diff, tar_tree
+    from proa.storage.layers.compress import CompressedLayer, CompressedLayerWriter
     from proa.storage.layers.unpacker import Unpacker, UnpackResult
 
 _HOME = {
     "Budget": "budget",
+    "CompressedLayer": "compress",
+    "CompressedLayerWriter": "compress",
     "DEFAULT_BUDGET": "budget",
+    "DiffResult": "changes",
     "UnpackResult": "unpacker",
     "Unpacker": "unpacker",
+    "diff": "changes",
+    "tar_tree": "changes",
 }
 
-__all__ = ["Unpacker", "UnpackResult", "Budget", "DEFAULT_BUDGET"]
+__all__ = [
+    "Unpacker",
+    "UnpackResult",
+    "Budget",
+    "DEFAULT_BUDGET",
+    "diff",
+    "tar_tree",
+    "DiffResult",
+    "CompressedLayerWriter",
+    "CompressedLayer",
+]
 
 
 def __getattr__(name: str) -> Any:

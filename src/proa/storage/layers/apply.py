@@ -49,7 +49,7 @@ class Applied(NamedTuple):
 
 
 def apply(
-    chunks: Iterator[bytes],
+    chunks: Iterator[bytes | memoryview],
     root_fd: int,
     lower_fds: Sequence[int] = (),
     *,

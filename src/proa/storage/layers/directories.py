@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from proa.errors import Invalid
 from proa.storage.layers import overlay
 from proa.storage.layers.attributes import Attributes, Owner, read_attributes, write_attributes
-from proa.storage.layers.merged import Layer, MergedView, open_directory
+from proa.storage.layers.merged import Layer, MergedView
 from proa.storage.layers.names import display, split
+from proa.storage.layers.opened import OpenDirectories, open_directory
 
 __all__ = ["Directories"]
 
-_CACHE = 192
 _ALIASES = 4096
 _MAX_LINKS = 40
 
@@ -33,7 +33,7 @@ class Directories:
         self._root_fd = root_fd
         self._owner = owner
         self._prefix = prefix
-        self._fds: dict[bytes, int] = {}  # by real path, oldest first
+        self._opened = OpenDirectories(root_fd)  # by real path
         self._aliases: dict[bytes, bytes] = {}  # path through links -> real path
         self._attributes: dict[bytes, Attributes] = {}
         self._opaque: set[bytes] = set()
@@ -48,11 +48,9 @@ class Directories:
 
         Raises Invalid when something on the way is not a directory.
         """
-        fd = self._fds.get(path)
+        fd = self._opened.get(path)
         if fd is not None:
             return fd, path
-        if not path:
-            return self._root_fd, path
         real = self._aliases.get(path)
         if real is None:
             real = self._resolve(path)
@@ -60,7 +58,7 @@ class Directories:
                 if len(self._aliases) >= _ALIASES:
                     self._aliases.clear()
                 self._aliases[path] = real
-        return self._fd(real), real
+        return self._opened.fd(real), real
 
     def describe(self, real: bytes, attributes: Attributes) -> None:
         """Say what attributes a directory gets in the end; the last call counts."""
@@ -93,19 +91,17 @@ class Directories:
     def forget(self, real: bytes) -> None:
         """A directory or symbolic link is gone from the layer."""
         self._aliases.clear()
+        self._opened.forget(real)
         below = real + b"/"
-        for table in (self._fds, self._attributes):
-            for path in [p for p in table if p == real or p.startswith(below)]:
-                if table is self._fds:
-                    os.close(self._fds[path])
-                del table[path]
+        for path in [p for p in self._attributes if p == real or p.startswith(below)]:
+            del self._attributes[path]
         self._opaque = {p for p in self._opaque if p != real and not p.startswith(below)}
 
     def finish(self) -> int:
         """Set the attributes of all directories; returns how many there are, the root not counted."""
         self._hide_root()
         for real in sorted(self._attributes, reverse=True):
-            fd = self._fd(real)
+            fd = self._opened.fd(real)
             if real in self._opaque and real:
                 overlay.set_opaque(fd, self._prefix)
             write_attributes(fd, self._attributes[real], self._owner)
@@ -113,9 +109,7 @@ class Directories:
 
     def close(self) -> None:
         """Close the fds."""
-        for fd in self._fds.values():
-            os.close(fd)
-        self._fds.clear()
+        self._opened.close()
 
     def lower_attributes(self, real: bytes) -> Attributes | None:
         """Those of the directory that shows at `real` below this layer, if one does. b"" is the root."""
@@ -150,35 +144,10 @@ class Directories:
                 if stat.S_ISDIR(status.st_mode):
                     self._opaque.add(name)
 
-    def _fd(self, real: bytes) -> int:
-        """Open a directory that is known to exist, whose path has no links."""
-        if not real:
-            return self._root_fd
-        fd = self._fds.get(real)
-        if fd is not None:
-            return fd
-        missing = [real]
-        while True:
-            parent = split(missing[-1])[0]
-            fd = self._fds.get(parent) if parent else self._root_fd
-            if fd is not None:
-                break
-            missing.append(parent)
-        for path in reversed(missing):
-            fd = self._keep(path, open_directory(split(path)[1], fd))
-        return fd
-
-    def _keep(self, real: bytes, fd: int) -> int:
-        if len(self._fds) >= _CACHE:
-            oldest = next(iter(self._fds))
-            os.close(self._fds.pop(oldest))
-        self._fds[real] = fd
-        return fd
-
     def _resolve(self, path: bytes) -> bytes:
         """The real path of a directory, made as needed; links are followed as in a chroot at the layer's root."""
         real = split(path)[0]
-        while real and real not in self._fds:
+        while real and real not in self._opened:
             real = split(real)[0]
         todo = path[len(real) :].split(b"/")[::-1]
         links = 0
@@ -190,10 +159,10 @@ class Directories:
                 real = split(real)[0]
                 continue
             child = real + b"/" + part if real else part
-            if child not in self._fds:
-                fd = self._fd(real)
+            if child not in self._opened:
+                fd = self._opened.fd(real)
                 try:
-                    self._keep(child, open_directory(part, fd))
+                    self._opened.keep(child, open_directory(part, fd))
                 except FileNotFoundError:
                     self._make(fd, part, child, self.lower_attributes(child))
                 except NotADirectoryError:
@@ -231,5 +200,5 @@ class Directories:
 
     def _make(self, fd: int, part: bytes, child: bytes, attributes: Attributes | None) -> None:
         os.mkdir(part, 0o755, dir_fd=fd)
-        self._keep(child, open_directory(part, fd))
+        self._opened.keep(child, open_directory(part, fd))
         self._attributes[child] = attributes or Attributes(0o755, 0, 0, self.implied_mtime_ns)

@@ -14,6 +14,7 @@ from proa.storage.layers.names import display
 
 __all__ = [
     "BLOCK",
+    "EXTENSIONS",
     "MAX_INTEGER",
     "ZERO_BLOCK",
     "Entry",
@@ -23,6 +24,8 @@ __all__ = [
 ]
 
 BLOCK = 512
+# Kinds that say something about the next entry: GNU long name and link, PAX local and global.
+EXTENSIONS = "LKxg"
 ZERO_BLOCK = bytes(BLOCK)
 MAX_INTEGER = 1 << 53
 
@@ -83,6 +86,13 @@ class Entry:
 
 def number(field: bytes, what: str) -> int:
     """A numeric header field: octal digits among NULs and blanks, or GNU base-256. Raises Corrupt, Invalid."""
+    digits = field[:-1]
+    # The form nearly all fields have: digits and one terminator. (int() alone would take signs and underscores.)
+    if digits.isdigit() and field[-1] in b" \0":
+        try:
+            return int(digits, 8)
+        except ValueError:
+            pass
     if field[0] & 0x80:
         # Two's complement of all bits but the highest, big-endian.
         value = int.from_bytes(field, "big") & ~(0x80 << 8 * (len(field) - 1))
@@ -99,6 +109,19 @@ def number(field: bytes, what: str) -> int:
     if digits.translate(None, _OCTAL):
         raise Corrupt(f"tar header: {what} is not an octal number", code="tar-header")
     return int(digits, 8)
+
+
+_seen: dict[bytes, int] = {}
+
+
+def _often(field: bytes, what: str) -> int:
+    """As `number`, for fields that have few different values in one archive."""
+    value = _seen.get(field)
+    if value is None:
+        value = number(field, what)
+        if len(_seen) < 1024:
+            _seen[field] = value
+    return value
 
 
 def checksum_matches(block: bytes, field: bytes) -> bool:
@@ -123,8 +146,8 @@ def _text(field: bytes) -> bytes:
 def parse(block: bytes) -> Entry:
     """The entry of a header block that is not all zeros.
 
-    Extensions (PAX, GNU long names, sparse maps) are the reader's. Raises Corrupt for a wrong checksum or a malformed
-    number, Invalid for a value out of range.
+    Of one of the EXTENSIONS only kind and size are told; what they say, and sparse maps, are the reader's business.
+    Raises Corrupt for a wrong checksum or a malformed number, Invalid for a value out of range.
     """
     (
         name,
@@ -146,19 +169,22 @@ def parse(block: bytes) -> Entry:
     ) = _FIELDS.unpack(block)
     if not checksum_matches(block, check):
         raise Corrupt("tar header: checksum does not match", code="tar-header")
+    kind = flag.decode("latin-1")
     entry = Entry()
+    entry.size = number(size, "size")
+    if entry.size < 0:
+        raise Invalid(f"tar header: the size of {display(_text(name))!r} is negative", code="tar-number")
+    if kind in EXTENSIONS:
+        entry.kind = kind
+        return entry
     entry.name = _text(name)
     if magic[:6] == _USTAR_MAGIC and prefix[0]:
         # star keeps times at the end of the prefix and says so in the last four bytes.
         entry.name = _text(prefix[:131] if tail[8:] == b"tar\0" else prefix) + b"/" + entry.name
-    entry.mode = number(mode, "mode") & 0o7777
-    entry.uid = number(uid, "uid")
-    entry.gid = number(gid, "gid")
-    entry.size = number(size, "size")
-    if entry.size < 0:
-        raise Invalid(f"tar header: the size of {display(entry.name)!r} is negative", code="tar-number")
+    entry.mode = _often(mode, "mode") & 0o7777
+    entry.uid = _often(uid, "uid")
+    entry.gid = _often(gid, "gid")
     entry.mtime_ns = number(mtime, "mtime") * 1_000_000_000
-    kind = flag.decode("latin-1")
     entry.kind = "0" if kind == "7" else kind
     if kind in ("1", "2"):
         entry.linkname = _text(linkname)

@@ -11,17 +11,12 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from proa.storage.layers.opened import open_directory
 from proa.storage.layers.overlay import is_whiteout
 
-__all__ = ["Found", "Layer", "MergedView", "open_directory"]
+__all__ = ["Found", "Layer", "MergedView"]
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40
-
-
-def open_directory(name: bytes, dir_fd: int) -> int:
-    """Open one real directory. Raises NotADirectoryError for a symbolic link too."""
-    return os.open(name, _DIRECTORY, dir_fd=dir_fd)
 
 
 class Layer(NamedTuple):

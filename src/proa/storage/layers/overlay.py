@@ -12,6 +12,8 @@ __all__ = [
     "TRUSTED",
     "USER",
     "WHITEOUT_PREFIX",
+    "attribute_prefix",
+    "in_user_namespace",
     "is_opaque",
     "is_whiteout",
     "kept_xattr",
@@ -28,6 +30,17 @@ WHITEOUT_PREFIX = b".wh."
 OPAQUE_ENTRY = b".wh..wh..opq"
 
 _NO_ATTRIBUTE = (errno.ENODATA, errno.ENOTSUP, errno.EPERM)
+
+
+def in_user_namespace() -> bool:
+    """Whether this process is in another user namespace than the first."""
+    with open("/proc/self/uid_map", encoding="ascii") as f:
+        return f.read().split() != ["0", "0", "4294967295"]
+
+
+def attribute_prefix() -> str:
+    """How overlay's attributes are named where this process can mount."""
+    return USER if in_user_namespace() else TRUSTED
 
 
 def is_whiteout(st: os.stat_result) -> bool:

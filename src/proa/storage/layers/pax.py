@@ -15,6 +15,7 @@ Records = list[tuple[bytes, bytes]]
 
 XATTR = b"SCHILY.xattr."
 
+_HEAD = re.compile(rb"([0-9]{1,20}) ([^=]+)=")
 _DECIMAL = re.compile(rb"[0-9]{1,20}")
 _TIME = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]{0,40}))?")
 
@@ -24,15 +25,14 @@ def parse_records(data: bytes) -> Records:
     records: Records = []
     position, end = 0, len(data)
     while position < end:
-        blank = data.find(b" ", position, position + 21)
-        length = data[position:blank] if blank > 0 else b""
-        if _DECIMAL.fullmatch(length) is None:
-            raise Corrupt("PAX header: a record has no length", code="pax-record")
+        head = _HEAD.match(data, position)
+        if head is None:
+            raise Corrupt("PAX header: a record has no length or key", code="pax-record")
+        length, key = head.groups()
         stop = position + int(length)
-        equals = data.find(b"=", blank, stop)
-        if stop > end or stop <= blank or equals <= blank + 1 or data[stop - 1] != 0x0A:
+        if stop > end or stop <= head.end() or data[stop - 1] != 0x0A:
             raise Corrupt("PAX header: a record is malformed", code="pax-record")
-        records.append((data[blank + 1 : equals], data[equals + 1 : stop - 1]))
+        records.append((key, data[head.end() : stop - 1]))
         position = stop
     return records
 

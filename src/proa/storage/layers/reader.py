@@ -24,11 +24,12 @@ _MAX_ID = 0xFFFFFFFE  # -1 means "leave it" to chown(2)
 class TarReader:
     """Iterate over the entries of an archive; between two, read the current one's data by `data`, or let it be skipped.
 
-    `chunks` yields non-empty bytes of any length and raises ProaError for a broken stream. Raises Corrupt (truncated,
+    `chunks` yields non-empty bytes of any length, each valid until the next is asked for, and raises ProaError for a
+    broken stream. Raises Corrupt (truncated,
     bad checksum, malformed), Invalid (values out of range), Exhausted (budget).
     """
 
-    def __init__(self, chunks: Iterator[bytes], budget: Budget = DEFAULT_BUDGET) -> None:
+    def __init__(self, chunks: Iterator[bytes | memoryview], budget: Budget = DEFAULT_BUDGET) -> None:
         self._chunks = chunks
         self._budget = budget
         self._view = memoryview(b"")
@@ -139,7 +140,7 @@ class TarReader:
                 return None
             entry = headers.parse(block)
             kind = entry.kind
-            if kind not in "LKxg":
+            if kind not in headers.EXTENSIONS:
                 break
             extensions += 1
             size += entry.size

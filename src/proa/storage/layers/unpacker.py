@@ -127,14 +127,13 @@ class Unpacker:
             self._stop()
 
     def _job(self, compression: str, lowers: int) -> dict[str, Any]:
-        nested = _in_user_namespace()
         return {
             "compression": compression,
             "lowers": lowers,
             "budget": self._budget._asdict(),
             "keep_owner": self._keep_owner,
-            "skip_devices": nested,
-            "prefix": overlay.USER if nested else overlay.TRUSTED,
+            "skip_devices": overlay.in_user_namespace(),
+            "prefix": overlay.attribute_prefix(),
         }
 
     def _worker(self) -> _Job:
@@ -302,8 +301,3 @@ def _import_path() -> list[str]:
             if parent not in directories:
                 directories.append(parent)
     return directories
-
-
-def _in_user_namespace() -> bool:
-    with open("/proc/self/uid_map", encoding="ascii") as f:
-        return f.read().split() != ["0", "0", "4294967295"]

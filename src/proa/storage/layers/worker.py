@@ -4,7 +4,7 @@
           |  <-- {"pid"} + pidfd ---------------------  |
           |  --- job + [data fd, target fd] --------->  |
           |  --- further fds, the lower layers ------>  |
-          |                                             |  chroot, drop privileges, decompress | hash | apply
+          |                                             |  chroot, drop privileges, fork the decoder, apply
           |  <-- {"result"} or {"error"} -------------  |  _exit
 
 After the chroot nothing is imported, and an error leaves as a record on the socket: an image may hold files under every
@@ -13,54 +13,31 @@ path that Python would look at.
 
 from __future__ import annotations
 
-import hashlib
+import gc
 import json
 import os
-import queue
-import resource
 import signal
 import socket
-import sys
-import threading
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from proa.errors import Exhausted, Internal, ProaError, Unsupported
-from proa.linux import capability, landlock
-from proa.linux.process import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, prctl
+from proa.errors import Exhausted, Internal, ProaError
+from proa.linux.process import PR_SET_PDEATHSIG, prctl
 from proa.linux.sockets import receive_fds, send_fds
 from proa.storage.layers.apply import apply
 from proa.storage.layers.budget import Budget
-from proa.storage.layers.decompress import decompress
+from proa.storage.layers.confine import confine_decoder, confine_worker
+from proa.storage.layers.pipeline import Decoder
 
 __all__ = ["FDS_PER_MESSAGE", "MESSAGE_LIMIT", "run"]
 
 MESSAGE_LIMIT = 64 << 10
 FDS_PER_MESSAGE = 250
 
-# A zstd window (128 MiB), chunks in flight, thread stacks: far below. Python's own address space is about 100 MiB.
-_ADDRESS_SPACE = 2 << 30
-_CHUNKS_IN_FLIGHT = 16
-
-_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER, _CAP_FSETID = 0, 1, 3, 4
-_CAP_SYS_ADMIN, _CAP_MKNOD, _CAP_SETFCAP = 21, 27, 31
-# SYS_ADMIN only for trusted.overlay.opaque; landlock forbids mounting all the same.
-_KEPT = sum(
-    1 << number
-    for number in (
-        _CAP_CHOWN,
-        _CAP_DAC_OVERRIDE,
-        _CAP_FOWNER,
-        _CAP_FSETID,
-        _CAP_SYS_ADMIN,
-        _CAP_MKNOD,
-        _CAP_SETFCAP,
-    )
-)
-
 
 def run(sock: socket.socket, zygote_pid: int) -> NoReturn:
     """Do the one job that comes over `sock` and leave the process."""
+    # A worker makes no cycles worth collecting in its short life.
+    gc.disable()
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != zygote_pid:
@@ -99,11 +76,11 @@ def _unpack(sock: socket.socket) -> dict[str, Any]:
         if not more:
             raise Internal("unpack worker got too few directories", code="unpack-worker")
         lower_fds += more
-    _confine(target_fd)
+    confine_worker(target_fd)
     budget = Budget(**job["budget"])
-    pipeline = _Pipeline(job["compression"], data_fd, budget)
+    decoder = Decoder(job["compression"], data_fd, budget, confine_decoder)
     applied = apply(
-        iter(pipeline),
+        iter(decoder),
         target_fd,
         lower_fds,
         budget=budget,
@@ -112,69 +89,9 @@ def _unpack(sock: socket.socket) -> dict[str, Any]:
         prefix=job["prefix"],
     )
     return {
-        "diff_id": "sha256:" + pipeline.digest.hexdigest(),
-        "tar_bytes": pipeline.size,
+        "diff_id": decoder.digest,
+        "tar_bytes": decoder.size,
         "size_bytes": applied.size_bytes,
         "entries": applied.entries,
         "inodes": applied.inodes,
     }
-
-
-def _confine(target_fd: int) -> None:
-    """See nothing but the target directory (and the lower layers by their fds), and change nothing else."""
-    sys.path[:] = []
-    sys.meta_path[:] = []
-    sys.path_hooks[:] = []
-    restricted = landlock.writable_only(target_fd)
-    os.fchdir(target_fd)
-    try:
-        os.chroot(b".")
-    except PermissionError as error:
-        # An ordinary user outside a user namespace: entries cannot leave the directory, and landlock sees to it.
-        if not restricted:
-            raise Unsupported(
-                "cannot confine the unpack worker: neither chroot nor landlock is available",
-                code="unpack-confinement",
-                hint="run the engine as root or in a user namespace",
-            ) from error
-    os.chdir(b"/" if not restricted or os.geteuid() == 0 else b".")
-    capability.clear_ambient()
-    _, permitted, _ = capability.capget()
-    capability.capset(permitted & _KEPT, permitted & _KEPT, 0)
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
-    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
-
-
-class _Pipeline:
-    """Decompress and hash in one thread while the caller parses and writes in another; codecs, hashes and system calls
-    run without the interpreter lock."""
-
-    def __init__(self, compression: str, data_fd: int, budget: Budget) -> None:
-        self._compression = compression
-        self._data_fd = data_fd
-        self._budget = budget
-        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_CHUNKS_IN_FLIGHT)
-        self.digest = hashlib.sha256()
-        self.size = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        # A daemon thread: after a failure in the other one the process just ends.
-        threading.Thread(target=self._produce, daemon=True).start()
-        while True:
-            item = self._queue.get()
-            if isinstance(item, BaseException):
-                raise item
-            if not item:
-                return
-            yield item
-
-    def _produce(self) -> None:
-        try:
-            data_fd = self._data_fd
-            for chunk in decompress(self._compression, lambda size: os.read(data_fd, size), self._budget):
-                self.digest.update(chunk)
-                self.size += len(chunk)
-                self._queue.put(chunk)
-            self._queue.put(b"")
-        except BaseException as error:  # noqa: BLE001 - raised again by the consumer
-            self._queue.put(error)
