@@ -70,8 +70,7 @@ class Connection(RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio reads the result
         """The client shut down its sending half; True keeps ours open, as Go's server does."""
         self._went()
-        if self._payload is not None and not self._payload.is_eof():
-            self._payload.set_exception(RequestPayloadError("the connection was closed before its end"))
+        self._body_broke("the connection was closed before its end")
         busy = self._request_count > 0 and (self._waiter is None or self._waiter.done())
         if busy:
             self._close = True  # answer what is in flight, then close
@@ -111,10 +110,17 @@ class Connection(RequestHandler):
         before = len(self._messages)
         super().data_received(data)
         broken = len(self._messages) > before and not isinstance(self._messages[-1][0], RawRequestMessage)
-        if broken and self._payload is not None and not self._payload.is_eof():
+        if broken and self._body_broke("its framing is broken"):
             self._messages.pop()  # its own reply would follow the one that the request gets
-            self._payload.set_exception(RequestPayloadError("broken framing"))
             self._close = True
+
+    def _body_broke(self, why: str) -> bool:
+        """Tell whoever reads the body that the rest will not come; False when it is complete."""
+        if self._payload is None or self._payload.is_eof():
+            return False
+        self._payload.set_exception(RequestPayloadError(why))
+        self._payload.feed_eof()  # nothing is left for aiohttp to read and throw away
+        return True
 
     def _feed_head(self, data: bytes) -> bytes:
         """Give the parser one request head, or the part of it that is here; returns what follows."""
