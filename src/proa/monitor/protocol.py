@@ -10,14 +10,18 @@ says by itself is an event, `{"event": …, …}`:
     exec-exit  {"exec", "status", "signal", "time"}
     exit       {"status", "signal", "oom", "time", …}       last event; the exit record is already in place
 
-`op` and the fields of each request are the structs below. `SEAT` messages go to the nursery itself.
+`op` and the fields of each request are the structs below.
 """
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import msgspec
+
+from proa.errors import Invalid
+from proa.linux.sockets import receive_fds
 
 __all__ = [
     "Attach",
@@ -36,12 +40,14 @@ __all__ = [
     "StartRequest",
     "StateRequest",
     "WatchRequest",
-    "decode_request",
     "encode_line",
+    "parse_request",
+    "read_request",
 ]
 
 MAX_MESSAGE_BYTES = 32 << 20
 MAX_MESSAGE_FDS = 64
+RECEIVE_BYTES = 64 << 10
 DEFAULT_DETACH_KEYS = bytes((16, 17))  # ctrl-p, ctrl-q
 
 
@@ -118,7 +124,7 @@ class ExecRequest(Request, tag="exec"):
     """Run an additional process; `process` is config.json's process object. A descriptor is an attached client."""
 
     id: str
-    process: dict[str, Any]
+    process: msgspec.Raw
     tty: bool = False
     stdin: bool = False
     attach: Attach | None = None
@@ -174,11 +180,6 @@ def encode_line(message: object) -> bytes:
     return _encoder.encode(message) + b"\n"
 
 
-def decode_request(line: bytes) -> Request:
-    """Parse and check one request; raises msgspec.DecodeError (ValidationError is one)."""
-    return _decoder.decode(line)
-
-
 class Inbox:
     """Cuts a byte stream into lines and keeps the descriptors in the order they came.
 
@@ -214,3 +215,24 @@ class Inbox:
             raise ValueError(f"message announces {count} descriptors, {len(self.fds)} came")
         taken, self.fds = self.fds[:count], self.fds[count:]
         return taken
+
+
+def read_request(connection: socket.socket) -> tuple[Request, list[int]]:
+    """Block for the first request of a connection. Raises Invalid; ConnectionError when none comes."""
+    inbox = Inbox()
+    while True:
+        chunk, fds = receive_fds(connection, RECEIVE_BYTES, MAX_MESSAGE_FDS)
+        if not chunk:
+            raise ConnectionResetError("the engine closed the connection before its request")
+        inbox.fds += fds
+        for line in inbox.feed(chunk):
+            return parse_request(line, inbox)
+
+
+def parse_request(line: bytes, inbox: Inbox) -> tuple[Request, list[int]]:
+    """A line of `inbox` as a request with its descriptors. Raises Invalid."""
+    try:
+        request = _decoder.decode(line)
+        return request, inbox.take(request.fds)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Invalid(f"invalid request to the monitor: {error}", code="invalid-monitor-request") from error

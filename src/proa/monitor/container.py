@@ -1,0 +1,384 @@
+"""The monitor: holds one container's streams, answers the engine, records the end, ends itself.
+
+Life: a launcher starts the container (`starting`) -> wait, owning nothing but descriptors -> at the first event build
+`Container` and serve -> the init ends -> drain the streams -> remove the cgroup -> exit.json -> `exit` -> flush slow
+clients -> end.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from proa.errors import Conflict, Invalid, NotFound, ProaError, Unsupported
+from proa.monitor import protocol, title
+from proa.monitor.attach import LINGER_S
+from proa.monitor.child import Child
+from proa.monitor.launcher import Launcher, fork_launcher, launch_process, parse_launched
+from proa.monitor.logs import JsonFileLog, log_path, rfc3339
+from proa.monitor.loop import READ, Loop
+from proa.monitor.protocol import Request
+from proa.monitor.records import EXIT_FILE, STATE_FILE, ExitRecord, remove_record, write_record
+from proa.monitor.server import Listener, Peer, Server
+from proa.monitor.starting import start_container, take
+from proa.monitor.stdio import split_ends
+from proa.monitor.streams import Streams, release_memory
+from proa.runtime import cgroups
+from proa.runtime.launching import Process
+
+__all__ = ["Container", "main"]
+
+SIGKILL = 9
+# Ended execs that can still be asked about.
+ENDED_EXECS_KEPT = 100
+
+
+def main(connection: socket.socket) -> None:
+    """Be the monitor of the container that the first request on `connection` describes; returns when all is done.
+
+    The little that runs before the first event is what an idle container costs: every page that is written from here
+    on is a private copy.
+    """
+    os.setsid()
+    launcher = fork_launcher(partial(start_container, connection, os.getpid()))
+    message, fds = launcher.receive()
+    os.waitpid(launcher.pid, 0)
+    if not fds:
+        return  # it failed, undid everything and told the engine
+    short_id = message[: message.index(b"\n")].decode()
+    title.set_title("proa monitor " + short_id, "proa:" + short_id)
+    # TITLE
+    sleeping = select.epoll()
+    sleeping.register(connection.fileno(), READ)
+    for fd in fds:
+        try:
+            sleeping.register(fd, READ)
+        except OSError:
+            pass  # a file or directory: nothing to wait for
+    sleeping.poll()
+    sleeping.close()
+    loop = Loop()
+    container = Container(loop, connection, message, fds)
+    loop.when_idle(release_memory)
+    container.run()
+
+
+class Container:
+    """One running container, until it is over."""
+
+    def __init__(self, loop: Loop, connection: socket.socket, message: bytes, fds: list[int]) -> None:
+        handoff, taken = take(message, fds)
+        request = handoff.request
+        self._loop = loop
+        self._state = handoff.state
+        self._durable = request.durable
+        self._directory_fd = taken.directory
+        self._config_fd = taken.config
+        self._execs: dict[str, Child] = {}
+        self._launching: dict[str, Launcher] = {}
+        self._over = False
+        self._cgroup = cgroups.open_existing(self._state.cgroup) if self._state.cgroup else None
+        self.server = Server(loop, self._handle)
+        engine = self.server.adopt(connection)
+        engine.watching = True
+        engine.listen()
+        log = None
+        if handoff.log:
+            log = JsonFileLog(log_path(request.dir, request.id), request.log.max_size, request.log.max_file, taken.log)
+        streams = self._streams(taken.outputs, taken.stdin, tty=request.tty, stdin_once=request.stdin_once, log=log)
+        self._init = Child(loop, taken.pidfd, streams, ended=self._init_ended, drained=self._drained)
+        for fd, how in zip(taken.clients, request.attach, strict=True):
+            streams.attach(fd, how)
+        name = os.path.basename(request.socket)
+        self.server.listen(Listener(socket.socket(fileno=taken.socket), taken.socket_directory, name))
+
+    def _streams(
+        self,
+        outputs: dict[int, str],
+        stdin_fd: int,
+        *,
+        tty: bool,
+        stdin_once: bool,
+        log: JsonFileLog | None = None,
+        exec_id: str | None = None,
+    ) -> Streams:
+        event = {"event": "detached"} if exec_id is None else {"event": "detached", "exec": exec_id}
+        return Streams(
+            self._loop,
+            outputs,
+            stdin_fd,
+            tty=tty,
+            stdin_once=stdin_once,
+            log=log,
+            on_detach=partial(self.server.broadcast, event),
+        )
+
+    def _save_state(self) -> None:
+        write_record(self._directory_fd, STATE_FILE, self._state, durable=False)
+
+    def _reap(self, launcher: Launcher) -> None:
+        """Collect a launcher's exit whenever it comes, and a process that died in its hands."""
+        pidfd = os.pidfd_open(launcher.pid)
+
+        def reap(_events: int) -> None:
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+            self._loop.close(pidfd)
+            self._reap_strays()
+
+        self._loop.watch(pidfd, READ, reap)
+
+    def _reap_strays(self) -> None:
+        """A process whose start failed is our child but nobody's `Child`; those wait by their pidfds."""
+        known = {self._state.pid, *(state.pid for state in self._state.execs.values())}
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None or ended.si_pid in known:
+                return
+            os.waitpid(ended.si_pid, 0)
+
+    # -- life and end ------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until the container has ended, its record is written and every client took its output."""
+        loop = self._loop
+        while not self._over:
+            loop.turn()
+        deadline = time.monotonic() + LINGER_S
+        loop.call_at(deadline, lambda: None)
+        children = (self._init, *self._execs.values())
+        while time.monotonic() < deadline:
+            if self.server.flushed and all(child.streams.idle for child in children):
+                return
+            loop.turn()
+
+    def _init_ended(self, _child: Child) -> None:
+        # With a pid namespace of its own everything has ended with the init, else what is left must be ended.
+        for launcher in self._launching.values():
+            os.kill(launcher.pid, SIGKILL)
+        if self._cgroup is not None and self._cgroup.pids():
+            self._cgroup.kill()
+
+    def _drained(self, _child: Child | None = None) -> None:
+        if self._over or self._launching or not self._init.drained:
+            return
+        if all(child.drained for child in self._execs.values()):
+            self._finish()
+
+    def _finish(self) -> None:
+        """Everything has ended and all output is read: complete the log, record the end, tell the engine."""
+        init = self._init
+        assert init.status is not None
+        init.streams.finish()
+        oom = False
+        if self._cgroup is not None:
+            try:
+                oom = self._cgroup.oom_kills() > 0
+                self._cgroup.remove()
+            except (OSError, ProaError) as error:
+                title.report("cgroup removal", error)
+        record = ExitRecord(
+            id=self._state.id,
+            boot_id=self._state.boot_id,
+            pid=self._state.pid,
+            start_time=self._state.start_time,
+            status=init.status,
+            signal=init.signal,
+            oom=oom,
+            started_at=self._state.started_at,
+            time=rfc3339(time.time_ns()),
+        )
+        try:
+            write_record(self._directory_fd, EXIT_FILE, record, durable=self._durable)
+            remove_record(self._directory_fd, STATE_FILE)
+        except OSError as error:  # disk full or directory gone: the engine still hears of it below
+            title.report("exit record", error)
+        self.server.stop_listening()
+        self.server.broadcast(
+            {
+                "event": "exit",
+                "status": record.status,
+                "signal": record.signal,
+                "oom": oom,
+                "time": record.time,
+                "started_at": record.started_at,
+            }
+        )
+        self._over = True
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    def _handle(self, peer: Peer, request: Request, fds: list[int]) -> dict[str, Any] | None:
+        if self._over:
+            raise Conflict("the container has ended", code="container-ended", subject=self._state.id)
+        match request:
+            case protocol.WatchRequest():
+                peer.watching = True
+                return self._describe()
+            case protocol.StateRequest():
+                return self._describe()
+            case protocol.AttachRequest():
+                return self._attach(request.attach, fds)
+            case protocol.ExecRequest():
+                self._exec(peer, request, fds)
+                return None
+            case protocol.ExecStateRequest():
+                return self._describe_exec(request.id)
+            case protocol.ResizeRequest():
+                return self._resize(request)
+            case protocol.KillRequest():
+                return self._kill(request)
+            case protocol.PauseRequest():
+                return self._pause()
+            case protocol.ResumeRequest():
+                return self._resume()
+        raise Invalid("unexpected request to a running monitor", code="invalid-monitor-request")
+
+    def _describe(self) -> dict[str, Any]:
+        state = self._state
+        status = "paused" if state.paused else "running" if self._init.running else "exited"
+        answer: dict[str, Any] = msgspec.to_builtins(state)
+        return {"status": status, **answer}
+
+    def _describe_exec(self, exec_id: str) -> dict[str, Any]:
+        self._find(exec_id)
+        answer: dict[str, Any] = msgspec.to_builtins(self._state.execs[exec_id])
+        return answer
+
+    def _find(self, exec_id: str | None) -> Child:
+        if exec_id is None:
+            return self._init
+        try:
+            return self._execs[exec_id]
+        except KeyError:
+            raise NotFound(f"No such exec instance: {exec_id}", code="no-such-exec", subject=exec_id) from None
+
+    def _attach(self, how: protocol.Attach, fds: list[int]) -> dict[str, Any]:
+        if not fds:
+            raise Invalid("attach needs the client's socket", code="invalid-monitor-request")
+        self._check_running()
+        self._init.streams.attach(fds[0], how)
+        del fds[0]
+        return {}
+
+    def _own_cgroup(self) -> cgroups.Cgroup:
+        if self._cgroup is None:
+            raise Unsupported("the container has no cgroup", code="no-cgroup", subject=self._state.id)
+        return self._cgroup
+
+    def _check_running(self) -> None:
+        if not self._init.running:
+            raise Conflict("the container has ended", code="container-ended", subject=self._state.id)
+
+    def _resize(self, request: protocol.ResizeRequest) -> dict[str, Any]:
+        child = self._find(request.exec)
+        if not child.streams.tty or not child.running:
+            raise Conflict("cannot resize: there is no terminal", code="no-terminal", subject=self._state.id)
+        child.streams.resize(request.h, request.w)
+        return {}
+
+    def _kill(self, request: protocol.KillRequest) -> dict[str, Any]:
+        if not request.all:
+            self._find(request.exec).kill(request.signal)
+        elif request.signal == SIGKILL:
+            self._own_cgroup().kill()
+        else:
+            for pid in self._own_cgroup().pids():
+                try:
+                    os.kill(pid, request.signal)
+                except ProcessLookupError:
+                    pass
+        if request.signal == SIGKILL and self._state.paused:
+            self._resume()  # cgroup v1: a frozen process does not die before it thaws
+        return {}
+
+    def _pause(self) -> dict[str, Any]:
+        if self._state.paused:
+            raise Conflict("Container is already paused", code="already-paused", subject=self._state.id)
+        self._check_running()
+        self._own_cgroup().freeze()
+        return self._set_paused(True)
+
+    def _resume(self) -> dict[str, Any]:
+        if not self._state.paused:
+            raise Conflict("Container is not paused", code="not-paused", subject=self._state.id)
+        self._own_cgroup().thaw()
+        return self._set_paused(False)
+
+    def _set_paused(self, paused: bool) -> dict[str, Any]:
+        self._state.paused = paused
+        self._save_state()
+        self.server.broadcast({"event": "paused" if paused else "resumed"})
+        return {}
+
+    # -- execs -------------------------------------------------------------------------------------------------
+
+    def _exec(self, peer: Peer, request: protocol.ExecRequest, fds: list[int]) -> None:
+        if request.id in self._execs or request.id in self._launching:
+            raise Conflict(f"exec {request.id} has been started already", code="exec-exists", subject=request.id)
+        self._check_running()
+        if self._state.paused:
+            raise Conflict("Container is paused, unpause the container before exec", code="container-paused")
+        if not fds:
+            request.attach = None
+        client_fd = fds.pop(0) if request.attach is not None else -1
+        target = Process(self._state.pid, self._init.pidfd, self._state.start_time)
+        launch = partial(launch_process, request, target, self._state.cgroup, self._config_fd)
+        try:
+            launcher = fork_launcher(launch)
+        except OSError:
+            if client_fd >= 0:
+                os.close(client_fd)
+            raise
+        self._launching[request.id] = launcher
+        self._loop.watch(launcher.fileno(), READ, partial(self._exec_launched, peer, request, client_fd))
+
+    def _exec_launched(self, peer: Peer, request: protocol.ExecRequest, client_fd: int, _events: int) -> None:
+        launcher = self._launching.pop(request.id)
+        self._loop.forget(launcher.fileno())
+        data, fds = launcher.receive()
+        self._reap(launcher)
+        try:
+            state = parse_launched(data)
+        except ProaError as error:
+            if client_fd >= 0:
+                os.close(client_fd)
+            peer.refuse(request, error)
+            self._drained()
+            return
+        pidfd = fds.pop(0)
+        outputs, stdin_fd = split_ends(fds, tty=request.tty, stdin=request.stdin)
+        streams = self._streams(outputs, stdin_fd, tty=request.tty, stdin_once=True, exec_id=request.id)
+        self._execs[request.id] = Child(
+            self._loop, pidfd, streams, ended=partial(self._exec_ended, request.id), drained=self._exec_drained
+        )
+        self._state.execs[request.id] = state
+        if request.attach is not None:
+            streams.attach(client_fd, request.attach)
+        peer.answer(request, {"pid": state.pid, "start_time": state.start_time})
+        self._forget_old_execs()
+        self._save_state()
+
+    def _exec_ended(self, exec_id: str, child: Child) -> None:
+        state = self._state.execs[exec_id]
+        state.status, state.signal = child.status, child.signal
+        self._save_state()
+        event = {"event": "exec-exit", "exec": exec_id, "status": child.status, "signal": child.signal}
+        self.server.broadcast({**event, "time": rfc3339(time.time_ns())})
+
+    def _exec_drained(self, child: Child) -> None:
+        child.streams.finish()
+        self._drained()
+
+    def _forget_old_execs(self) -> None:
+        ended = [exec_id for exec_id, child in self._execs.items() if child.drained and child.streams.idle]
+        for exec_id in ended[:-ENDED_EXECS_KEPT]:
+            del self._execs[exec_id], self._state.execs[exec_id]

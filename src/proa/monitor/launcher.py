@@ -1,0 +1,109 @@
+"""The short-lived child in which a monitor launches a process, so that the work's memory ends with it.
+
+A launch decodes a configuration, compiles a plan and builds a cgroup: hundreds of pages of heap that an idle monitor
+would keep. A forked *launcher* does it instead and makes the new process its parent's own child (CLONE_PARENT):
+
+    monitor --fork--> launcher --clone3(CLONE_PARENT)--> process
+       <- one message with descriptors, or the record of the error; then the launcher ends
+
+`starting` is what the launcher of a container does; `launch_process` here is an exec's.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import msgspec
+
+from proa.errors import Internal, ProaError, from_record
+from proa.linux.sockets import receive_fds, send_fds
+from proa.monitor import title
+from proa.monitor.protocol import ExecRequest, encode_line
+from proa.monitor.records import ExecState
+from proa.monitor.stdio import StdioPipes, monitor_ends, stdio_of
+from proa.runtime import cgroups
+from proa.runtime.launching import Process, launch_exec
+
+__all__ = ["Launcher", "failure_record", "fork_launcher", "launch_process", "parse_launched"]
+
+_LIMIT_BYTES = 256 << 10
+_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+class Launcher:
+    """The monitor's view of a launcher: a socket that becomes readable when it is done."""
+
+    def __init__(self, pid: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self._channel = channel
+
+    def fileno(self) -> int:
+        """Readable when the message came or the launcher is gone."""
+        return self._channel.fileno()
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """Wait for the one message and its descriptors; no bytes when the launcher ended without."""
+        with self._channel:
+            return receive_fds(self._channel, _LIMIT_BYTES)
+
+
+def fork_launcher(run: Callable[[socket.socket], None]) -> Launcher:
+    """Fork a child that does `run(channel)` and ends; an exception of `run` is sent as its record. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _child(run, theirs)
+    theirs.close()
+    return Launcher(pid, ours)
+
+
+def _child(run: Callable[[socket.socket], None], channel: socket.socket) -> NoReturn:
+    try:
+        run(channel)
+    except BaseException as error:  # noqa: BLE001 - whatever it was, the monitor must hear of it
+        try:
+            channel.sendall(encode_line({"error": failure_record(error)})[:_LIMIT_BYTES])
+        except OSError:
+            pass
+    finally:
+        os._exit(0)
+
+
+def failure_record(error: BaseException) -> dict[str, Any]:
+    """The error as a record; one that is not ours is also reported on stderr, with its place."""
+    if not isinstance(error, ProaError):
+        title.report("launcher", error)
+        error = Internal(f"{type(error).__name__}: {error}", code="launch-failed")
+    return error.to_record()
+
+
+def launch_process(
+    request: ExecRequest, target: Process, cgroup_path: str, config_fd: int, channel: socket.socket
+) -> None:
+    """In the launcher: run one more process in the container, send an ExecState with pidfd and streams."""
+    pipes = None if request.tty else StdioPipes(stdin=request.stdin, discard=request.attach is None)
+    started = launch_exec(
+        target,
+        _decoder.decode(request.process),
+        config=_decoder.decode(os.pread(config_fd, os.fstat(config_fd).st_size, 0)),
+        stdio=stdio_of(pipes),
+        cgroup=cgroups.open_existing(cgroup_path) if cgroup_path else None,
+        sibling=True,
+    )
+    state = ExecState(request.id, started.pid, started.start_time, request.tty)
+    fds = [started.pidfd, *monitor_ends(pipes, started.console_fd, stdin=request.stdin)]
+    send_fds(channel, encode_line({"ok": state}), fds)
+
+
+def parse_launched(data: bytes) -> ExecState:
+    """The exec that a launcher's message tells of; raises the launch's typed error."""
+    if not data:
+        raise Internal("the launcher ended without a word", code="launcher-died")
+    answer = _decoder.decode(data)
+    if "error" in answer:
+        raise from_record(answer["error"])
+    return msgspec.convert(answer["ok"], ExecState)

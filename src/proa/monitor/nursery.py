@@ -1,0 +1,191 @@
+"""The engine's side of the nursery: the warm, single-threaded process that monitors are forked from."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import msgspec
+
+import proa
+from proa.errors import Corrupt, Invalid, TimedOut, Unavailable, from_record
+from proa.linux.sockets import receive_fds, send_fds
+from proa.monitor.client import Channel, MonitorConnection
+from proa.monitor.protocol import StartRequest
+from proa.monitor.sealed import import_locations, start_sealed
+
+__all__ = ["NetworkNamespace", "Nursery"]
+
+LOG_FILE = "nursery.log"
+START_TIMEOUT_S = 60.0
+
+
+class NetworkNamespace(NamedTuple):
+    """A new network namespace (loopback up) and netlink sockets that live in it; nothing pins it in the file system.
+
+    netns_fd: nsfs descriptor; route_fd: NETLINK_ROUTE; netfilter_fd: NETLINK_NETFILTER, -1 without kernel support.
+    """
+
+    netns_fd: int
+    route_fd: int
+    netfilter_fd: int
+
+
+class Nursery:
+    """A running nursery. Thread-safe; it ends when this object is closed or the engine ends, monitors do not."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, log: Path) -> None:
+        self._process = process
+        self._channel = channel
+        self._log = log
+        self._lock = threading.Lock()
+
+    @classmethod
+    def start(cls, run_dir: Path) -> Nursery:
+        """Start the process; does not wait until it is ready (the first request does).
+
+        run_dir: existing directory; `nursery.log` in it receives what a dying nursery or monitor has to say.
+        Raises OSError.
+        """
+        log = run_dir / LOG_FILE
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                try:
+                    process = start_sealed(
+                        "proa.monitor.zygote",
+                        "proa nursery",
+                        theirs.fileno(),
+                        import_locations(proa, msgspec),
+                        stderr=log_fd,
+                    )
+                finally:
+                    os.close(log_fd)
+        except BaseException:
+            ours.close()
+            raise
+        ours.settimeout(START_TIMEOUT_S)
+        return cls(process, ours, log)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The nursery's process id."""
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """False once the process has ended."""
+        return self._process.poll() is None
+
+    def start_container(
+        self,
+        request: Mapping[str, Any],
+        fds: Mapping[str, int | Sequence[int]] | None = None,
+        timeout_s: float = START_TIMEOUT_S,
+    ) -> MonitorConnection:
+        """Fork a monitor, start the container in it, and return when its process runs.
+
+        request: the fields of `protocol.StartRequest`; `attach` describes clients attached from the first byte.
+        fds: {"netns": fd, "attach": [fd, …]}; they stay the caller's to close.
+        `connection.started` has {"pid", "start_time", "started_at"}. Raises the start's typed error (nothing is left
+        behind then), TimedOut, or Unavailable when the nursery has ended.
+        """
+        fds = fds or {}
+        try:
+            message = msgspec.convert({**request}, StartRequest)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"invalid start request: {error}", code="invalid-start-request") from error
+        passed: list[int] = []
+        netns = fds.get("netns")
+        if isinstance(netns, int):
+            message.netns = True
+            passed.append(netns)
+        clients = fds.get("attach", ())
+        assert not isinstance(clients, int)
+        passed += clients
+        channel = Channel(self._fork("start"), message.socket)
+        try:
+            channel.send(message, passed)
+            event = channel.next_event(timeout_s)
+        except BaseException:
+            channel.close()
+            raise
+        if event is not None and event.get("event") == "started":
+            return MonitorConnection(message.socket, channel, event)
+        channel.close()
+        if event is not None and event.get("event") == "failed":
+            raise from_record(event["error"])
+        raise self._broken(f"the monitor of container {message.id} ended before its container started")
+
+    def make_netns(self, timeout_s: float = START_TIMEOUT_S) -> NetworkNamespace:
+        """A new network namespace, made by a child of the nursery; the caller closes the descriptors."""
+        with self._fork("netns") as connection:
+            connection.settimeout(timeout_s)
+            try:
+                data, fds = receive_fds(connection, 1 << 16)
+            except TimeoutError as error:
+                raise TimedOut("the network namespace was not made in time", code="nursery-slow") from error
+            except OSError as error:
+                raise self._broken(f"the network namespace was not made: {error}") from error
+        try:
+            if not data:
+                raise self._broken("the network namespace was not made")
+            answer = msgspec.json.decode(data)
+            if "error" in answer:
+                raise from_record(answer["error"])
+            if len(fds) not in (2, 3):
+                raise Corrupt(f"the nursery sent {len(fds)} descriptors for a network namespace")
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return NetworkNamespace(fds[0], fds[1], fds[2] if len(fds) == 3 else -1)
+
+    def close(self) -> None:
+        """End the nursery; monitors and containers go on."""
+        self._channel.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _fork(self, operation: str) -> socket.socket:
+        """Ask for a child that runs `operation`; returns our end of the connection to it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            try:
+                with self._lock:
+                    send_fds(self._channel, operation.encode(), [theirs.fileno()])
+            except OSError as error:
+                ours.close()
+                raise self._broken(f"the nursery does not take requests: {error}") from error
+        return ours
+
+    def _broken(self, message: str) -> Unavailable:
+        deadline = time.monotonic() + 0.2
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        try:
+            said = self._log.read_bytes()[-2000:].decode(errors="replace").strip()
+        except OSError:
+            said = ""
+        status = self._process.poll()
+        return Unavailable(
+            message + (f" (nursery exit status {status})" if status is not None else ""),
+            code="nursery-gone",
+            subject=str(self._log),
+            hint=f"the end of {self._log}: {said}" if said else "",
+        )
