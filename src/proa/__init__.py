@@ -1,5 +1,92 @@
-"""proa: a container engine you install with pip."""
+"""proa: a container engine you install with pip.
+
+    import proa
+
+    with proa.connect() as engine:
+        print(engine.containers.run("hello").stdout.decode())
+
+Importing this package is cheap; what it exports is imported when it is first used.
+"""
+
+from __future__ import annotations
 
 from proa._version import __version__
 
-__all__ = ["__version__"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from proa.client import (
+        AsyncClient,
+        AsyncContainer,
+        AsyncImage,
+        AsyncSession,
+        Client,
+        Container,
+        Event,
+        ExecResult,
+        Image,
+        Output,
+        Progress,
+        RunResult,
+        Session,
+        connect,
+        connect_async,
+    )
+    from proa.errors import (
+        Cancelled,
+        Conflict,
+        Corrupt,
+        Denied,
+        Exhausted,
+        Internal,
+        Invalid,
+        NotFound,
+        NotModified,
+        ProaError,
+        TimedOut,
+        Unauthorized,
+        Unavailable,
+        Unsupported,
+    )
+
+__all__ = [
+    "__version__",
+    "connect",
+    "connect_async",
+    "Client",
+    "AsyncClient",
+    "Container",
+    "AsyncContainer",
+    "Image",
+    "AsyncImage",
+    "Session",
+    "AsyncSession",
+    "Output",
+    "RunResult",
+    "ExecResult",
+    "Progress",
+    "Event",
+    "ProaError",
+    "Invalid",
+    "Unauthorized",
+    "Denied",
+    "NotFound",
+    "Conflict",
+    "NotModified",
+    "Corrupt",
+    "Exhausted",
+    "Unavailable",
+    "Unsupported",
+    "TimedOut",
+    "Cancelled",
+    "Internal",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from proa import client, errors
+
+    value = getattr(errors if hasattr(errors, name) else client, name)
+    globals()[name] = value
+    return value

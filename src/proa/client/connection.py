@@ -129,6 +129,11 @@ class Connection:
         """Whether another request may be sent."""
         return self._reader.reusable
 
+    @property
+    def upgraded(self) -> bool:
+        """Whether the connection carries a raw stream."""
+        return self._reader.upgraded
+
     def raw_read(self) -> bytes:
         """The next bytes of the raw stream after an upgrade, empty at its end."""
         rest = self._reader.rest

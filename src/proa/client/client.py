@@ -1,0 +1,87 @@
+"""The engine as an object: `connect()`.
+
+with proa.connect() as engine:
+    result = engine.containers.run("hello")
+    print(result.stdout.decode())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from proa.client.blocking import BlockingTransport
+from proa.client.calls import decode, exchange, filters_text, json_stream
+from proa.client.containers import Containers
+from proa.client.endpoint import Endpoint, locate
+from proa.client.flow import Blocking, Flow, Request, Stream, Transport, operation, stream
+from proa.client.http import query
+from proa.client.images import Images
+from proa.client.models import Event, Info, Version
+from proa.client.resources import Networks, Volumes
+
+__all__ = ["Client", "ClientCore", "connect"]
+
+
+class ClientCore:
+    """The operations of an engine as a whole."""
+
+    _transport: Any
+
+    @operation
+    def version(self) -> Flow[Version]:
+        """Versions of the engine. Raises Unavailable when it cannot be reached."""
+        return decode((yield from exchange("GET", "/version")), Version)
+
+    @operation
+    def info(self) -> Flow[Info]:
+        """Facts about the engine and its machine."""
+        return decode((yield from exchange("GET", "/info")), Info)
+
+    @stream
+    def events(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        filters: Mapping[str, Sequence[str]] | None = None,
+    ) -> Stream[Event]:
+        """What happens, as it happens: until `until` (seconds since 1970) or for good."""
+        target = query(
+            since=None if since is None else f"{since:.9f}",
+            until=None if until is None else f"{until:.9f}",
+            filters=filters_text(filters),
+        )
+        yield from json_stream(Request("GET", f"/events{target}"), Event)
+
+    def close(self) -> None:
+        """Close the connections that are kept for further requests."""
+        self._transport.close()
+
+
+class Client(ClientCore, Blocking):
+    """An engine; its operations block. Safe for several threads."""
+
+    def __init__(self, endpoint: Endpoint, *, start: bool = True) -> None:
+        self._transport: Transport = BlockingTransport(endpoint, start=start)
+        self.endpoint = endpoint
+        self.containers = Containers(self._transport)
+        self.images = Images(self._transport)
+        self.networks = Networks(self._transport)
+        self.volumes = Volumes(self._transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(host: str = "", *, start: bool = True) -> Client:
+    """The engine at `host`, else the one PROA_HOST or DOCKER_HOST name, else this user's own.
+
+    host: `unix:///path` or `tcp://host:port`.
+    start: whether this user's own engine is started when it does not run yet.
+    Nothing is sent yet: operations raise Unavailable when the engine cannot be reached. Raises Invalid for a bad host.
+    """
+    return Client(locate(host), start=start)

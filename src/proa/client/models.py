@@ -1,0 +1,273 @@
+"""What the engine answers, as types (Docker Engine API 1.51).
+
+Fields it does not send have defaults, unknown ones are dropped. Times are RFC 3339 text as sent, sizes are bytes.
+`raw` of an object keeps the whole document.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+__all__ = [
+    "ContainerConfig",
+    "ContainerDetails",
+    "ContainerState",
+    "Event",
+    "EventActor",
+    "ExecResult",
+    "ImageDetails",
+    "ImageLayer",
+    "Info",
+    "MountPoint",
+    "NetworkDetails",
+    "Output",
+    "Progress",
+    "PruneResult",
+    "RunResult",
+    "Version",
+    "VolumeDetails",
+]
+
+
+class Output(NamedTuple):
+    """A piece of what a process wrote."""
+
+    stream: Literal["stdout", "stderr"]
+    data: bytes
+
+
+class RunResult(NamedTuple):
+    """How a container ended and what it wrote."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class ExecResult(NamedTuple):
+    """How an exec ended and what it wrote."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Progress(NamedTuple):
+    """A step of a pull, push or load; `current` and `total` are bytes, 0 when there are none."""
+
+    status: str
+    id: str
+    current: int
+    total: int
+
+
+class PruneResult(NamedTuple):
+    """What a prune removed, and the bytes it gave back."""
+
+    removed: list[str]
+    reclaimed_bytes: int
+
+
+class Record(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
+    """Docker's spelling of names on the wire."""
+
+
+class ContainerState(Record, kw_only=True, frozen=True):
+    """`State` of a container; status is created, running, paused, restarting, exited or dead."""
+
+    status: str
+    running: bool = False
+    paused: bool = False
+    oom_killed: bool = msgspec.field(name="OOMKilled", default=False)
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+
+
+class ContainerConfig(Record, kw_only=True, frozen=True):
+    """What a container was asked to run."""
+
+    hostname: str = ""
+    user: str = ""
+    tty: bool = False
+    open_stdin: bool = False
+    env: list[str] | None = None
+    cmd: list[str] | None = None
+    entrypoint: list[str] | None = None
+    working_dir: str = ""
+    image: str = ""
+    labels: dict[str, str] | None = None
+    exposed_ports: dict[str, Any] | None = None
+
+
+class MountPoint(Record, kw_only=True, frozen=True):
+    """A bind, volume or tmpfs of a container."""
+
+    type: str
+    name: str = ""
+    source: str = ""
+    destination: str = ""
+    mode: str = ""
+    read_write: bool = msgspec.field(name="RW", default=True)
+
+
+class PublishedPort(Record, kw_only=True, frozen=True):
+    """Where a container's port is published."""
+
+    host_ip: str = ""
+    host_port: str = ""
+
+
+class EndpointDetails(Record, kw_only=True, frozen=True):
+    """A container's place in one network."""
+
+    network_id: str = msgspec.field(name="NetworkID", default="")
+    ip_address: str = msgspec.field(name="IPAddress", default="")
+    gateway: str = ""
+    mac_address: str = ""
+
+
+class NetworkSettings(Record, kw_only=True, frozen=True):
+    """A container's ports and networks."""
+
+    ports: dict[str, list[PublishedPort] | None] | None = None
+    networks: dict[str, EndpointDetails] | None = None
+
+
+class ContainerDetails(Record, kw_only=True, frozen=True):
+    """A container as `inspect` shows it."""
+
+    id: str
+    name: str
+    created: str = ""
+    path: str = ""
+    args: list[str] | None = None
+    image: str = ""
+    restart_count: int = 0
+    state: ContainerState
+    config: ContainerConfig
+    network_settings: NetworkSettings = msgspec.field(default_factory=NetworkSettings)
+    mounts: list[MountPoint] | None = None
+
+
+class ListedContainer(Record, kw_only=True, frozen=True):
+    """One entry of a list of containers."""
+
+    id: str
+    names: list[str]
+
+
+class ImageRunConfig(Record, kw_only=True, frozen=True):
+    """What an image says about how to run it."""
+
+    user: str = ""
+    env: list[str] | None = None
+    cmd: list[str] | None = None
+    entrypoint: list[str] | None = None
+    working_dir: str = ""
+    labels: dict[str, str] | None = None
+    exposed_ports: dict[str, Any] | None = None
+
+
+class ImageDetails(Record, kw_only=True, frozen=True):
+    """An image as `inspect` shows it; `id` is the digest of its config."""
+
+    id: str
+    repo_tags: list[str] | None = None
+    repo_digests: list[str] | None = None
+    created: str | None = None
+    author: str = ""
+    architecture: str = ""
+    os: str = ""
+    size: int = 0
+    config: ImageRunConfig | None = None
+
+
+class ListedImage(Record, kw_only=True, frozen=True):
+    """One entry of a list of images."""
+
+    id: str
+
+
+class ImageLayer(Record, kw_only=True, frozen=True):
+    """One entry of an image's history."""
+
+    id: str
+    created: int = 0
+    created_by: str = ""
+    size: int = 0
+    comment: str = ""
+    tags: list[str] | None = None
+
+
+class NetworkDetails(Record, kw_only=True, frozen=True):
+    """A network."""
+
+    id: str
+    name: str
+    driver: str = ""
+    scope: str = ""
+    internal: bool = False
+    labels: dict[str, str] | None = None
+
+
+class VolumeDetails(Record, kw_only=True, frozen=True):
+    """A volume."""
+
+    name: str
+    driver: str = ""
+    mountpoint: str = ""
+    labels: dict[str, str] | None = None
+
+
+class EventActor(Record, kw_only=True, frozen=True):
+    """What an event happened to."""
+
+    id: str = msgspec.field(name="ID", default="")
+    attributes: dict[str, str] = {}
+
+
+class Event(Record, kw_only=True, frozen=True):
+    """Something that happened in the engine; `time_ns` counts from 1970."""
+
+    type: str
+    action: str
+    actor: EventActor = EventActor()
+    time_ns: int = msgspec.field(name="timeNano", default=0)
+
+
+class Version(Record, kw_only=True, frozen=True):
+    """Versions of the engine."""
+
+    version: str
+    api_version: str
+    min_api_version: str = msgspec.field(name="MinAPIVersion", default="")
+    os: str = ""
+    arch: str = ""
+    kernel_version: str = ""
+
+
+class Info(Record, kw_only=True, frozen=True):
+    """Facts about the engine and its machine."""
+
+    id: str = msgspec.field(name="ID", default="")
+    name: str = ""
+    server_version: str = ""
+    driver: str = ""
+    docker_root_dir: str = ""
+    containers: int = 0
+    containers_running: int = 0
+    containers_paused: int = 0
+    containers_stopped: int = 0
+    images: int = 0
+    cgroup_version: str = ""
+    kernel_version: str = ""
+    operating_system: str = ""
+    cpus: int = msgspec.field(name="NCPU", default=0)
+    memory_bytes: int = msgspec.field(name="MemTotal", default=0)
+    security_options: list[str] | None = None
+    warnings: list[str] | None = None

@@ -1,0 +1,104 @@
+"""Networks and volumes: made, listed and removed; plain records, as they have no life of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from proa.client.calls import decode, exchange, filters_text
+from proa.client.flow import AsyncTransport, Awaiting, Blocking, Flow, Transport, operation
+from proa.client.http import query, quote
+from proa.client.models import NetworkDetails, VolumeDetails
+
+__all__ = ["AsyncNetworks", "AsyncVolumes", "Networks", "Volumes"]
+
+
+class NetworksCore:
+    """The operations on networks."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    @operation
+    def create(
+        self, name: str, *, subnet: str = "", internal: bool = False, labels: Mapping[str, str] | None = None
+    ) -> Flow[NetworkDetails]:
+        """Make a bridge network. Raises Conflict when the name is taken, Invalid for a bad subnet."""
+        document = {
+            "Name": name,
+            "Driver": "bridge",
+            "Internal": internal,
+            "Labels": dict(labels or {}),
+            "IPAM": {"Driver": "default", "Config": [{"Subnet": subnet}] if subnet else []},
+        }
+        yield from exchange("POST", "/networks/create", document)
+        return decode((yield from exchange("GET", f"/networks/{quote(name)}")), NetworkDetails)
+
+    @operation
+    def get(self, name: str) -> Flow[NetworkDetails]:
+        """The network of this name or id. Raises NotFound."""
+        return decode((yield from exchange("GET", f"/networks/{quote(name)}")), NetworkDetails)
+
+    @operation
+    def list(self, *, filters: Mapping[str, Sequence[str]] | None = None) -> Flow[list[NetworkDetails]]:
+        """The networks."""
+        body = yield from exchange("GET", f"/networks{query(filters=filters_text(filters))}")
+        return decode(body, list[NetworkDetails])
+
+    @operation
+    def remove(self, name: str) -> Flow[None]:
+        """Remove a network. Raises NotFound, Conflict while containers are in it."""
+        yield from exchange("DELETE", f"/networks/{quote(name)}")
+
+
+class VolumesCore:
+    """The operations on volumes."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    @operation
+    def create(self, name: str = "", *, labels: Mapping[str, str] | None = None) -> Flow[VolumeDetails]:
+        """Make a volume, with a random name when none is given; an existing one stays as it is."""
+        document = {"Name": name, "Labels": dict(labels or {})}
+        return decode((yield from exchange("POST", "/volumes/create", document)), VolumeDetails)
+
+    @operation
+    def get(self, name: str) -> Flow[VolumeDetails]:
+        """The volume of this name. Raises NotFound."""
+        return decode((yield from exchange("GET", f"/volumes/{quote(name)}")), VolumeDetails)
+
+    @operation
+    def list(self, *, filters: Mapping[str, Sequence[str]] | None = None) -> Flow[list[VolumeDetails]]:
+        """The volumes."""
+        body = yield from exchange("GET", f"/volumes{query(filters=filters_text(filters))}")
+        return decode(body, dict[str, list[VolumeDetails] | None]).get("Volumes") or []
+
+    @operation
+    def remove(self, name: str, *, force: bool = False) -> Flow[None]:
+        """Remove a volume. Raises NotFound, Conflict while a container uses it."""
+        yield from exchange("DELETE", f"/volumes/{quote(name)}{query(force=force)}")
+
+
+class Networks(NetworksCore, Blocking):
+    """`client.networks`."""
+
+    _transport: Transport
+
+
+class AsyncNetworks(NetworksCore, Awaiting):
+    """`client.networks`."""
+
+    _transport: AsyncTransport
+
+
+class Volumes(VolumesCore, Blocking):
+    """`client.volumes`."""
+
+    _transport: Transport
+
+
+class AsyncVolumes(VolumesCore, Awaiting):
+    """`client.volumes`."""
+
+    _transport: AsyncTransport
