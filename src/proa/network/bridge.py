@@ -276,12 +276,8 @@ class BridgeNetwork:
         self._mend_ports()
         self._ready = True
         if self._watch is None:
-            self._watch = RuleWatch(self.bridge, self._own_ports, self._repair)
+            self._watch = RuleWatch(self.bridge, firewall.author, self._repair)
         return pool
-
-    def _own_ports(self) -> set[int]:
-        firewall = self._firewall
-        return {firewall.port()} if firewall is not None else set()
 
     def _repair(self) -> None:
         """Called by the watch's thread; what it cannot mend the next call of anyone finds and reports."""
@@ -369,6 +365,8 @@ class BridgeNetwork:
             self._pool.release(IPv4Address(endpoint.ip))
 
     def _already(self, endpoint: Endpoint, request: PortRequest) -> PublishedPort | None:
+        if request.host_port_end > request.host_port:
+            return None
         wanted = (request.container_port, request.protocol, request.host_ip or self._publish_address, request.host_port)
         for port in endpoint.ports:
             if (port.container_port, port.protocol, port.host_ip, port.host_port) == wanted:

@@ -63,19 +63,19 @@ class Firewall:
     """The table of one engine, over its own nfnetlink channel. Not thread-safe; OSError names the step that failed."""
 
     def __init__(self, table: str, bridge: str, port_prefix: str) -> None:
-        """table: its name; bridge: the network's link; port_prefix: how the names of the bridge's ports begin."""
+        """table: its name; bridge: the network's link; port_prefix: how the names of the bridge's ports begin.
+
+        `author` is the netlink address our changes come from.
+        """
         self._table = table
         self._bridge = bridge
         self._port_prefix = port_prefix
         self._channel = Channel(NETLINK_NETFILTER)
+        self.author = self._channel.address()
 
     def close(self) -> None:
         """Close the channel; the rules stay."""
         self._channel.close()
-
-    def port(self) -> int:
-        """The netlink address our changes come from."""
-        return self._channel.port()
 
     def install(
         self, subnet: IPv4Network, ports: Iterable[tuple[IPv4Address, PublishedPort]], *, icc: bool = True
@@ -186,14 +186,23 @@ class Firewall:
         writer.create()
         self._channel.transaction(writer.steps)
 
-    def forwarding_is_unused(self) -> bool:
-        """Whether an engine of ours turned ip_forward on and no table but ours forwards or translates here."""
-        names = tables(self._channel)
-        if FORWARDING_MARK not in names:
-            return False
-        others = {chain.table for chain in base_chains(self._channel) if chain.hook in {Hook.FORWARD, Hook.POSTROUTING}}
-        others.update(name for name in names if name.startswith(_PREFIX))
-        return not others - {self._table, FORWARDING_MARK}
+    def forwarding_is_marked(self) -> bool:
+        """Whether an engine of ours turned ip_forward on."""
+        return FORWARDING_MARK in tables(self._channel, INET)
+
+    def other_engines(self) -> bool:
+        """Whether another engine of ours has a table here."""
+        return any(
+            name.startswith(_PREFIX) and name not in {self._table, FORWARDING_MARK}
+            for name in tables(self._channel, INET)
+        )
+
+    def others_forward(self) -> bool:
+        """Whether a table that is not of our kind has a say about forwarded packets."""
+        return any(
+            chain.hook in {Hook.FORWARD, Hook.POSTROUTING} and not chain.table.startswith(_PREFIX)
+            for chain in base_chains(self._channel)
+        )
 
     def unmark_forwarding(self) -> None:
         """Forget the note."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Sequence
 from ipaddress import IPv4Interface, IPv4Network
 from typing import NamedTuple
@@ -44,7 +46,7 @@ def settle_bridge(
 
     stored: the subnet of last time, preferred; keep: containers live in it, so it stays even when it clashes (a
     warning). Two engines may choose the same subnet in the same moment: after putting its address on the bridge each
-    looks again, and the one whose bridge is younger (higher index) moves on. Raises Exhausted, Conflict, OSError.
+    looks again, and whoever then sees another gives way to try elsewhere. Raises Exhausted, Conflict, OSError.
     """
     while True:
         link = links.find(name)
@@ -62,12 +64,16 @@ def settle_bridge(
         warnings = tuple(
             f"subnet {subnet} of {name} overlaps {net}, which this host came to use since" for net in clashes if keep
         )
-        elders = [other for index, other in links.addresses() if index < link.number and other.network.overlaps(subnet)]
-        if keep or not elders:
+        rivals = [
+            other for index, other in links.addresses() if index != link.number and other.network.overlaps(subnet)
+        ]
+        if keep or not rivals:
             _switch_bridge(name)
             return Settled(link, subnet, warnings)
         links.remove_address(link.number, gateway, name)
-        stored = None
+        # Both may have given way: the next place and moment are drawn by lot.
+        stored, seed = None, secrets.randbits(32)
+        time.sleep((1 + secrets.randbelow(10)) / 1000)
 
 
 def _taken(links: Links, own_index: int) -> list[IPv4Network]:
@@ -105,16 +111,17 @@ def switch_forwarding_on(firewall: Firewall) -> None:
 def switch_forwarding_off(firewall: Firewall, links: Links) -> None:
     """Turn ip_forward off again if an engine of ours turned it on and nobody else forwards on this host.
 
-    Call it with the own table and bridge gone. An engine that starts meanwhile has installed its table before it looks
-    at the switch, so looking once more afterwards sees it.
+    With foreigners about the switch is left to them. Call it with the own table and bridge gone: an engine that starts
+    meanwhile has installed its table before it looks at the switch, so looking once more afterwards sees it.
     """
-    if not firewall.forwarding_is_unused() or _others_forward(links):
+    if not firewall.forwarding_is_marked() or firewall.other_engines():
         return
-    sysctls.write(_FORWARDING, "0")
-    if firewall.forwarding_is_unused():
-        firewall.unmark_forwarding()
-    else:
-        sysctls.write(_FORWARDING, "1")
+    if not firewall.others_forward() and not _others_forward(links):
+        sysctls.write(_FORWARDING, "0")
+        if firewall.other_engines():
+            sysctls.write(_FORWARDING, "1")
+            return
+    firewall.unmark_forwarding()
 
 
 def _others_forward(links: Links) -> bool:

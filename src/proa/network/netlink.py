@@ -184,8 +184,9 @@ class Channel:
         """Close our descriptor (a given one stays open)."""
         self._socket.close()
 
-    def port(self) -> int:
-        """The address the kernel gave this socket; notifications carry their author's."""
+    def address(self) -> int:
+        """The address of this socket; notifications carry their author's."""
+        self._socket.bind((0, 0))
         return int(self._socket.getsockname()[0])
 
     def request(self, *steps: Step) -> None:

@@ -26,16 +26,20 @@ _QUIET_S = 0.2
 class RuleWatch:
     """A thread that calls `repair` after somebody else deleted from `table`; idle otherwise.
 
-    own_ports: the netlink addresses whose changes are ours.
+    author: the netlink address whose changes are ours.
     """
 
-    def __init__(self, table: str, own_ports: Callable[[], set[int]], repair: Callable[[], None]) -> None:
+    def __init__(self, table: str, author: int, repair: Callable[[], None]) -> None:
         self._table = table.encode() + b"\0"
-        self._own_ports = own_ports
+        self._author = author
         self._repair = repair
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        self._socket.bind((0, 0))  # a socket without an address hears nothing
         self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
+        self._waiting = selectors.DefaultSelector()
+        self._waiting.register(self._socket, selectors.EVENT_READ)
+        self._waiting.register(self._stop_read, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="proa-rules", daemon=True)
         self._thread.start()
 
@@ -45,12 +49,9 @@ class RuleWatch:
 
     def _run(self) -> None:
         torn = False
-        waiting = selectors.DefaultSelector()
-        waiting.register(self._socket, selectors.EVENT_READ)
-        waiting.register(self._stop_read, selectors.EVENT_READ)
         try:
             while True:
-                ready = waiting.select(_QUIET_S if torn else None)
+                ready = self._waiting.select(_QUIET_S if torn else None)
                 if any(key.fd == self._stop_read for key, _ in ready):
                     return
                 if ready:
@@ -59,7 +60,7 @@ class RuleWatch:
                     torn = False
                     self._repair()
         finally:
-            waiting.close()
+            self._waiting.close()
             self._socket.close()
             os.close(self._stop_read)
 
@@ -74,7 +75,7 @@ class RuleWatch:
             if size < 20:
                 break
             body = data[offset + 20 : offset + size]
-            if kind in _DELETIONS and author not in self._own_ports() and attributes(body).get(1) == self._table:
+            if kind in _DELETIONS and author != self._author and attributes(body).get(1) == self._table:
                 return True
             offset += (size + 3) & ~3
         return False

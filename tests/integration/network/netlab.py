@@ -106,6 +106,8 @@ class Service:
                         connection.sendall(f"{self._name} {peer[0]}".encode())
                 else:
                     _, peer = self._listener.recvfrom(100)
+                    if peer is None:  # shut down
+                        return
                     self._listener.sendto(f"{self._name} {peer[0]}".encode(), peer)
         except OSError:
             pass
@@ -163,6 +165,7 @@ class Lab:
         self.host = Namespace()
         with Channel(NETLINK_ROUTE, fd=self.host.route_fd) as channel:
             Links(channel).set_up(1, "lo")
+        self.host.sysctl("ipv4/ip_forward", "0")  # a new namespace copies the real host's
         self._open: list[Namespace | Service | BridgeNetwork] = [self.host]
 
     def outside(self) -> Namespace:
@@ -219,10 +222,10 @@ class Lab:
             writer.delete()
             channel.transaction(writer.steps)
 
-    def tables(self) -> list[str]:
-        """All nftables tables of the host."""
+    def tables(self, family: int = 0) -> list[str]:
+        """The nftables tables of the host, of one family or all."""
         with Channel(NETLINK_NETFILTER) as channel:
-            return tables(channel)
+            return tables(channel, family)
 
     def close(self) -> None:
         for thing in reversed(self._open):
@@ -237,3 +240,14 @@ def eventually(check: Callable[[], bool], timeout_s: float = 5) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def open_files() -> set[str]:
+    """Descriptors of this process with what they are open on."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
+        except FileNotFoundError:  # the listing's own
+            continue
+    return found
