@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Sequence
 from ipaddress import IPv4Interface, IPv4Network
@@ -72,8 +72,8 @@ def settle_bridge(
             return Settled(link, subnet, warnings)
         links.remove_address(link.number, gateway, name)
         # Both may have given way: the next place and moment are drawn by lot.
-        stored, seed = None, secrets.randbits(32)
-        time.sleep((1 + secrets.randbelow(10)) / 1000)
+        stored, seed = None, int.from_bytes(os.urandom(4), "big")
+        time.sleep((1 + seed % 10) / 1000)
 
 
 def _taken(links: Links, own_index: int) -> list[IPv4Network]:
