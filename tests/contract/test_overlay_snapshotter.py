@@ -13,7 +13,10 @@ class TestOverlaySnapshotter(SnapshotterContract):
     @pytest.fixture(autouse=True)
     def _trashes(self):
         self.trashes: list[Trash] = []
+        self.snapshotters: list[OverlaySnapshotter] = []
         yield
+        for snapshotter in self.snapshotters:
+            snapshotter.close()
         for trash in self.trashes:
             assert trash.drain(30)
             trash.close()
@@ -23,7 +26,10 @@ class TestOverlaySnapshotter(SnapshotterContract):
         paths = Paths(directory)
         paths.create()
         self.trashes.append(Trash(paths.trash))
-        return OverlaySnapshotter(paths.snapshots, self.trashes[-1])
+        for snapshotter in self.snapshotters:
+            snapshotter.close()
+        self.snapshotters = [OverlaySnapshotter(paths.snapshots, self.trashes[-1])]
+        return self.snapshotters[-1]
 
 
 @pytest.mark.root

@@ -22,6 +22,7 @@ from proa.storage.locks import KeyedLocks
 from proa.storage.overlay_options import overlay_mount
 from proa.storage.records import Records, disk_faults, file_name, key_of
 from proa.storage.snapshots import Kind, Mount, SnapshotInfo, Usage
+from proa.storage.spares import Spares
 from proa.storage.trash import Trash
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -80,6 +81,7 @@ class OverlaySnapshotter:
         self._by_id: dict[str, _Entry] = {}
         self._last = 0
         self.damaged: list[str] = []
+        self._spares = Spares(self._make_spare, self._drop_spare)
         self._load()
 
     def prepare(self, key: str, parent: str | None = None, *, volatile: bool = False) -> list[Mount]:
@@ -172,6 +174,10 @@ class OverlaySnapshotter:
             raise _missing(name)
         return self._chain(entry)
 
+    def close(self) -> None:
+        """Stop making directories ahead."""
+        self._spares.close()
+
     # --- making -----------------------------------------------------------------------------------------------
 
     def _make(self, key: str, parent: str, kind: Kind, flags: str) -> list[Mount]:
@@ -183,15 +189,17 @@ class OverlaySnapshotter:
             entry = self._reserve(key, parent, kind)
             entry.flags = flags
             try:
-                mounts = self._compose(entry)
                 with disk_faults(f"snapshot {key}"):
+                    self._give_id(entry)
+                    mounts = self._compose(entry)
                     if kind == "active":
-                        self._make_directories(entry)
+                        self._inherit_attributes(entry)
                     failpoint("snapshot.before-record")
                     os.symlink(f"{entry.id},{entry.parent_id},{kind},{flags}", self._active_records / file_name(key))
             except BaseException:
                 self._forget(entry)
-                self._trash.discard(self._directory(entry.id))
+                if entry.id:
+                    self._trash.discard(self._directory(entry.id))
                 raise
             entry.created = time.time()
             entry.ready = True
@@ -207,26 +215,49 @@ class OverlaySnapshotter:
                 if below is None:
                     raise NotFound(f"parent snapshot {parent} does not exist", code="snapshot-not-found")
                 below.children += 1
-            self._last += 1
-            entry = _Entry(key, _base36(self._last), kind, parent, below.id if below else "")
+            entry = _Entry(key, "", kind, parent, below.id if below else "")
             self._active[key] = entry
-            self._by_id[entry.id] = entry
         return entry
 
-    def _make_directories(self, entry: _Entry) -> None:
-        directory = self._directory(entry.id)
-        os.mkdir(directory, 0o700)
+    def _give_id(self, entry: _Entry) -> None:
+        new = self._spares.take() if entry.kind == "active" else self._next_id()
+        with self._mutex:
+            entry.id = new
+            self._by_id[new] = entry
+
+    def _next_id(self) -> str:
+        with self._mutex:
+            self._last += 1
+            return _base36(self._last)
+
+    def _make_spare(self) -> str:
+        while True:
+            new = self._next_id()
+            directory = self._directory(new)
+            try:
+                os.mkdir(directory, 0o700)
+                break
+            except FileExistsError:
+                continue
         os.mkdir(f"{directory}/work", 0o700)
-        fs = f"{directory}/fs"
-        os.mkdir(fs, 0o755)
+        os.mkdir(f"{directory}/fs", 0o755)
+        os.chmod(f"{directory}/fs", 0o755)  # noqa: S103 (a container's `/`; its parent directory is 0700)
+        return new
+
+    def _drop_spare(self, spare: str) -> None:
+        for path in ("fs", "work", ""):
+            os.rmdir(f"{self._directory(spare)}/{path}")
+
+    def _inherit_attributes(self, entry: _Entry) -> None:
         if not entry.parent_id:
-            os.chmod(fs, 0o755)  # noqa: S103 (the container's `/`; its parent directory is 0700)
             return
         # What is mounted at `/` shows the attributes of the uppermost directory.
+        fs = f"{self._directory(entry.id)}/fs"
         below = os.stat(f"{self._directory(entry.parent_id)}/fs")
         if below.st_uid or below.st_gid:
             os.chown(fs, below.st_uid, below.st_gid)
-        os.chmod(fs, stat.S_IMODE(below.st_mode))
+        if stat.S_IMODE(below.st_mode) != 0o755:
+            os.chmod(fs, stat.S_IMODE(below.st_mode))
         os.utime(fs, ns=(below.st_mtime_ns, below.st_mtime_ns))
 
     def _compose(self, entry: _Entry) -> list[Mount]:
@@ -284,7 +315,7 @@ class OverlaySnapshotter:
 
     def _forget_locked(self, entry: _Entry) -> None:
         del (self._committed if entry.kind == "committed" else self._active)[entry.key]
-        del self._by_id[entry.id]
+        self._by_id.pop(entry.id, None)
         below = self._by_id.get(entry.parent_id)
         if below is not None:
             below.children -= 1

@@ -26,6 +26,19 @@ class VerifyingReader(io.RawIOBase):
         """Always."""
         return True
 
+    def read(self, size: int = -1) -> bytes:
+        """As RawIOBase.read, without its copy."""
+        if size is None or size < 0:
+            return self.readall()
+        if self._fd < 0:
+            raise ValueError("read of a closed reader")
+        data = os.read(self._fd, size)
+        if data:
+            self._verifier.update(data)
+        elif size:
+            self._verifier.finish()
+        return data
+
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Fill `buffer` as far as one read(2) does. Raises Corrupt."""
         if self._fd < 0:
@@ -109,21 +122,37 @@ class Follower(io.RawIOBase):
         """Always."""
         return True
 
+    def read(self, size: int = -1) -> bytes:
+        """As RawIOBase.read, without its copy."""
+        if size is None or size < 0:
+            return self.readall()
+        available = self._growth.wait_beyond(self._position, self) if size else 0
+        if available == 0:
+            return b""
+        with self._descriptor:
+            data = os.pread(self._open_fd(), min(size, available), self._position)
+        self._advance(len(data))
+        return data
+
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Fill `buffer` with what is there, after waiting for at least a byte; 0 only at the verified end."""
-        if not len(buffer):
-            return 0
-        available = self._growth.wait_beyond(self._position, self)
+        available = self._growth.wait_beyond(self._position, self) if len(buffer) else 0
         if available == 0:
             return 0
         with self._descriptor, memoryview(buffer) as view:
-            if self._fd < 0:
-                raise Cancelled("the reader of a growing blob was closed while it read")
-            n = os.preadv(self._fd, [view.cast("B")[:available]], self._position)
-        if n == 0:
+            n = os.preadv(self._open_fd(), [view.cast("B")[:available]], self._position)
+        return self._advance(n)
+
+    def _open_fd(self) -> int:
+        if self._fd < 0:
+            raise Cancelled("the reader of a growing blob was closed while it read")
+        return self._fd
+
+    def _advance(self, count: int) -> int:
+        if count == 0:
             raise Corrupt("a growing blob was cut short under its reader", code="size-mismatch")
-        self._position += n
-        return n
+        self._position += count
+        return count
 
     def close(self) -> None:
         """Stop; a read that waits in another thread raises Cancelled."""

@@ -108,6 +108,7 @@ class Storage:
             if self._unpacker is not None:
                 self._unpacker.close()
                 self._unpacker = None
+        self.snapshots.close()
         self.trash.close()
         self.index.close()
 
