@@ -9,12 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import struct
 import sys
 
 from proa.errors import Unsupported
 from proa.linux import capability, landlock
-from proa.linux._libc import MACHINE
 from proa.linux.process import PR_SET_NO_NEW_PRIVS, prctl
 from proa.linux.seccomp import (
     SECCOMP_RET_ALLOW,
@@ -95,8 +93,9 @@ def confine_decoder(fds: tuple[int, ...]) -> None:
         first = fd + 1
     os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     _keep(0)
-    if MACHINE in _DECODER_CALLS:
-        seccomp_set_filter(_filter(*_DECODER_CALLS[MACHINE]))
+    calls = _DECODER_CALLS.get(os.uname().machine)
+    if calls is not None:
+        seccomp_set_filter(_filter(*calls))
 
 
 def forbid_imports() -> None:
@@ -125,4 +124,4 @@ def _filter(arch: int, allowed: tuple[int, ...]) -> bytes:
         program.append((_JUMP_EQUAL, left, 0, number))
     program.append((_RETURN, 0, 0, SECCOMP_RET_ERRNO | errno.EPERM))
     program.append((_RETURN, 0, 0, SECCOMP_RET_ALLOW))
-    return b"".join(struct.Struct.pack(SOCK_FILTER, *instruction) for instruction in program)
+    return b"".join(SOCK_FILTER.pack(*instruction) for instruction in program)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proa.errors import Corrupt, Unsupported
+from proa.errors import Corrupt, Invalid, Unsupported
 from proa.storage.layers.budget import Budget, exceeded
 from proa.storage.layers.headers import BLOCK, Entry, number
 from proa.storage.layers.names import display
@@ -24,6 +24,8 @@ def read_old_gnu(entry: Entry, header: bytes, read_block: ReadBlock, budget: Bud
     """Complete a type "S" entry from its header and the extension blocks after it; it becomes a regular file."""
     entry.kind = "0"
     entry.size = number(header[_OLD_SIZE : _OLD_SIZE + 12], "sparse size")
+    if entry.size < 0:
+        raise Invalid(f"tar header: the size of {display(entry.name)!r} is negative", code="tar-number")
     segments: Segments = []
 
     def take(block: bytes, start: int, count: int) -> None:

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 
-from proa.linux.process import PR_SET_DUMPABLE, prctl
+from proa.linux.process import PR_SET_DUMPABLE, prctl, set_name
 from proa.linux.sockets import receive_fds
 from proa.storage.layers import worker
 from proa.storage.layers.decompress import decompress
@@ -30,6 +30,7 @@ def main(control_fd: int) -> None:
     os.chdir("/")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prctl(PR_SET_DUMPABLE, 0)
+    set_name("proa-unpack")
     # The terminal's signals are for the engine; workers are reaped by the kernel.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
