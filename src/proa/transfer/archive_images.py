@@ -23,14 +23,19 @@ from proa.oci import (
 from proa.storage.content import ContentStore, write_blob
 from proa.transfer.archive_members import Member, Members
 from proa.transfer.layout import REF_NAME
-from proa.transfer.stored_image import make_image, parse_image_config, parse_image_manifest, plain, read_image
+from proa.transfer.stored_image import (
+    OCI_LAYERS,
+    make_image,
+    parse_image_config,
+    parse_image_manifest,
+    plain,
+    read_image,
+)
 
 # What containerd and Docker 25 and later write beside the name the specification knows.
 IMAGE_NAME = "io.containerd.image.name"
 MAX_IMAGES = 1000
 MAX_TAGS = 100
-
-_LAYERS = {"none": media_types.OCI_LAYER, "gzip": media_types.OCI_LAYER_GZIP, "zstd": media_types.OCI_LAYER_ZSTD}
 
 
 class ArchivedImage(msgspec.Struct, frozen=True):
@@ -173,4 +178,4 @@ def _layer(content: ContentStore, member: Member) -> Descriptor:
         content.info(member.digest)
     except NotFound:
         raise Corrupt(f"layer {member.digest} of the archive is not there", code="archive-incomplete") from None
-    return Descriptor(media_type=_LAYERS[member.compression], digest=member.digest, size=member.size)
+    return Descriptor(media_type=OCI_LAYERS[member.compression], digest=member.digest, size=member.size)

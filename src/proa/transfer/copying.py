@@ -9,7 +9,7 @@ from functools import partial
 from proa.oci import Descriptor, Platform, children, media_types, parse_index, select_platform
 from proa.transfer.ends import Sink, Source
 from proa.transfer.parallel import JOBS, run_parallel
-from proa.transfer.progress import Meter, Progress, ProgressEvent, short_id, silent
+from proa.transfer.progress import Meter, Progress, ProgressEvent, one_at_a_time, short_id, silent
 
 
 def copy(
@@ -25,10 +25,11 @@ def copy(
     """Copy `descriptor` (default: the source's root) with everything it refers to; returns what became the root.
 
     platform: of an index, copy only this platform's manifest, which then is the root
-    progress: called from several threads
+    progress: called from several threads, one at a time
     stopped:  set it to cancel; what is complete stays in the sink, a partial blob waits to be resumed
     Raises what the ends raise, and NotFound (`platform-not-found`, its hint lists the platforms there are).
     """
+    progress = one_at_a_time(progress)
     root = descriptor or source.resolve()
     raw = source.read(root)
     if media_types.is_index(root.media_type) and platform is not None:

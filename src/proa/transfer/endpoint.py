@@ -150,27 +150,34 @@ class Endpoint:
 
     def _connect(self) -> Authorizer:
         """Find the scheme by asking /v2/: 200 and 401 both mean a registry."""
-        first: ProaError | None = None
+        failure: ProaError | None = None
         for origin in self._candidates:
+            last = origin == self._candidates[-1]
             try:
-                reply = self.transport.exchange(
-                    HttpRequest("GET", f"{origin.url}/v2/"), local=origin.is_loopback, truncate=True
-                )
+                reply = self._ask(origin, patient=last)
             except (Unavailable, TimedOut) as e:
                 # Only a missing https server leads to plain http; a certificate that is not trusted does not (V07).
-                if e.code == "tls" and origin != self._candidates[-1] and not _speaks_plain(e):
+                if e.code == "tls" and not last and not _speaks_plain(e):
                     raise
-                first = first or e
+                # A certificate that is not trusted says more than that the other scheme is not spoken.
+                failure = e if failure is None or e.code == "tls" else failure
                 continue
-            if origin.scheme == "http" and reply.status == 400 and origin != self._candidates[-1]:
+            if origin.scheme == "http" and reply.status == 400 and not last:
                 continue  # a TLS server answers plain http with 400
             authorizer = Authorizer(origin, self._credentials, self._allowed_realms)
             if reply.status == 401 and (challenge := reply.headers.get("www-authenticate")):
                 authorizer.learn(challenge)
             return authorizer
-        if first is None:
-            first = Unavailable(f"{self.registry} does not answer as a registry", code="registry-unreachable")
-        raise first
+        if failure is None:
+            failure = Unavailable(f"{self.registry} does not answer as a registry", code="registry-unreachable")
+        raise failure
+
+    def _ask(self, origin: Origin, *, patient: bool) -> HttpReply:
+        """GET /v2/; `patient` tries again on temporary failures."""
+        request = HttpRequest("GET", f"{origin.url}/v2/")
+        if patient:
+            return self.transport.exchange(request, local=origin.is_loopback, truncate=True)
+        return self.transport.finish(self.transport.get(request, local=origin.is_loopback), truncate=True)
 
 
 def _speaks_plain(error: ProaError) -> bool:

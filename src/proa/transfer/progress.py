@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -69,6 +70,17 @@ Progress = Callable[[ProgressEvent], None]
 
 def silent(event: ProgressEvent) -> None:
     """Progress for callers that want none."""
+
+
+def one_at_a_time(progress: Progress) -> Progress:
+    """The same progress for several threads: calls wait for each other."""
+    lock = threading.Lock()
+
+    def locked(event: ProgressEvent) -> None:
+        with lock:
+            progress(event)
+
+    return locked
 
 
 def short_id(digest: Digest | str) -> str:

@@ -14,7 +14,7 @@ from proa.transfer.compress import publish_image
 from proa.transfer.copying import unique
 from proa.transfer.credentials import Credentials
 from proa.transfer.parallel import JOBS, run_parallel
-from proa.transfer.progress import Meter, Progress, ProgressEvent, short_id, silent
+from proa.transfer.progress import Meter, Progress, ProgressEvent, one_at_a_time, short_id, silent
 from proa.transfer.remote import Remote
 from proa.transfer.stored import Stored
 from proa.transfer.stored_image import UNPUBLISHED, StoredImage, read_image
@@ -39,10 +39,12 @@ def push(
 
     An image whose layers are plain tars of our own making (load, import, commit) is compressed first, once: its names
     then point to the compressed image, so the next push finds everything in place. Its ID does not change by that.
+    progress: called from several threads, one at a time
     Raises NotFound, Unauthorized, Denied, Unavailable, TimedOut, Corrupt, Invalid, Exhausted, Cancelled.
     """
     if reference.digest and not reference.tag:
         raise Invalid("cannot push a digest reference", code="push-digest", subject=reference.familiar)
+    progress = one_at_a_time(progress)
     with storage.leases.hold(f"push {reference.name}"):
         image = read_image(storage.content, storage.images.get(reference.name).descriptor)
         progress(ProgressEvent(status=f"The push refers to repository [{reference.registry}/{reference.repository}]"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from proa.errors import Invalid, NotFound, Unsupported
+from proa.errors import NotFound, Unsupported
 from proa.oci import (
     CONFIG_LIMIT,
     MANIFEST_LIMIT,
@@ -25,6 +27,7 @@ from proa.storage.content import ContentStore, read_blob, write_blob
 
 # On manifests of our own making whose layers are as they came: plain tars, to be compressed before others see them.
 UNPUBLISHED = "org.proa.unpublished"
+OCI_LAYERS = {"none": media_types.OCI_LAYER, "gzip": media_types.OCI_LAYER_GZIP, "zstd": media_types.OCI_LAYER_ZSTD}
 
 
 class StoredImage(msgspec.Struct, frozen=True):
@@ -81,16 +84,22 @@ def parse_image_config(raw: bytes, manifest: Manifest, wanted: Platform | None =
     return config
 
 
-def make_image(content: ContentStore, config_raw: bytes, layers: list[Descriptor]) -> Descriptor:
-    """Store a config and a manifest over layers that are there; bytes of the config are kept as they are."""
+def make_image(content: ContentStore, config_raw: bytes, layers: Sequence[Descriptor]) -> Descriptor:
+    """Store a config and an OCI manifest over layers that are there; bytes of the config are kept as they are.
+
+    Layers may come from a Docker manifest: the same bytes have a name of their own in an OCI one.
+    """
     config = write_blob(content, config_raw, media_types.OCI_CONFIG)
-    plain = any(media_types.layer_compression(layer.media_type) == "none" for layer in layers)
+    compressions = [media_types.layer_compression(layer.media_type) for layer in layers]
     manifest = Manifest(
         schema_version=2,
         media_type=media_types.OCI_MANIFEST,
         config=config,
-        layers=layers,
-        annotations={UNPUBLISHED: "compress layers when pushing"} if plain else None,
+        layers=[
+            Descriptor(media_type=OCI_LAYERS[compression], digest=layer.digest, size=layer.size)
+            for layer, compression in zip(layers, compressions, strict=True)
+        ],
+        annotations={UNPUBLISHED: "compress layers when pushing"} if "none" in compressions else None,
     )
     return write_blob(content, encode(manifest), media_types.OCI_MANIFEST)
 
@@ -109,6 +118,4 @@ def assign(storage: Storage, name: str, descriptor: Descriptor) -> Image:
 
 def plain(descriptor: Descriptor) -> Descriptor:
     """Media type, digest and size only: what a name points to."""
-    if not descriptor.digest:
-        raise Invalid("a descriptor without a digest")
     return Descriptor(media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size)

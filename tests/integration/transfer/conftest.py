@@ -11,6 +11,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import tarfile
 import threading
@@ -26,7 +27,6 @@ import pytest
 
 DOCKER_REGISTRY = "/usr/bin/docker-registry"
 USER, PASSWORD = "sailor", "Salt+Wind:1"
-# htpasswd -nbB sailor 'Salt+Wind:1' (bcrypt is all the registry reads)
 OCI = "application/vnd.oci.image"
 
 
@@ -209,10 +209,15 @@ class Server:
 
         self._httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._httpd.daemon_threads = True
+        self._httpd.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients here hang up on purpose
         self.port = self._httpd.server_address[1]
         self.host = f"127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
+
+    def wrap(self, context: ssl.SSLContext) -> None:
+        """From now on speak TLS."""
+        self._httpd.socket = context.wrap_socket(self._httpd.socket, server_side=True, do_handshake_on_connect=False)
 
     def close(self) -> None:
         self._httpd.shutdown()

@@ -3,11 +3,13 @@
 import json
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from proa.errors import Cancelled, Corrupt, NotFound, ProaError, Unavailable, Unsupported
-from proa.oci import Platform, chain_ids, parse_reference
+from proa.oci import Descriptor, Platform, chain_ids, parse_reference
 from proa.transfer import pull, read_image
 from proa.transfer import transport as transport_module
 
@@ -16,15 +18,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch):
-    monkeypatch.setattr(transport_module, "BACKOFF_S", 0.02)
-    monkeypatch.setattr(
-        transport_module.Transport.__init__,
-        "__kwdefaults__",
-        {
-            **transport_module.Transport.__init__.__kwdefaults__,
-            "backoff_s": 0.02,
-        },
-    )
+    monkeypatch.setitem(transport_module.Transport.__init__.__kwdefaults__, "backoff_s", 0.02)
 
 
 class Lines(list):
@@ -46,9 +40,7 @@ def files_of(storage, chain_id):
     try:
         lowers = [o.partition("=")[2] for m in mounts for o in m.options if o.startswith("lowerdir")]
         top = mounts[0].source if mounts[0].type == "bind" else lowers[0].split(":")[0]
-        import pathlib
-
-        return {p.name: p.read_bytes() for p in pathlib.Path(top).iterdir()}
+        return {p.name: p.read_bytes() for p in Path(top).iterdir()}
     finally:
         storage.snapshots.remove(f"test-{chain_id}")
 
@@ -220,8 +212,6 @@ def test_wrong_manifest_bytes_are_refused(fake_registry, storage, make_image):
 
 
 def test_a_partial_that_went_bad_is_downloaded_again(fake_registry, storage, make_image):
-    from proa.oci import Descriptor
-
     made = make_image(1, size=100_000)
     fake = fake_registry(made)
     layer = made.manifest["layers"][0]
@@ -242,7 +232,7 @@ def test_manifest_over_budget_is_refused_without_reading_it(start_server, send_r
         handler.send_header("Docker-Content-Digest", "sha256:" + "1" * 64)
         handler.end_headers()
         if handler.command == "GET":
-            with __import__("contextlib").suppress(OSError):
+            with suppress(OSError):
                 for _ in range(200):
                     handler.wfile.write(bytes(1 << 20))
         handler.close_connection = True

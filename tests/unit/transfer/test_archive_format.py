@@ -1,0 +1,51 @@
+"""Headers that save writes, streams that load reads."""
+
+import io
+import tarfile
+
+import pytest
+
+from proa.errors import Corrupt, Exhausted
+from proa.storage.layers.budget import DEFAULT_BUDGET
+from proa.transfer import archive_stream
+from proa.transfer.archive_stream import tar_chunks
+from proa.transfer.archive_write import _header
+
+
+@pytest.mark.parametrize("name", ["index.json", "blobs/sha256/" + "a" * 64, "blobs/sha512/" + "b" * 128])
+@pytest.mark.parametrize("size", [0, 5, (8 << 30) - 1, 8 << 30, 1 << 40])
+def test_headers_are_tar(name, size):
+    with tarfile.open(fileobj=io.BytesIO(_header(name, size) + bytes(1024)), mode="r:") as tar:
+        entry = tar.next()
+    assert (entry.name, entry.size, entry.mode, entry.mtime, entry.uid) == (name, size, 0o644, 0, 0)
+
+
+def test_short_reads_and_concatenated_streams():
+    import bz2
+    import lzma
+
+    class Slow(io.BytesIO):
+        def read(self, size=-1, /):
+            return super().read(min(size, 3))
+
+    for pack in (bytes, bz2.compress, lzma.compress):
+        assert b"".join(tar_chunks(Slow(pack(b"abc" * 1000)))) == b"abc" * 1000
+    assert b"".join(tar_chunks(io.BytesIO(bz2.compress(b"a") + bz2.compress(b"b")))) == b"ab"
+    assert b"".join(tar_chunks(io.BytesIO(lzma.compress(b"a") + bytes(8) + lzma.compress(b"b")))) == b"ab"
+
+
+def test_broken_and_explosive_streams(monkeypatch):
+    import bz2
+    import lzma
+
+    for pack in (bz2.compress, lzma.compress):
+        data = pack(bytes(range(256)) * 1000)
+        with pytest.raises(Corrupt, match="truncated"):
+            list(tar_chunks(io.BytesIO(data[:-20])))
+        with pytest.raises(Corrupt, match="damaged"):
+            list(tar_chunks(io.BytesIO(data[: len(data) // 2] + b"\0" * 50 + data[len(data) // 2 :])))
+        monkeypatch.setattr(
+            archive_stream, "DEFAULT_BUDGET", DEFAULT_BUDGET._replace(ratio_floor_bytes=1 << 20, ratio=50)
+        )
+        with pytest.raises(Exhausted):
+            list(tar_chunks(io.BytesIO(pack(bytes(64 << 20)))))
