@@ -52,11 +52,17 @@ class Joined:
     """
 
     def __init__(
-        self, namespace: str | None, hostname: str, files: dict[str, bytes], fds: tuple[int, ...] = ()
+        self,
+        namespace: str | None,
+        hostname: str,
+        files: dict[str, bytes],
+        fds: tuple[int, ...] = (),
+        sysctls: dict[str, str] | None = None,
     ) -> None:
         self.namespace = namespace
         self.hostname = hostname
         self.files = files
+        self.sysctls = sysctls or {}
         self.netns_fd = fds[0] if fds else -1
         self._fds = [fd for fd in fds if fd >= 0]
 
@@ -126,7 +132,8 @@ class Networks:
         settings.gateway, settings.address = endpoint.gateway, endpoint.ip
         settings.prefix, settings.mac = endpoint.prefix, endpoint.mac
         record.endpoints = [settings]
-        return Joined(None, record.config.hostname, self._files(record, endpoint.ip, endpoint.gateway), tuple(netns))
+        files = self._files(record, endpoint.ip, endpoint.gateway)
+        return Joined(None, record.config.hostname, files, tuple(netns), endpoint.sysctls)
 
     def _publish(self, record: Container, endpoint: Endpoint) -> None:
         requests = port_requests(record)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proa.engine.merge import merge_env
+from proa.engine.networks import Joined
 from proa.engine.resources import linux_resources
 from proa.engine.security import resolve_security
 from proa.engine.types import Container, ExecRequest, MountPoint
@@ -16,10 +17,11 @@ from proa.runtime import defaults
 SHM_PREFIX = "size="
 
 
-def oci_config(record: Container, *, network: str | None, files: Mapping[str, str], hostname: str) -> dict[str, Any]:
-    """The config. `network` is None for a namespace of its own, "host", or the path of one to join.
+def oci_config(record: Container, joined: Joined, *, files: Mapping[str, str], cgroup: str) -> dict[str, Any]:
+    """The config.
 
-    files: destination -> source of the generated files (/etc/hosts …). Raises Invalid, Unsupported.
+    joined: its place on the network; files: destination -> source of the generated files (/etc/hosts …); cgroup: the
+    path below every hierarchy. Raises Invalid, Unsupported.
     """
     host = record.host
     security = resolve_security(host)
@@ -37,16 +39,16 @@ def oci_config(record: Container, *, network: str | None, files: Mapping[str, st
             ],
         },
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
-        "hostname": hostname,
+        "hostname": joined.hostname,
         "mounts": _mounts(record, files),
         "linux": {
-            "namespaces": _namespaces(record, network),
-            "cgroupsPath": f"proa/{record.id}",
+            "namespaces": _namespaces(record, joined.namespace),
+            "cgroupsPath": cgroup,
             "resources": resources,
             "devices": _devices(record),
             "maskedPaths": security.masked_paths,
             "readonlyPaths": security.readonly_paths,
-            "sysctl": _sysctls(record, network),
+            "sysctl": _sysctls(record, joined),
         },
         "annotations": {},
     }
@@ -218,7 +220,7 @@ def _device_rules(record: Container) -> list[dict[str, Any]]:
     return rules
 
 
-def _sysctls(record: Container, network: str | None) -> dict[str, str]:
-    out = dict(defaults.NETWORK_SYSCTLS) if network is None else {}
+def _sysctls(record: Container, joined: Joined) -> dict[str, str]:
+    out = {**defaults.NETWORK_SYSCTLS, **joined.sysctls} if joined.namespace is None else {}
     out.update(record.host.sysctls or {})
     return out

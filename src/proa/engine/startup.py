@@ -35,7 +35,8 @@ def start_request(
     directory = engine.catalog.path(entry)
     key = f"container:{record.id}"
     files = _write_files(directory, joined)
-    config = oci_config(record, network=joined.namespace, files=files, hostname=joined.hostname)
+    cgroup = f"/proa/{engine.id}-{record.id}"
+    config = oci_config(record, joined, files=files, cgroup=cgroup)
     waiting = engine.streams.take_waiting(record.id)
     fds: dict[str, int | Sequence[int]] = {"attach": [fd for _, fd in waiting]}
     if joined.netns_fd >= 0:
@@ -50,7 +51,7 @@ def start_request(
         "stdin_once": record.config.stdin_once,
         "tty": record.config.tty,
         "log": log_options(record.host.log_config.type, record.host.log_config.config),
-        "cgroup": {"name": f"proa/{record.id}"},
+        "cgroup": {"name": cgroup},
         "attach": [attach for attach, _ in waiting],
         "durable": not record.host.auto_remove,
     }

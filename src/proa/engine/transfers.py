@@ -11,6 +11,7 @@ from proa.engine.images import image_id
 from proa.errors import Invalid, NotFound
 from proa.oci import RunConfig, parse_platform, parse_reference
 from proa.transfer import Credentials, Progress
+from proa.transfer.progress import silent
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
@@ -30,7 +31,7 @@ class Transfers:
         *,
         platform: str = "",
         credentials: Credentials | None = None,
-        progress: Progress = transfer.silent,
+        progress: Progress = silent,
     ) -> str:
         """Pull and return the image ID. Raises NotFound, Unauthorized, Unavailable, Corrupt …"""
         parsed = parse_reference(reference)
@@ -45,9 +46,7 @@ class Transfers:
         self._events.publish("image", "pull", parsed.familiar, {"name": parsed.familiar_repository})
         return found
 
-    def push(
-        self, reference: str, *, credentials: Credentials | None = None, progress: Progress = transfer.silent
-    ) -> str:
+    def push(self, reference: str, *, credentials: Credentials | None = None, progress: Progress = silent) -> str:
         """Push and return the manifest's digest. Raises NotFound, Unauthorized, Denied, Unavailable …"""
         parsed = parse_reference(reference)
         try:
@@ -58,7 +57,7 @@ class Transfers:
         self._events.publish("image", "push", parsed.familiar, {"name": parsed.familiar_repository})
         return pushed.digest
 
-    def load(self, stream: BinaryIO, *, progress: Progress = transfer.silent) -> list[str]:
+    def load(self, stream: BinaryIO, *, progress: Progress = silent) -> list[str]:
         """Load an archive and return the names it brought. Raises Invalid, Corrupt, Exhausted."""
         names = []
         for image in transfer.load(self._storage, stream, progress):
@@ -88,7 +87,7 @@ class Transfers:
         message: str = "",
         changes: Sequence[str] = (),
         platform: str = "",
-        progress: Progress = transfer.silent,
+        progress: Progress = silent,
     ) -> str:
         """Make an image of a tar and return its ID. Raises Invalid, Corrupt."""
         reference = parse_reference(f"{repository}:{tag}" if tag else repository) if repository else None
