@@ -2,7 +2,7 @@
 
 Everything is one verb, `copy(source, sink, descriptor)`, over the ends in `proa.transfer.ends`: `Remote` (a registry),
 `Layout` (a directory), `Stored` (the content store). What the engine calls is built on it: pull, push, load, save,
-import_tar. Names are imported when they are first used, so that whoever needs `docker_config` only pays for that.
+import_tar. Names are imported when they are first used, so that reading an image loads no HTTP.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Token flows as data: what would be sent to whom."""
 
+import base64
 import json
 from urllib.parse import parse_qs, urlsplit
 
@@ -9,7 +10,6 @@ from proa.errors import Denied, Invalid, Unauthorized, Unavailable
 from proa.transfer.auth import Authorizer, check_credentials_server, realm_is_trusted, token_flow
 from proa.transfer.challenge import Challenge
 from proa.transfer.credentials import Credentials, credentials_from_header, credentials_from_mapping
-from proa.transfer.docker_config import encode_auth
 from proa.transfer.wire import HttpReply, Origin, origin_of
 
 REGISTRY = Origin("https", "registry.example.com", 443)
@@ -147,7 +147,7 @@ def test_credentials_from_the_header_docker_sends():
     assert credentials_from_header("") is None
     assert credentials_from_header("e30=") is None
     auth = {"username": "me", "password": "p:w", "serveraddress": "registry.example.com"}
-    found = credentials_from_header(encode_auth(auth))
+    found = credentials_from_header(base64.urlsafe_b64encode(json.dumps(auth).encode()).decode())
     assert (found.username, found.password) == ("me", "p:w")
     assert found.basic == ME.basic
     assert "p:w" not in repr(found)
