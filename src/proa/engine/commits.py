@@ -52,7 +52,7 @@ class Commits:
         engine = self._engine
         entry = engine.catalog.find(container)
         name = parse_reference(f"{repository}:{tag}" if tag else repository).name if repository else ""
-        base = engine.images.load_manifest(entry.record.manifest)
+        base = engine.images.load_manifest(entry.record.manifest, entry.record.image_id)
         run_config = apply_changes(_run_config(config or entry.record.config), changes or [])
         with engine.storage.leases.hold(f"commit {entry.record.id[:12]}"):
             layer, diff_id = self._write_layer(entry, pause=pause)

@@ -78,14 +78,16 @@ class Images:
             )
         return found
 
-    def load_manifest(self, digest: str) -> StoredImage:
-        """The image of a manifest the store has, by its digest. Raises NotFound."""
-        found = self._cache.get(digest)
-        if found is not None:
-            return found
+    def load_manifest(self, digest: str, id: str = "") -> StoredImage:  # noqa: A002
+        """The image of a manifest the store has, by its digest, else by image ID: a push compresses layers, which
+        gives the same image another manifest. Raises NotFound.
+        """
         for image in self._storage.images.walk():
             if image.descriptor.digest == digest:
                 return self.load(image.descriptor)
+        for stored, _ in self._walk():
+            if id and image_id(stored) == id:
+                return stored
         raise no_such_image(digest)
 
     def find(self, name_or_id: str, platform: str = "") -> StoredImage:
