@@ -81,7 +81,7 @@ async def prune(service: Service, request: Request) -> Outcome:
 async def changes(service: Service, request: Request) -> Outcome:
     """`GET /containers/{id}/changes`."""
     found = await service.pools.change(service.engine.containers.changes, request["id"])
-    return Reply(value=[{"Path": path, "Kind": kind} for kind, path in found] or None)
+    return Reply(value=[{"Path": path, "Kind": kind} for kind, path in found])
 
 
 async def export(service: Service, request: Request) -> Outcome:

@@ -40,7 +40,13 @@ def _passes(network: dict[str, object], name: str, values: list[str]) -> bool:
 
 async def inspect(service: Service, request: Request) -> Outcome:
     """`GET /networks/{id}`."""
-    return Reply(value=translate.network(await service.pools.quick(service.engine.networks.get, request["id"])))
+    engine = service.engine
+
+    def work() -> dict[str, object]:
+        record = engine.networks.get(request["id"])
+        return translate.network(record, {c.id: c.name for c in engine.containers.list()})
+
+    return Reply(value=await service.pools.quick(work))
 
 
 ROUTES = (

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from proa.engine.networks import NetworkRecord
-from proa.engine.volumes import Volume
+if TYPE_CHECKING:
+    from proa.engine.networks import NetworkRecord
+    from proa.engine.volumes import Volume
 
 
-def network(record: NetworkRecord) -> dict[str, Any]:
-    """One entry of `GET /networks`, and `GET /networks/{id}`."""
+def network(record: NetworkRecord, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """One entry of `GET /networks`; with the containers' names, by id, `GET /networks/{id}`."""
+    containers = {
+        container: {
+            "Name": (names or {}).get(container, ""),
+            "EndpointID": place.endpoint_id,
+            "MacAddress": place.mac,
+            "IPv4Address": f"{place.address}/{place.prefix}" if place.address else "",
+            "IPv6Address": "",
+        }
+        for container, place in record.containers.items()
+    }
     return {
         "Name": record.name,
         "Id": record.id,
@@ -24,7 +36,7 @@ def network(record: NetworkRecord) -> dict[str, Any]:
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
-        "Containers": record.containers,
+        "Containers": containers if names is not None else {},
         "Options": record.options,
         "Labels": record.labels,
     }
