@@ -12,6 +12,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 SCM_MAX_FD = 253
+# Plain integers: arithmetic on the socket module's flag enumerations costs more than the system calls here.
+_SOL_SOCKET = int(socket.SOL_SOCKET)
+_SCM_RIGHTS = int(socket.SCM_RIGHTS)
+_CMSG_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_CUT_OFF = int(socket.MSG_CTRUNC) | int(socket.MSG_TRUNC)
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
@@ -36,7 +41,7 @@ def peer(sock: socket.socket) -> Peer:
 
 def send_fds(sock: socket.socket, data: bytes | bytearray | memoryview, fds: Sequence[int]) -> int:
     """Send `data` (at least one byte) and copies of `fds`; returns the count of bytes sent."""
-    return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else [])
+    return sock.sendmsg([data], [(_SOL_SOCKET, _SCM_RIGHTS, array.array("i", fds))] if fds else [])
 
 
 def receive_fds(sock: socket.socket, size: int, max_fds: int = SCM_MAX_FD, flags: int = 0) -> tuple[bytes, list[int]]:
@@ -46,11 +51,11 @@ def receive_fds(sock: socket.socket, size: int, max_fds: int = SCM_MAX_FD, flags
     """
     fds = array.array("i")
     room = socket.CMSG_SPACE(max_fds * fds.itemsize) if max_fds else 0
-    data, control, message_flags, _ = sock.recvmsg(size, room, flags | socket.MSG_CMSG_CLOEXEC)
+    data, control, message_flags, _ = sock.recvmsg(size, room, flags | _CMSG_CLOEXEC)
     for level, kind, payload in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    if message_flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+    if message_flags & _CUT_OFF:
         for fd in fds:
             os.close(fd)
         raise OSError(errno.EMSGSIZE, "recvmsg: message cut off")

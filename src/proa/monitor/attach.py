@@ -24,7 +24,9 @@ __all__ = ["Client", "LINGER_S"]
 # How long a slow client may take to read what is left for it when the process has ended.
 LINGER_S = 10.0
 
-_SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+# Plain integers: the socket module's enumerations are slow to combine.
+_NO_WAIT = int(socket.MSG_DONTWAIT)
+_SEND_FLAGS = _NO_WAIT | int(socket.MSG_NOSIGNAL)
 
 
 class Client:
@@ -138,7 +140,7 @@ class Client:
     def _receive(self) -> None:
         space = self.streams.input_space
         try:
-            count = self._socket.recv_into(space, len(space), socket.MSG_DONTWAIT)
+            count = self._socket.recv_into(space, len(space), _NO_WAIT)
         except BlockingIOError:
             if not self._gone:
                 return
@@ -191,7 +193,7 @@ class Client:
         try:
             # Others may hold the same socket: shutting down ends the stream for the peer at once. Input that was
             # never read would turn the end into a reset on TCP, so it is taken out first.
-            while self._socket.recv(4096, socket.MSG_DONTWAIT):
+            while self._socket.recv(4096, _NO_WAIT):
                 pass
         except OSError:
             pass

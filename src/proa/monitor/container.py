@@ -8,9 +8,9 @@ clients -> end.
 from __future__ import annotations
 
 import os
-import select
 import socket
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -26,9 +26,10 @@ from proa.monitor.loop import READ, Loop
 from proa.monitor.protocol import Request
 from proa.monitor.records import EXIT_FILE, STATE_FILE, ExitRecord, remove_record, write_record
 from proa.monitor.server import Listener, Peer, Server
-from proa.monitor.starting import start_container, take
-from proa.monitor.stdio import split_ends
+from proa.monitor.starting import take
+from proa.monitor.stdio import stream_names
 from proa.monitor.streams import Streams, release_memory
+from proa.monitor.waiting import wait
 from proa.runtime import cgroups
 from proa.runtime.launching import Process
 
@@ -39,40 +40,20 @@ SIGKILL = 9
 ENDED_EXECS_KEPT = 100
 
 
-def main(connection: socket.socket) -> None:
-    """Be the monitor of the container that the first request on `connection` describes; returns when all is done.
-
-    The little that runs before the first event is what an idle container costs: every page that is written from here
-    on is a private copy.
-    """
-    os.setsid()
-    launcher = fork_launcher(partial(start_container, connection, os.getpid()))
-    message, fds = launcher.receive()
-    os.waitpid(launcher.pid, 0)
-    if not fds:
-        return  # it failed, undid everything and told the engine
-    short_id = message[: message.index(b"\n")].decode()
-    title.set_title("proa monitor " + short_id, "proa:" + short_id)
-    # TITLE
-    sleeping = select.epoll()
-    sleeping.register(connection.fileno(), READ)
-    for fd in fds:
-        try:
-            sleeping.register(fd, READ)
-        except OSError:
-            pass  # a file or directory: nothing to wait for
-    sleeping.poll()
-    sleeping.close()
-    loop = Loop()
-    container = Container(loop, connection, message, fds)
-    loop.when_idle(release_memory)
-    container.run()
+def main(orders_fd: int) -> None:
+    """Be the monitor of one container; returns when all is done, or when there is no container to watch."""
+    handed_over = wait(orders_fd)
+    if handed_over is not None:
+        loop = Loop()
+        container = Container(loop, *handed_over)
+        loop.when_idle(release_memory)
+        container.run()
 
 
 class Container:
     """One running container, until it is over."""
 
-    def __init__(self, loop: Loop, connection: socket.socket, message: bytes, fds: list[int]) -> None:
+    def __init__(self, loop: Loop, message: bytes, fds: Sequence[int]) -> None:
         handoff, taken = take(message, fds)
         request = handoff.request
         self._loop = loop
@@ -85,7 +66,7 @@ class Container:
         self._over = False
         self._cgroup = cgroups.open_existing(self._state.cgroup) if self._state.cgroup else None
         self.server = Server(loop, self._handle)
-        engine = self.server.adopt(connection)
+        engine = self.server.adopt(socket.socket(fileno=taken.connection))
         engine.watching = True
         engine.listen()
         log = None
@@ -355,7 +336,8 @@ class Container:
             self._drained()
             return
         pidfd = fds.pop(0)
-        outputs, stdin_fd = split_ends(fds, tty=request.tty, stdin=request.stdin)
+        stdin_fd = fds.pop() if request.stdin else -1
+        outputs = dict(zip(fds, stream_names(request.tty), strict=False))  # none, when they are discarded
         streams = self._streams(outputs, stdin_fd, tty=request.tty, stdin_once=True, exec_id=request.id)
         self._execs[request.id] = Child(
             self._loop, pidfd, streams, ended=partial(self._exec_ended, request.id), drained=self._exec_drained

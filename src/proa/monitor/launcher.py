@@ -27,7 +27,7 @@ from proa.monitor.stdio import StdioPipes, monitor_ends, stdio_of
 from proa.runtime import cgroups
 from proa.runtime.launching import Process, launch_exec
 
-__all__ = ["Launcher", "failure_record", "fork_launcher", "launch_process", "parse_launched"]
+__all__ = ["Launcher", "child", "failure_record", "fork_launcher", "launch_process", "parse_launched"]
 
 _LIMIT_BYTES = 256 << 10
 _decoder = msgspec.json.Decoder(dict[str, Any])
@@ -53,15 +53,22 @@ class Launcher:
 def fork_launcher(run: Callable[[socket.socket], None]) -> Launcher:
     """Fork a child that does `run(channel)` and ends; an exception of `run` is sent as its record. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except BaseException:
+        ours.close()
+        theirs.close()
+        raise
     if pid == 0:
         ours.close()
-        _child(run, theirs)
+        child(run, theirs.detach())
     theirs.close()
     return Launcher(pid, ours)
 
 
-def _child(run: Callable[[socket.socket], None], channel: socket.socket) -> NoReturn:
+def child(run: Callable[[socket.socket], None], channel_fd: int) -> NoReturn:
+    """The launcher's whole life, in the forked process."""
+    channel = socket.socket(fileno=channel_fd)
     try:
         run(channel)
     except BaseException as error:  # noqa: BLE001 - whatever it was, the monitor must hear of it
@@ -95,7 +102,8 @@ def launch_process(
         sibling=True,
     )
     state = ExecState(request.id, started.pid, started.start_time, request.tty)
-    fds = [started.pidfd, *monitor_ends(pipes, started.console_fd, stdin=request.stdin)]
+    outputs, stdin_fd = monitor_ends(pipes, started.console_fd, stdin=request.stdin)
+    fds = [started.pidfd, *outputs] if stdin_fd < 0 else [started.pidfd, *outputs, stdin_fd]
     send_fds(channel, encode_line({"ok": state}), fds)
 
 

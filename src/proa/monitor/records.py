@@ -9,9 +9,12 @@ A process is identified by pid, start time (clock ticks since boot) and boot id 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "EXIT_FILE",

@@ -18,7 +18,11 @@ from proa.linux import files
 __all__ = ["import_locations", "start_sealed"]
 
 # Runs with -S: only the standard library is importable until the engine's own locations are added after it.
-_BOOT = "import sys;sys.path+=sys.argv[4:];from {module} import main;main(int(sys.argv[2]),int(sys.argv[3]))"
+# typing_extensions, where installed, would be imported by msgspec and bring a megabyte (inspect, ast, tokenize, …).
+_BOOT = (
+    "import sys;sys.modules['typing_extensions']=None;sys.path+=sys.argv[4:];"
+    "from {module} import main;main(int(sys.argv[2]),int(sys.argv[3]))"
+)
 
 
 def import_locations(*modules: ModuleType) -> list[str]:

@@ -17,6 +17,10 @@ from proa.monitor.protocol import MAX_MESSAGE_FDS, RECEIVE_BYTES, Inbox, Request
 
 __all__ = ["Listener", "Peer", "Server"]
 
+# Plain integers: the socket module's enumerations are slow to combine.
+_NO_WAIT = int(socket.MSG_DONTWAIT)
+_SEND_FLAGS = _NO_WAIT | int(socket.MSG_NOSIGNAL)
+
 BACKLOG_LIMIT_BYTES = 256 << 10
 
 Handler = Callable[["Peer", Request, list[int]], dict[str, Any] | None]
@@ -135,7 +139,7 @@ class Peer:
     def _flush(self) -> None:
         before = bool(self._outbox)
         try:
-            sent = self._socket.send(self._outbox, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            sent = self._socket.send(self._outbox, _SEND_FLAGS)
             self._outbox = self._outbox[sent:]
         except BlockingIOError:
             pass
@@ -150,7 +154,7 @@ class Peer:
             self._flush()
         if events & (READ | HANGUP | ERROR) and self._socket.fileno() >= 0:
             try:
-                chunk, fds = receive_fds(self._socket, RECEIVE_BYTES, MAX_MESSAGE_FDS, socket.MSG_DONTWAIT)
+                chunk, fds = receive_fds(self._socket, RECEIVE_BYTES, MAX_MESSAGE_FDS, _NO_WAIT)
                 self._inbox.fds += fds
                 lines = self._inbox.feed(chunk)
             except BlockingIOError:

@@ -6,7 +6,7 @@ import os
 
 from proa.runtime.launching import Stdio
 
-__all__ = ["StdioPipes", "monitor_ends", "split_ends", "stdio_of"]
+__all__ = ["StdioPipes", "monitor_ends", "stdio_of", "stream_names"]
 
 
 class StdioPipes:
@@ -16,25 +16,26 @@ class StdioPipes:
     """
 
     def __init__(self, *, stdin: bool, discard: bool = False) -> None:
-        self.ours: list[int] = []
+        self.outputs: list[int] = []
+        self.stdin_fd = -1
         self.theirs: list[int] = []
-        stdin_fd = -1
-        try:
-            if stdin:
-                read_end, stdin_fd = os.pipe2(os.O_CLOEXEC)
-                self.theirs.append(read_end)
+        if stdin:
+            read_end, self.stdin_fd = os.pipe2(os.O_CLOEXEC)
+            self.theirs.append(read_end)
+        else:
+            self.theirs.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        for _ in stream_names(tty=False):
+            if discard:
+                self.theirs.append(os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC))
             else:
-                self.theirs.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
-            for _ in ("stdout", "stderr"):
-                if discard:
-                    self.theirs.append(os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC))
-                else:
-                    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-                    self.ours.append(read_end)
-                    self.theirs.append(write_end)
-        finally:
-            if stdin_fd >= 0:
-                self.ours.append(stdin_fd)
+                read_end, write_end = os.pipe2(os.O_CLOEXEC)
+                self.outputs.append(read_end)
+                self.theirs.append(write_end)
+
+
+def stream_names(tty: bool) -> tuple[str, ...]:
+    """The outputs of a process, in the order of their descriptors."""
+    return ("stdout",) if tty else ("stdout", "stderr")
 
 
 def stdio_of(pipes: StdioPipes | None) -> Stdio:
@@ -42,17 +43,9 @@ def stdio_of(pipes: StdioPipes | None) -> Stdio:
     return Stdio() if pipes is None else Stdio(*pipes.theirs)
 
 
-def monitor_ends(pipes: StdioPipes | None, console_fd: int | None, *, stdin: bool) -> list[int]:
-    """The monitor's descriptors in the order that `split_ends` expects; a terminal's is there twice with stdin."""
+def monitor_ends(pipes: StdioPipes | None, console_fd: int | None, *, stdin: bool) -> tuple[list[int], int]:
+    """The monitor's descriptors: (outputs, stdin or -1); a terminal's is duplicated for stdin."""
     if pipes is not None:
-        return pipes.ours
+        return pipes.outputs, pipes.stdin_fd
     assert console_fd is not None
-    return [console_fd, os.dup(console_fd)] if stdin else [console_fd]
-
-
-def split_ends(fds: list[int], *, tty: bool, stdin: bool) -> tuple[dict[int, str], int]:
-    """(outputs by descriptor, stdin's descriptor or -1) of what `monitor_ends` gave."""
-    stdin_fd = fds.pop() if stdin else -1
-    if tty:
-        return {fds[0]: "stdout"}, stdin_fd
-    return dict(zip(fds, ("stdout", "stderr"), strict=False)), stdin_fd
+    return [console_fd], os.dup(console_fd) if stdin else -1

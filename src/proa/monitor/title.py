@@ -5,35 +5,36 @@ from __future__ import annotations
 import ctypes
 import os
 
-from proa.linux import process
-
-__all__ = ["report", "set_title"]
+__all__ = ["claim_arguments", "report", "set_title"]
 
 _ARG_START, _ARG_END = 45, 46  # fields 48 and 49 of proc_pid_stat(5), counted after the command's name
 
-# Found and made once, before the fork: a new ctypes array type per call would dirty a hundred pages of each monitor.
-_name = ctypes.create_string_buffer(16)
-_area: tuple[int, int] | None = None
+# The argument area as memory to write to, found before the fork: calls through ctypes would dirty a hundred pages.
+_arguments: memoryview | None = None
 
 
-def set_title(title: str, name: str) -> None:
-    """Replace the command line and the thread's name (15 bytes); a title longer than the first arguments is cut.
+def claim_arguments() -> None:
+    """Find this process's argument area; forked children have the same."""
+    global _arguments
+    with open("/proc/self/stat", "rb", buffering=0) as stat:
+        fields = stat.read(4096).rpartition(b")")[2].split()
+    start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
+    if end > start:
+        area = (ctypes.c_char * (end - start)).from_address(start)
+        _arguments = memoryview(area).cast("B")
+        # With the last byte not NUL, /proc/PID/cmdline ends at the first NUL: setproctitle's way, which needs no
+        # privilege (PR_SET_MM_ARG_START would).
+        _arguments[-1] = 0xFF
 
-    With the last byte of the argument area not NUL, /proc/PID/cmdline ends at the first NUL: setproctitle's way,
-    which needs no privilege (PR_SET_MM_ARG_START would).
-    """
-    global _area
-    if _area is None:
-        with open("/proc/self/stat", "rb", buffering=0) as stat:
-            fields = stat.read(4096).rpartition(b")")[2].split()
-        start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
-        _area = (start, end - start)
-    start, room = _area
-    if room > 2:
-        text = title.encode()[: room - 2]
-        ctypes.memmove(start, text + bytes(room - 1 - len(text)) + b"\xff", room)
-    _name.value = name.encode()[:15]
-    process.prctl(process.PR_SET_NAME, ctypes.addressof(_name))
+
+def set_title(title: bytes, name: bytes) -> None:
+    """Replace the command line and the thread's name (15 bytes); a title longer than the first arguments is cut."""
+    if _arguments is not None:
+        text = title[: len(_arguments) - 2] + b"\0"
+        _arguments[: len(text)] = text
+    fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(fd, name)
+    os.close(fd)
 
 
 def report(where: str, error: BaseException) -> None:

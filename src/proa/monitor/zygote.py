@@ -7,27 +7,43 @@ After `main` has begun to serve, importing anything is an error here and in ever
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import _socket
 import gc
 import os
+import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable
+from functools import partial
 from importlib.machinery import ModuleSpec
 from typing import NoReturn
 
-from proa.errors import Exhausted, Internal, ProaError
-from proa.linux import files, process
+from proa.errors import Exhausted, Internal
+from proa.linux import process
 from proa.linux.process import CLONE_NEWNET, PR_SET_DUMPABLE
-from proa.linux.sockets import receive_fds, send_fds, set_interface_up
+from proa.linux.sockets import send_fds, set_interface_up
 from proa.monitor import container, title
 from proa.monitor.protocol import encode_line
+from proa.monitor.starting import rehearse
 from proa.runtime.launching import preload
 
-__all__ = ["OPERATIONS", "main"]
+__all__ = ["main"]
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
+# The interpreter specialises code after eight runs; pages of code that is done changing stay shared.
+REHEARSALS = 12
+REFILL_MS = 30
+
+_AF_UNIX = int(_socket.AF_UNIX)
+_SOCK_SEQPACKET = int(_socket.SOCK_SEQPACKET)
+_SOL_SOCKET = int(_socket.SOL_SOCKET)
+_SCM_RIGHTS = int(_socket.SCM_RIGHTS)
+_CMSG_CLOEXEC = int(_socket.MSG_CMSG_CLOEXEC)
+_FD_SIZE = _socket.CMSG_SPACE(4)
 
 
 class _NoImports:
@@ -39,12 +55,9 @@ class _NoImports:
         raise ImportError(f"import of {name} after the nursery froze", name=name)
 
 
-def _start(connection: socket.socket) -> None:
-    container.main(connection)
-
-
-def _netns(connection: socket.socket) -> None:
+def _netns(connection_fd: int) -> None:
     """Answer with descriptors of a new network namespace: nsfs, route socket, netfilter socket if there is one."""
+    connection = socket.socket(fileno=connection_fd)
     try:
         process.unshare(CLONE_NEWNET)
         set_interface_up("lo")
@@ -65,27 +78,86 @@ def _netns(connection: socket.socket) -> None:
     send_fds(connection, encode_line(answer), fds)
 
 
-OPERATIONS: dict[bytes, Callable[[socket.socket], None]] = {b"start": _start, b"netns": _netns}
-
-
 def main(channel_fd: int, sealed_fd: int) -> NoReturn:
     """Freeze and serve until the engine closes its end of the channel."""
-    title.set_title("proa nursery", "proa:nursery")
+    title.claim_arguments()
+    title.set_title(b"proa nursery", b"proa:nursery")
     os.close(sealed_fd)
     os.chdir("/")
     os.umask(0o077)
     process.prctl(PR_SET_DUMPABLE, 0)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
-    channel = socket.socket(fileno=channel_fd)
-    channel.set_inheritable(False)
+    os.set_inheritable(channel_fd, False)
     preload()
+    for _ in range(REHEARSALS):
+        rehearse()
     _freeze()
+    _serve(_socket.socket(fileno=channel_fd))
+
+
+def _serve(channel: _socket.socket) -> NoReturn:
+    """Answer requests by forking, until the engine is gone.
+
+    One monitor with its launcher is forked ahead, so that a start need not wait. A page that is written here between
+    two forks is one that monitors do not share: hence one flat function on C primitives, as in `waiting`.
+    """
+    ready = select.poll()
+    ready.register(channel, select.POLLIN)
+    spare: _socket.socket | None = None
     while True:
-        data, fds = receive_fds(channel, 64, 1)
-        if not data:
+        # A new spare is made when nothing else is to do: just after a start its container needs the processors.
+        if spare is None and not ready.poll(REFILL_MS):
+            spare = _fork_monitor(channel)
+            continue
+        data, control, _, _ = channel.recvmsg(64, _FD_SIZE, _CMSG_CLOEXEC)
+        if not control:
             os._exit(0)
-        _serve(channel, data, fds)
+        fds = array("i")
+        fds.frombytes(control[0][2])
+        if data == b"start":
+            if spare is None:
+                spare = _fork_monitor(channel)
+            if spare is not None:
+                try:
+                    spare.sendmsg([data], [(_SOL_SOCKET, _SCM_RIGHTS, fds)])
+                except OSError:
+                    pass  # somebody killed the spare; the engine hears it from its connection
+                spare.close()
+                spare = None
+        elif os.fork() == 0:
+            channel.close()
+            _child(partial(_netns, fds[0]))
+        os.close(fds[0])
+
+
+def _fork_monitor(channel: _socket.socket) -> _socket.socket | None:
+    """Fork a monitor that waits for a container; returns the socket it takes its orders from, None without memory."""
+    ours, theirs = _socket.socketpair(_AF_UNIX, _SOCK_SEQPACKET, 0)
+    try:
+        pid = os.fork()
+    except OSError as error:
+        title.report("nursery", error)
+        return None
+    if pid == 0:
+        channel.close()
+        ours.close()
+        _child(lambda: container.main(theirs.detach()))
+    theirs.close()
+    return ours
+
+
+def _child(run: Callable[[], None]) -> NoReturn:
+    """A forked child's whole life."""
+    status = 1
+    try:
+        _signal.signal(17, 0)  # SIGCHLD, SIG_DFL; signal.signal would look both up in enumerations
+        run()
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - a traceback would import; one line must do
+        title.report("nursery child", error)
+    finally:
+        os._exit(status)
 
 
 def _freeze() -> None:
@@ -96,35 +168,3 @@ def _freeze() -> None:
     sys.meta_path[:] = [_NoImports()]
     gc.collect()
     gc.freeze()
-
-
-def _serve(channel: socket.socket, operation: bytes, fds: Sequence[int]) -> None:
-    try:
-        pid = os.fork()
-    except OSError as error:
-        pid = -1
-        answer: ProaError = Exhausted(f"cannot fork a process: {error.strerror}", code="fork-failed")
-        for fd in fds:
-            os.write(fd, encode_line({"event": "failed", "error": answer.to_record()}))
-    if pid == 0:
-        _child(channel, operation, fds)
-    for fd in fds:
-        os.close(fd)
-
-
-def _child(channel: socket.socket, operation: bytes, fds: Sequence[int]) -> NoReturn:
-    status = 1
-    try:
-        channel.close()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if len(fds) == 1:
-            OPERATIONS[operation](socket.socket(fileno=fds[0]))
-            status = 0
-    except BaseException as error:  # noqa: BLE001 - a traceback would import; one line must do
-        title.report(operation.decode("ascii", "replace"), error)
-    finally:
-        os._exit(status)
-
-
-# `files` is used by every launch; naming it here keeps it among what is frozen.
-_ = files
