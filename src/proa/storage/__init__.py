@@ -14,7 +14,7 @@ from proa.storage.local_content import LocalContentStore
 from proa.storage.locks import KeyedLocks, RootLock, lock_root
 from proa.storage.names import Entry, NameIndex
 from proa.storage.overlay import OverlaySnapshotter
-from proa.storage.paths import Paths, make_private
+from proa.storage.paths import Paths, make_private, spread_children
 from proa.storage.records import Records, delete_record, read_record, write_record
 from proa.storage.snapshots import Mount, SnapshotInfo, Snapshotter, Usage, lower_dirs, upper_dir
 from proa.storage.store import Storage, Totals
@@ -57,5 +57,6 @@ __all__ = [
     "KeyedLocks",
     "Paths",
     "make_private",
+    "spread_children",
     "remove_tree",
 ]
