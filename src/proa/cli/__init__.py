@@ -1,4 +1,4 @@
-"""The proa command line: a client of the engine's API that imports only what the chosen command needs.
+"""The proa command line, a client of the engine's API.
 
 `main` looks at the first word, finds its row in `proa.cli.commands`, imports that one module, parses that command's
 options and runs it. Everything here counts in every command's start-up time, so this path imports nothing heavy of the

@@ -1,4 +1,4 @@
-"""The engine as an object for asyncio: `connect_async()`; apart from `connect()` because asyncio takes 60 ms to import."""
+"""The engine as an object for asyncio: `connect_async()`; apart from `connect()`, as asyncio takes 60 ms to import."""
 
 from __future__ import annotations
 

@@ -1,0 +1,141 @@
+"""Every command: its module imports, its help prints, its rows are sound and used, completion knows it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import proa.cli
+from proa.cli import commands, dispatch
+from proa.cli.container_rows import RUN_ROWS
+
+COMMANDS = sorted(commands.COMMANDS)
+SPELLINGS = [[name] for name in COMMANDS if " " not in name] + [
+    [group, word] for group, (_, words) in sorted(commands.GROUPS.items()) for word in words
+]
+
+
+@pytest.mark.parametrize("words", SPELLINGS, ids=" ".join)
+def test_help_prints(words: list[str], capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert dispatch([*words, "--help"]) == 0
+    text = capfdbinary.readouterr().out.decode()
+    assert text.startswith(f"Usage:  proa {' '.join(words)}")
+    assert "--help" in text
+
+
+@pytest.mark.parametrize("words", SPELLINGS, ids=" ".join)
+def test_an_unknown_flag_is_told(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert dispatch([*words, "--no-such-flag"]) == 125
+    text = capfd.readouterr().err
+    assert "unknown flag: --no-such-flag" in text
+    assert f"Run 'proa {' '.join(words)} --help'" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_rows_are_sound(name: str) -> None:
+    rows = commands.load(name).rows
+    longs = [row[0] for row in rows]
+    shorts = [row[1] for row in rows if row[1]]
+    assert longs == sorted(longs) or name == "run"
+    assert len(set(longs)) == len(longs)
+    assert len(set(shorts)) == len(shorts)
+    for long, short, kind, value, text in rows:
+        assert re.fullmatch(r"[a-z0-9-]+", long)
+        assert len(short) <= 1
+        assert kind in ("flag", "text", "list", "int")
+        assert bool(value) == (kind != "flag")
+        assert text
+
+
+def test_every_row_is_read_somewhere() -> None:
+    """A flag that nothing reads would be accepted and do nothing."""
+    folder = Path(proa.cli.__file__).parent
+    words: set[str] = set()
+    for module in folder.rglob("*.py"):
+        tree = ast.parse(module.read_text())
+        rows = {id(node) for row in ast.walk(tree) if isinstance(row, ast.Tuple) and _is_row(row) for node in row.elts}
+        words |= {
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in rows
+        }
+    unread = {row[0] for name in COMMANDS for row in commands.load(name).rows} - words
+    assert not unread - {"detach-keys"}
+    assert {row[0] for row in RUN_ROWS} <= words | {"detach-keys"}
+
+
+def _is_row(node: ast.Tuple) -> bool:
+    kinds = [e.value for e in node.elts if isinstance(e, ast.Constant)]
+    return len(kinds) == 5 and kinds[2] in ("flag", "text", "list", "int")
+
+
+def test_summaries_agree_with_the_table() -> None:
+    for name, (_, _, summary) in commands.COMMANDS.items():
+        assert commands.load(name).summary == summary
+
+
+def test_groups_name_rows_that_exist() -> None:
+    for _, words in commands.GROUPS.values():
+        assert set(words.values()) <= set(commands.COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["help"]])
+def test_the_overview_names_every_command(arguments: list[str], capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert dispatch(arguments) == 0
+    text = capfdbinary.readouterr().out.decode()
+    assert all(f"\n  {name} " in text for name in [*COMMANDS, *commands.GROUPS] if " " not in name)
+
+
+def test_no_command_at_all_is_an_error(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert dispatch([]) == 125
+    assert dispatch(["image"]) == 125
+    capfdbinary.readouterr()
+
+
+def test_a_slip_of_the_pen_is_answered_with_what_is_near(capfd: pytest.CaptureFixture[str]) -> None:
+    assert dispatch(["imports"]) == 125
+    text = capfd.readouterr().err
+    assert "unknown command: proa imports" in text
+    assert "Did you mean this?\n        import" in text
+    assert dispatch(["image", "nope"]) == 125
+    assert "unknown command: proa image nope" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_scripts(shell: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert dispatch(["completion", shell]) == 0
+    script = tmp_path / "script"
+    script.write_bytes(capfdbinary.readouterr().out)
+    text = script.read_text()
+    assert "--network" in text or "-l network" in text
+    interpreter = shutil.which(shell)
+    if interpreter:
+        subprocess.run([interpreter, "-n", str(script)], check=True)
+
+
+def test_bash_completes_commands_and_flags(tmp_path: Path) -> None:
+    proa = Path(sys.executable).with_name("proa")
+    script = subprocess.run([proa, "completion", "bash"], check=True, capture_output=True, text=True).stdout
+    ask = """
+{script}
+complete_words() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _proa; echo "${{COMPREPLY[*]}}"; }}
+complete_words proa ima
+complete_words proa run --netw
+complete_words proa image pru
+complete_words proa image ls --no-t
+"""
+    done = subprocess.run(
+        ["bash", "-c", ask.format(script=script)], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["images", "image"],
+        ["--network", "--network-alias"],
+        ["prune"],
+        ["--no-trunc"],
+    ]
