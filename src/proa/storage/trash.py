@@ -57,14 +57,14 @@ class Trash:
         return True
 
     def close(self) -> None:
-        """Stop after the tree in hand; the rest is deleted by the next process."""
+        """Stop after the tree in hand, or in 2 s; the rest is deleted by the next process."""
         with self._lock:
             thread = self._thread
             self._thread = None
         if thread is not None:
             self._stopping = True
             self._queue.put(None)
-            thread.join()
+            thread.join(2.0)  # a huge tree must not hold up the end of the process
 
     def _enqueue(self, name: str) -> None:
         with self._idle:
