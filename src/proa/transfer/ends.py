@@ -18,6 +18,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
+from proa.errors import ProaError
 from proa.oci import Descriptor
 
 
@@ -56,7 +57,7 @@ class Source(Protocol):
     def open(self, descriptor: Descriptor, offset: int = 0) -> Stream:
         """A blob from `offset` on. Raises NotFound, Corrupt (its size differs), Unavailable."""
 
-    def pause(self, tried: int) -> bool:
+    def pause(self, tried: int, failure: ProaError) -> bool:
         """Wait before try number `tried` + 2 after a temporary failure; False when there is to be none."""
 
     def stop(self) -> None:

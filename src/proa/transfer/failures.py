@@ -7,6 +7,7 @@ from typing import Any
 
 from proa.errors import Denied, Exhausted, Invalid, NotFound, ProaError, Unauthorized, Unavailable, Unsupported
 from proa.oci import Reference, strict_loads
+from proa.transfer.transport import RETRIED, retry_after_s
 from proa.transfer.wire import HttpReply
 
 _TEXT_LIMIT = 300
@@ -18,6 +19,8 @@ def registry_failure(reply: HttpReply, what: str, subject: str) -> ProaError:
     why = f"{code.lower().replace('_', ' ')}: {text}" if code else (text or f"status {reply.status}")
     message = f"{what}: {why}"
     fields: dict[str, Any] = {"status": reply.status, "registry_code": code}
+    if reply.status in RETRIED:
+        fields.update(temporary=True, retry_after_s=retry_after_s(reply.headers.get("retry-after", "")))
     if reply.status == 401 or code == "UNAUTHORIZED":
         return Unauthorized(message, code="unauthorized", subject=subject, hint="log in with: proa login", **fields)
     if reply.status == 403 or code == "DENIED":

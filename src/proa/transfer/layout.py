@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from proa.errors import Conflict, Corrupt, Invalid, NotFound
+from proa.errors import Conflict, Corrupt, Invalid, NotFound, ProaError
 from proa.oci import (
     CONFIG_LIMIT,
     MANIFEST_LIMIT,
@@ -109,7 +109,7 @@ class Layout:
         os.lseek(fd, offset, os.SEEK_SET)
         return _FileStream(fd, offset)
 
-    def pause(self, tried: int) -> bool:  # noqa: ARG002 (the seam's)
+    def pause(self, tried: int, failure: ProaError) -> bool:  # noqa: ARG002 (the seam's)
         """A disk does not get better by waiting."""
         return False
 

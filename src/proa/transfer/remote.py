@@ -183,11 +183,11 @@ class Remote:
         assert failure is not None
         raise failure
 
-    def pause(self, tried: int) -> bool:
-        """Back off between tries of one blob."""
+    def pause(self, tried: int, failure: ProaError) -> bool:
+        """Back off between tries of one blob, or wait for as long as the registry asked."""
         if tried + 1 >= TRIES:
             return False
-        self._transport.pause(tried)
+        self._transport.pause(tried, failure.fields.get("retry_after_s"))
         return True
 
     def exists(self, descriptor: Descriptor) -> bool:

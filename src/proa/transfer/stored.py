@@ -69,7 +69,7 @@ class Stored:
         """See ends.Source; reading verifies, so it always begins at the first byte."""
         return StoredStream(self.content.open(descriptor))
 
-    def pause(self, tried: int) -> bool:  # noqa: ARG002 (the seam's)
+    def pause(self, tried: int, failure: ProaError) -> bool:  # noqa: ARG002 (the seam's)
         """A disk does not get better by waiting."""
         return False
 
@@ -176,7 +176,7 @@ class Stored:
                     )
             except (Unavailable, TimedOut) as e:
                 tried = 0 if ingest.offset - start >= PROGRESS else tried
-                if not e.fields.get("temporary") or not source.pause(tried):
+                if not e.fields.get("temporary") or not source.pause(tried, e):
                     raise
                 tried += 1
 

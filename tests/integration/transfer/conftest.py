@@ -270,6 +270,7 @@ class FakeRegistry:
         self.ranges = True
         self.delay_s = 0.0
         self.busy = 0
+        self.busy_blobs = 0
         self.blob_gets: list[tuple[str, str]] = []
         self.sent: dict[str, int] = {}
         self.override: dict[str, bytes] = {}
@@ -306,6 +307,10 @@ class FakeRegistry:
         return str(json.loads(data).get("mediaType") or f"{OCI}.manifest.v1+json")
 
     def blob(self, handler: http.server.BaseHTTPRequestHandler, name: str, data: bytes) -> None:
+        if self.busy_blobs:
+            self.busy_blobs -= 1
+            reply(handler, 429, b"busy", {"Retry-After": "0"})
+            return
         wanted = handler.headers.get("Range", "")
         self.blob_gets.append((name, wanted))
         start = int(wanted[6:-1]) if wanted and self.ranges else 0

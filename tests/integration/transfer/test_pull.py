@@ -158,7 +158,7 @@ def test_a_download_that_keeps_breaking_fails_and_the_next_pull_goes_on(fake_reg
 def test_busy_registry_is_asked_again(fake_registry, storage, make_image):
     made = make_image(1)
     fake = fake_registry(made)
-    fake.busy = 2
+    fake.busy, fake.busy_blobs = 2, 3
     assert pull(storage, parse_reference(fake.reference)).descriptor.digest == made.digest
 
 
@@ -328,6 +328,49 @@ def test_cancel_is_prompt_and_leaves_a_partial_to_resume(start_server, fake_regi
     fake.blob_gets.clear()
     pull(storage, parse_reference(fake.reference))
     assert first not in [d for d, _ in fake.blob_gets]
+
+
+def test_when_the_pull_that_downloads_is_cancelled_another_goes_on(fake_registry, storage, make_image):
+    made = make_image(1, size=300_000)
+    fake = fake_registry(made)
+    layer = made.manifest["layers"][0]["digest"]
+    stall, good, begun = threading.Event(), fake.blob, threading.Event()
+
+    def slow(handler, name, data):
+        if name != layer or begun.is_set():
+            return good(handler, name, data)
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data[:100_000])
+        handler.wfile.flush()
+        begun.set()
+        stall.wait(30)
+        handler.close_connection = True
+        return None
+
+    fake.blob = slow
+    stopped = threading.Event()
+    outcomes = {}
+
+    def run(name, stop):
+        try:
+            outcomes[name] = pull(storage, parse_reference(fake.reference), stopped=stop).descriptor.digest
+        except ProaError as e:
+            outcomes[name] = e.kind
+
+    first = threading.Thread(target=run, args=("first", stopped))
+    first.start()
+    assert begun.wait(10)
+    second = threading.Thread(target=run, args=("second", None))
+    second.start()
+    time.sleep(0.3)
+    stopped.set()
+    first.join(20)
+    second.join(20)
+    stall.set()
+    assert outcomes == {"first": "cancelled", "second": made.digest}
+    assert [r for d, r in fake.blob_gets if d == layer] != [""]  # it resumed
 
 
 def test_mirror_first_then_the_registry(fake_registry, storage, make_image):
