@@ -187,7 +187,7 @@ def test_what_follows_the_end_is_read_but_not_believed():
 
 
 def test_cuts_are_seen():
-    """Blocks: 0 extended header, 1 its data, 2 header of f, 3-4 data of f (700 bytes), 5 header of g, 6 data, 7-8 end."""
+    """Blocks: 0 extended header, 1 its data, 2 header of f, 3-4 its 700 bytes, 5 header of g, 6 its data, 7-8 end."""
     data = archive(pax([(b"path", b"f")]), member(b"f", data=b"x" * 700), member(b"g", data=b"y"))
     for cut in range(0, len(data), 37):
         block, rest = divmod(cut, BLOCK)

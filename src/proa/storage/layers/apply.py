@@ -181,6 +181,7 @@ class _Applier:
         child = real + b"/" + name if real else name
         if self._directories.hidden(child) or not self._directories.in_lower(child):
             return
+        self._directories.white_out(child)
         try:
             overlay.make_whiteout(fd, name)
         except FileExistsError:
@@ -238,12 +239,12 @@ class _Applier:
             os.mkdir(base, entry.mode & 0o777 | 0o700, dir_fd=dir_fd)
         except FileExistsError:
             status = os.stat(base, dir_fd=dir_fd, follow_symlinks=False)
-            if not stat.S_ISDIR(status.st_mode):
-                self._clear(dir_fd, base, real)
-                os.mkdir(base, entry.mode & 0o777 | 0o700, dir_fd=dir_fd)
-                if overlay.is_whiteout(status):
-                    self._directories.hide_below(real)
-        self._directories.describe(real, _attributes(entry))
+            if stat.S_ISDIR(status.st_mode):
+                self._directories.describe(real, _attributes(entry))
+                return
+            self._clear(dir_fd, base, real)
+            os.mkdir(base, entry.mode & 0o777 | 0o700, dir_fd=dir_fd)
+        self._directories.made(real, _attributes(entry))
 
     def _symlink(self, entry: Entry, dir_fd: int, base: bytes, real: bytes) -> None:
         target = entry.linkname

@@ -34,6 +34,7 @@ _ZSTD_WINDOW = 1 << 27
 COMPRESSIONS = ("none", "gzip", "zstd", "auto")
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_HEADER_LIMIT = 256 << 10
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -102,6 +103,7 @@ def _gunzip(read: Read) -> Iterator[bytes]:
     if not data:
         raise Corrupt("gzip stream is empty", code="layer-compression")
     while data:
+        data = _with_whole_header(data, read)
         decoder = make()
         try:
             while not decoder.eof:
@@ -115,6 +117,39 @@ def _gunzip(read: Read) -> Iterator[bytes]:
         data = decoder.unused_data or read(64 << 10)
         if data and not _GZIP_MAGIC.startswith(data[:2]) and not data.startswith(_GZIP_MAGIC):
             raise Corrupt("gzip stream is followed by something else", code="layer-compression")
+
+
+def _with_whole_header(data: bytes, read: Read) -> bytes:
+    """`data` and as much more as it takes to hold a whole member header.
+
+    isal up to 2.31 loses its place in a header with several optional fields that comes in parts.
+    """
+    while not _header_is_whole(data):
+        if len(data) > _GZIP_HEADER_LIMIT:
+            raise Corrupt("gzip stream has an endless header", code="layer-compression")
+        more = read(64 << 10)
+        if not more:
+            raise Corrupt("gzip stream is truncated in a header", code="layer-compression")
+        data += more
+    return data
+
+
+def _header_is_whole(data: bytes) -> bool:
+    """RFC 1952 section 2.3: ten bytes, then the fields that the flags announce. True too for what is no header."""
+    if len(data) < 10:
+        return not _GZIP_MAGIC.startswith(data[:2])
+    flags = data[3]
+    end = 10
+    if flags & 4:  # FEXTRA
+        end += 2 + int.from_bytes(data[10:12], "little")
+    for flag in (8, 16):  # FNAME, FCOMMENT
+        if flags & flag:
+            end = data.find(b"\0", end) + 1
+            if not end:
+                return False
+    if flags & 2:  # FHCRC
+        end += 2
+    return len(data) >= end
 
 
 def _gzip_decoder() -> tuple[Callable[[], Any], Any]:

@@ -37,6 +37,7 @@ class Directories:
         self._aliases: dict[bytes, bytes] = {}  # path through links -> real path
         self._attributes: dict[bytes, Attributes] = {}
         self._opaque: set[bytes] = set()
+        self._whiteouts: set[bytes] = set()
         lowers = [Layer(fd, lambda fd, _path: overlay.is_opaque(fd, prefix)) for fd in lower_fds]
         self.has_lowers = bool(lowers)
         self._lower = MergedView(lowers)
@@ -61,12 +62,22 @@ class Directories:
         return self._opened.fd(real), real
 
     def describe(self, real: bytes, attributes: Attributes) -> None:
-        """Say what attributes a directory gets in the end; the last call counts."""
+        """Say what attributes a directory that is there gets in the end; the last call counts."""
         self._attributes[real] = attributes
 
     def hide_below(self, real: bytes) -> None:
         """Make a directory opaque: what lower layers have in it is gone."""
         self._opaque.add(real)
+
+    def white_out(self, real: bytes) -> None:
+        """Note that lower layers' `real` is deleted: a directory made there, now or later, starts empty."""
+        self._whiteouts.add(real)
+
+    def made(self, real: bytes, attributes: Attributes) -> None:
+        """A directory was made, and gets these attributes in the end."""
+        self._attributes[real] = attributes
+        if real in self._whiteouts:
+            self._opaque.add(real)
 
     def hidden(self, real: bytes) -> bool:
         """Whether lower layers cannot show through at `real`, because a directory above it is opaque."""
@@ -195,10 +206,9 @@ class Directories:
             )
         os.unlink(part, dir_fd=fd)
         self._make(fd, part, child, None)
-        self.hide_below(child)
         return None
 
     def _make(self, fd: int, part: bytes, child: bytes, attributes: Attributes | None) -> None:
         os.mkdir(part, 0o755, dir_fd=fd)
         self._opened.keep(child, open_directory(part, fd))
-        self._attributes[child] = attributes or Attributes(0o755, 0, 0, self.implied_mtime_ns)
+        self.made(child, attributes or Attributes(0o755, 0, 0, self.implied_mtime_ns))
