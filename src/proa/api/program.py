@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from proa.api.activation import BACKLOG, bind, inherited_socket, notify
+from proa.api.activation import bind, inherited_socket, notify
 from proa.api.logs import configure
 from proa.errors import ProaError
 
@@ -149,6 +149,7 @@ def _in_thread(call: Callable[[], T]) -> Callable[[], T]:
 async def _serve(
     engine: Engine, listener: socket.socket, path: Path | None, idle_exit: float, descriptors: int
 ) -> None:
+    from proa.api.accept import Acceptor
     from proa.api.dispatch import dispatch
     from proa.api.operations import ROUTES
     from proa.api.routes import Router
@@ -158,14 +159,15 @@ async def _serve(
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     router = Router(ROUTES)
-    service = Service(engine, stop=stopping.set, connections=lambda: len(server.connections))
+    service = Service(engine, stop=stopping.set, connections=lambda: server.connected)
     server = HttpServer(
         lambda request: dispatch(router, service, request),
         max_connections=max((descriptors - RESERVED_DESCRIPTORS) // 2, 16),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    accepting = await loop.create_unix_server(server, sock=listener, backlog=BACKLOG)
+    acceptor = Acceptor(server, listener)
+    acceptor.start()
     notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=serving {engine.root}")
     log.info("serving %s at %s", engine.root, path or "an inherited socket")
     watch = loop.create_task(_idle(service, server, idle_exit, stopping)) if idle_exit else None
@@ -175,8 +177,7 @@ async def _serve(
         notify("STOPPING=1")
         if path is not None:
             path.unlink(missing_ok=True)  # noqa: ASYNC240 one system call
-        await asyncio.sleep(0)  # whoever connected before the path went is accepted in this turn, and served
-        accepting.close()
+        await acceptor.close()  # whoever connected before the path went is served
         if watch is not None:
             watch.cancel()
         await server.end(GRACE_SECONDS)
@@ -190,11 +191,7 @@ async def _idle(service: Service, server: HttpServer, idle_exit: float, stopping
     while True:
         seen = server.requests_count
         await asyncio.sleep(max(since + idle_exit - loop.time(), idle_exit / 4))
-        if (
-            server.connections
-            or server.requests_count != seen
-            or await service.pools.quick(lambda: service.engine.busy)
-        ):
+        if server.connected or server.requests_count != seen or await service.pools.quick(lambda: service.engine.busy):
             since = loop.time()
         elif loop.time() - since >= idle_exit:
             log.info("idle for %.0f s", idle_exit)

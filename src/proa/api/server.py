@@ -88,10 +88,15 @@ class HttpServer(Server):
             tcp_keepalive=False,
         )
         self._dispatch = dispatch
-        self._max_connections = max_connections
+        self.max_connections = max_connections
         self.in_flight = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
+
+    @property
+    def connected(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
 
     def __call__(self) -> Connection:
         """A protocol for one accepted connection."""
@@ -139,8 +144,6 @@ class HttpServer(Server):
             hosts = http.headers.getall("Host", [])
             if len(hosts) > 1 or (http.version >= (1, 1) and not hosts) or not all(map(_HOST.fullmatch, hosts)):
                 raise Invalid("the request needs one valid Host header", code="host-invalid")
-            if len(self._connections) > self._max_connections:
-                raise Unavailable("the engine has too many connections", code="engine-busy")
             path, _, query = http.raw_path.partition("?")
             return Request(
                 method=http.method,

@@ -87,7 +87,11 @@ class Engine:
         return answer.status, json.loads(data) if kind == "application/json" and data.count(b"\n") == 1 else data
 
     def docker(
-        self, *args: str, check: bool = True, input: bytes | None = None, timeout: float = 60  # noqa: A002
+        self,
+        *args: str,
+        check: bool = True,
+        input: bytes | None = None,  # noqa: A002 named as in subprocess
+        timeout: float = 60,
     ) -> subprocess.CompletedProcess[bytes]:
         """The real docker CLI."""
         done = subprocess.run(

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import pytest
 
+from proa.api.accept import Acceptor
 from proa.api.dispatch import dispatch
 from proa.api.operations import ROUTES
 from proa.api.routes import Route, Router
@@ -153,10 +154,11 @@ class Live:
         self._end = asyncio.Event()
         self.service = Service(self.engine, stop=self.stopped.set)
         self.server = HttpServer(lambda r: dispatch(self._router, self.service, r))
-        accepting = await self.loop.create_unix_server(self.server, sock=self._listener, backlog=1024)
+        acceptor = Acceptor(self.server, self._listener)
+        acceptor.start()
         self._ready.set()
         await self._end.wait()
-        accepting.close()
+        await acceptor.close()
         await self.server.end(2)
         self.service.pools.close()
 

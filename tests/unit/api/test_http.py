@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
+import socket
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -328,14 +330,39 @@ def test_slow_calls_do_not_hold_up_quick_ones(serve: Serve) -> None:
 
 def test_too_many_connections_are_told_so(serve: Serve) -> None:
     live = serve()
-    live.server._max_connections = 5
+    live.server.max_connections = 5
     clients = [live.client() for _ in range(8)]
-    statuses = [client.ask("GET", "/_ping").status for client in clients]
-    assert 503 in statuses
+    for client in clients[:5]:
+        assert client.ask("GET", "/_ping").status == 200
+    for client in clients[5:]:
+        answer = client.answer()  # at once, without having asked
+        assert (answer.status, answer.json["code"]) == (503, "engine-busy")
+        assert client.rest() == b""
     for client in clients:
         client.socket.close()
     time.sleep(0.1)
     assert live.ask("GET", "/_ping").status == 200
+
+
+def test_accepting_rests_while_descriptors_are_out(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    live = serve()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    client = live.client()
+    assert client.ask("GET", "/_ping").status == 200
+    late = socket.socket(socket.AF_UNIX)
+    late.settimeout(10)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (live.descriptors() - 1, hard))
+    try:
+        late.connect(live.path)
+        time.sleep(0.2)
+        assert client.ask("GET", "/_ping").status == 200  # who is connected is served
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    late.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert late.recv(15) == b"HTTP/1.1 200 OK"
+    late.close()
+    client.socket.close()
+    assert 1 <= len([r for r in caplog.records if "cannot accept" in r.getMessage()]) <= 3
 
 
 def test_headers_arrive_in_lower_case(serve: Serve) -> None:
