@@ -57,6 +57,14 @@ class Transfers:
         self._events.publish("image", "push", parsed.familiar, {"name": parsed.familiar_repository})
         return pushed.digest
 
+    def login(self, credentials: Credentials | None) -> None:
+        """Return when the registry they were given for accepts them. Raises Unauthorized, Unavailable, Invalid."""
+        if credentials is None:
+            raise Invalid("the login has neither a name nor a token", code="credentials-missing")
+        host = credentials.server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+        # Docker's clients know Docker Hub by the address of its long gone index.
+        transfer.check_login("docker.io" if host in ("", "index.docker.io") else host, credentials)
+
     def load(self, stream: BinaryIO, *, progress: Progress = silent) -> list[str]:
         """Load an archive and return the names it brought. Raises Invalid, Corrupt, Exhausted."""
         names = []

@@ -1,4 +1,4 @@
-"""Networks: list and inspect."""
+"""Networks: list, inspect and prune."""
 
 from __future__ import annotations
 
@@ -49,7 +49,13 @@ async def inspect(service: Service, request: Request) -> Outcome:
     return Reply(value=await service.pools.quick(work))
 
 
+async def prune(service: Service, request: Request) -> Outcome:  # noqa: ARG001
+    """`POST /networks/prune`: the predefined networks always stay."""
+    return Reply(value={"NetworksDeleted": None})
+
+
 ROUTES = (
+    Route("POST", "/networks/prune", prune),
     Route("GET", "/networks", list_),
     Route("GET", "/networks/", list_),
     Route("GET", "/networks/{id}", inspect),

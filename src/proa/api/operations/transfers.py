@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from proa.api.messages import TAR, Outcome, Request, Stream
+from proa.api.messages import TAR, Outcome, Reply, Request, Stream, json_body
 from proa.api.operations.transfer_streams import Report, download, progress, upload_progress
 from proa.api.routes import Route
 from proa.api.service import Service
@@ -101,7 +101,38 @@ async def save(service: Service, request: Request) -> Outcome:
     return await download(service, lambda out: service.engine.transfers.save(names, out), content_type=TAR)
 
 
+async def login(service: Service, request: Request) -> Outcome:
+    """`POST /auth`: try credentials at the registry they are for; nothing is kept."""
+    from proa.transfer import credentials_from_mapping
+
+    credentials = credentials_from_mapping(await json_body(request))
+    await service.pools.slow(service.engine.transfers.login, credentials)
+    return Reply(value={"Status": "Login Succeeded", "IdentityToken": ""})
+
+
+async def login(service: Service, request: Request) -> Outcome:
+    """`POST /auth`: whether a registry takes these credentials; nothing is kept."""
+    from proa.transfer import check_login, credentials_from_mapping
+
+    body = await json_body(request)
+    credentials = credentials_from_mapping(body)
+    if not credentials:
+        raise Invalid("no credentials were given", code="registry-auth-invalid")
+    await service.pools.slow(check_login, registry_of(body.get("serveraddress") or ""), credentials)
+    return Reply(value={"Status": "Login Succeeded", "IdentityToken": ""})
+
+
+def registry_of(address: object) -> str:
+    """The host of a server address such as `https://index.docker.io/v1/`. Raises Invalid."""
+    if not isinstance(address, str):
+        raise Invalid("invalid serveraddress: it is no text", code="registry-auth-invalid")
+    host = address.removeprefix("https://").removeprefix("http://").partition("/")[0]
+    return "docker.io" if host in ("", "index.docker.io", "registry-1.docker.io") else host
+
+
 ROUTES = (
+    Route("POST", "/auth", login),
+    Route("POST", "/auth", login),
     Route("POST", "/images/create", create),
     Route("POST", "/images/load", load),
     Route("GET", "/images/get", save),
