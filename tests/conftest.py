@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 import engines
 import images
 import leaks
+import registries
 
 _before = pytest.StashKey[dict[str, set[str]]]()
 
@@ -67,3 +69,56 @@ def busybox(engine: engines.PrivateEngine, busybox_tar: Path) -> engines.Private
     """A private engine that has the image `busybox`."""
     engine.proa("import", str(busybox_tar), "busybox")
     return engine
+
+
+@pytest.fixture(scope="session")
+def _worker_engine(busybox_tar: Path) -> Iterator[engines.PrivateEngine]:
+    private = engines.PrivateEngine(Path(tempfile.mkdtemp(prefix="proa-test-")))
+    private.proa("import", str(busybox_tar), "busybox")
+    yield private
+    private.close()
+
+
+@pytest.fixture
+def box(_worker_engine: engines.PrivateEngine) -> Iterator[engines.PrivateEngine]:
+    """An engine with the image `busybox`, shared by the tests of this process that only add containers and images.
+
+    After each test its containers are removed and no process of them may be left; the rest is checked at the end.
+    """
+    shared = _worker_engine
+    before = leaks.users_of(shared.directory)
+    yield shared
+    ids = shared.out("ps", "-aq").split()
+    if ids:
+        shared.proa("rm", "-f", "-v", *ids)
+    kept = shared.out("images", "-q", "busybox")
+    for name in shared.out("images", "--format", "{{.Repository}}:{{.Tag}}").split():
+        if name not in ("busybox:latest", "hello:latest"):
+            shared.proa("rmi", "-f", name, check="<none>" not in name)
+    assert kept == shared.out("images", "-q", "busybox")
+    engines.until(
+        lambda: not [u for u in leaks.users_of(shared.directory) if u not in before and "monitor" in u],
+        f"the processes of the test's containers to end: {leaks.users_of(shared.directory)}",
+    )
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[registries.Registry]:
+    """A docker-registry on loopback for all tests of this process."""
+    found = registries.Registry(tmp_path_factory.mktemp("registry"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def serve_blobs() -> Iterator[Callable[..., registries.BlobServer]]:
+    """Starts read-only registries over blobs in memory."""
+    started: list[registries.BlobServer] = []
+
+    def start(*args: Any) -> registries.BlobServer:
+        started.append(registries.BlobServer(*args))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()

@@ -93,6 +93,33 @@ def new_since(before: dict[str, set[str]]) -> list[str]:
     return [f"{kind}: {item}" for kind in KINDS for item in sorted(after[kind] - before[kind])]
 
 
+def command_of(pid: int) -> str:
+    """A process's command line, "" when it is gone."""
+    return _read(Path(f"/proc/{pid}/cmdline")).replace("\0", " ").strip()
+
+
+def users_of(directory: Path) -> list[str]:
+    """Processes that have a file below `directory` open, or anything of it mounted, whatever they call themselves."""
+    out = []
+    words = (f"{directory}/", f"{directory} ")
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        used = word_in(_read(entry / "mountinfo"), words)
+        try:
+            used = used or any(os.readlink(fd).startswith(words[0]) for fd in (entry / "fd").iterdir())
+        except OSError:
+            pass  # it has just ended, or closed the file
+        if used:
+            out.append(f"user: {entry.name} {command_of(int(entry.name)) or _read(entry / 'comm').strip()}")
+    return out
+
+
+def word_in(text: str, words: tuple[str, ...]) -> bool:
+    """True when any of `words` occurs."""
+    return any(w in text for w in words)
+
+
 def naming(words: tuple[str, ...]) -> list[str]:
     """What is there now and names one of `words`: a test's own directory, its engine's id."""
     now = snapshot()
