@@ -10,21 +10,47 @@ from proa.errors import Invalid
 
 MAX_DEPTH = 64
 MAX_INT = 2**53
-_STRINGS = re.compile(r'"(?:[^"\\\\]|\\\\.)*"', re.DOTALL)
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKETS = re.compile(r"[\[\]{}]")
-# Members that decide what is fetched and run. Go's decoder takes keys that differ only in case for one, ours does not, so
+# Members that decide what is fetched and run. Go's decoder takes keys that differ only in case for one, ours does not:
 # a document with both would mean different images to different engines. Labels and annotations may differ in case.
 _DECIDING = frozenset(
-    "annotations architecture artifacttype cmd config data diff_ids digest entrypoint env history layers manifests mediatype "
-    "os platform rootfs schemaversion size subject urls user variant volumes workingdir".split()
+    {
+        "annotations",
+        "architecture",
+        "artifacttype",
+        "cmd",
+        "config",
+        "data",
+        "diff_ids",
+        "digest",
+        "entrypoint",
+        "env",
+        "history",
+        "layers",
+        "manifests",
+        "mediatype",
+        "os",
+        "platform",
+        "rootfs",
+        "schemaversion",
+        "size",
+        "subject",
+        "urls",
+        "user",
+        "variant",
+        "volumes",
+        "workingdir",
+    }
+)
 )
 
 
 def strict_loads(raw: bytes, limit: int, what: str = "document") -> Any:
     """Decode UTF-8 JSON of at most `limit` bytes.
 
-    Raises Invalid for more bytes, duplicate keys (those that decide what an image is
-    also when they differ in case only), NaN and Infinity, numbers past 2**53, nesting deeper than 64, lone surrogates, or bytes after the value.
+    Raises Invalid for more bytes, duplicate keys (those that decide what an image is also when they differ in case only),
+    NaN and Infinity, numbers past 2**53, nesting deeper than 64, lone surrogates, or bytes after the value.
     """
     if len(raw) > limit:
         raise Invalid(f"{what} is {len(raw)} bytes long, at most {limit} are accepted", code="too-large")
