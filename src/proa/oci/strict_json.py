@@ -43,7 +43,6 @@ _DECIDING = frozenset(
         "workingdir",
     }
 )
-)
 
 
 def strict_loads(raw: bytes, limit: int, what: str = "document") -> Any:
