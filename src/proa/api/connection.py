@@ -27,6 +27,7 @@ from proa.api.aiohttp_server import (
     StreamResponse,
 )
 from proa.api.messages import JSON, Reply
+from proa.api.routes import HEADERS
 from proa.errors import Unavailable
 
 #: Half a head, and then nothing: nobody honest is that slow on a unix socket.
@@ -232,7 +233,7 @@ class Connection(RequestHandler):
         text = (message or "bad request").split("\n", 1)[0].strip()[:200]
         reply = Reply(status=status, value={"message": f"bad request: {text}" if status == 400 else text})
         body, _ = reply.payload()
-        response = Response(status=status, body=body, headers={"Content-Type": JSON})
+        response = Response(status=status, body=body, headers=HEADERS | {"Content-Type": JSON})
         response.force_close()
         return response
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from proa._version import __version__
 from proa.api.messages import Outcome, Request, Version
 from proa.errors import Invalid, NotFound
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 API_VERSION: Version = (1, 51)
 MIN_API_VERSION: Version = (1, 24)
+
+#: On every response, errors of the HTTP layer included. Clients negotiate by the first two.
+HEADERS = {
+    "Api-Version": f"{API_VERSION[0]}.{API_VERSION[1]}",
+    "Ostype": "linux",
+    "Docker-Experimental": "false",
+    "Builder-Version": "1",
+    "Server": f"proa/{__version__} (linux)",
+}
 
 Operation = Callable[["Service", Request], Awaitable[Outcome]]
 

@@ -10,28 +10,18 @@ import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-from proa._version import __version__
 from proa.api.aiohttp_server import AbstractStreamWriter, BaseRequest, Response, Server, StreamReader, StreamResponse
 from proa.api.connection import Connection
 from proa.api.dispatch import error_line, failed
 from proa.api.messages import Hijack, Outcome, Reply, Request, Stream, frame
 from proa.api.query import Query
-from proa.api.routes import API_VERSION, dotted
+from proa.api.routes import HEADERS
 from proa.api.status import error_reply
 from proa.errors import Invalid, ProaError, Unavailable
 
 log = logging.getLogger("proa.api")
 
 Dispatch = Callable[[Request], Awaitable[Outcome]]
-
-#: On every response, errors of the HTTP layer included. Clients negotiate by the first two.
-HEADERS = {
-    "Api-Version": dotted(API_VERSION),
-    "Ostype": "linux",
-    "Docker-Experimental": "false",
-    "Builder-Version": "1",
-    "Server": f"proa/{__version__} (linux)",
-}
 
 #: An idle client may keep its connection this long; SDKs keep some open between calls.
 KEEP_ALIVE_SECONDS = 600.0

@@ -280,6 +280,8 @@ def test_bad_http_is_a_400_in_json(serve: Serve, name: str) -> None:
         assert answer.status == 400, answer.body
         assert answer.message
         assert "Traceback" not in answer.message
+        assert answer.headers["api-version"] == "1.51"
+        assert answer.headers["server"].startswith("proa/")
     assert live.ask("GET", "/_ping").status == 200
     assert time.monotonic() - began < 2
 

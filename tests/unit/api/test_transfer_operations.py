@@ -50,6 +50,11 @@ class Transfers:
         progress(ProgressEvent(aux={"Tag": "1", "Digest": "sha256:0", "Size": 5}))
         return "sha256:0"
 
+    def login(self, credentials: Any) -> None:
+        self.calls.append((credentials.server, credentials.username))
+        if credentials.password != "right":
+            raise Unauthorized("login was refused")
+
     def load(self, stream: Any, *, progress: Any) -> list[str]:
         first = stream.read(4)
         if first == b"bad!":
@@ -179,6 +184,14 @@ def test_long_operations_past_their_threads_are_refused(live: Any, monkeypatch: 
     answer = live.ask("POST", "/images/create?fromImage=x")
     assert (answer.status, answer.json["code"]) == (503, "engine-busy")
     live.service.pools.slow_running = 0
+
+
+def test_login(live: Any) -> None:
+    answer = live.ask("POST", "/auth", b'{"username":"u","password":"right","serveraddress":"http://r:5000"}')
+    assert (answer.status, answer.json["Status"]) == (200, "Login Succeeded")
+    assert live.engine.transfers.calls == [("http://r:5000", "u")]
+    assert live.ask("POST", "/auth", b'{"username":"u","password":"wrong","serveraddress":"r"}').status == 401
+    assert live.ask("POST", "/auth", b"").status == 400
 
 
 @pytest.mark.parametrize(

@@ -110,28 +110,7 @@ async def login(service: Service, request: Request) -> Outcome:
     return Reply(value={"Status": "Login Succeeded", "IdentityToken": ""})
 
 
-async def login(service: Service, request: Request) -> Outcome:
-    """`POST /auth`: whether a registry takes these credentials; nothing is kept."""
-    from proa.transfer import check_login, credentials_from_mapping
-
-    body = await json_body(request)
-    credentials = credentials_from_mapping(body)
-    if not credentials:
-        raise Invalid("no credentials were given", code="registry-auth-invalid")
-    await service.pools.slow(check_login, registry_of(body.get("serveraddress") or ""), credentials)
-    return Reply(value={"Status": "Login Succeeded", "IdentityToken": ""})
-
-
-def registry_of(address: object) -> str:
-    """The host of a server address such as `https://index.docker.io/v1/`. Raises Invalid."""
-    if not isinstance(address, str):
-        raise Invalid("invalid serveraddress: it is no text", code="registry-auth-invalid")
-    host = address.removeprefix("https://").removeprefix("http://").partition("/")[0]
-    return "docker.io" if host in ("", "index.docker.io", "registry-1.docker.io") else host
-
-
 ROUTES = (
-    Route("POST", "/auth", login),
     Route("POST", "/auth", login),
     Route("POST", "/images/create", create),
     Route("POST", "/images/load", load),
