@@ -17,6 +17,7 @@ from pathlib import Path
 
 from proa.engine.catalog import Catalog
 from proa.engine.commits import Commits
+from proa.engine.config import load_config
 from proa.engine.containers import Containers
 from proa.engine.events import Events
 from proa.engine.execs import Execs
@@ -47,6 +48,7 @@ class Engine:
         for directory in (containers, root / "volumes", run / "monitors"):
             make_private(directory)
         self.id = _engine_id(root)
+        self.config = load_config()
         self.catalog = Catalog(containers)
         self.events = Events()
         self.nursery = Nursery.start(run)

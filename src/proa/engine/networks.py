@@ -78,7 +78,7 @@ class Networks:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._created = now()
-        self._bridge = BridgeNetwork(engine.root, engine.run / "network")
+        self._bridge = BridgeNetwork(engine.root, engine.run / "network", publish_address=engine.config.publish_address)
 
     def mode(self, record: Container) -> str:
         """`bridge`, `host`, `none` or `container:<name>`. Raises NotFound for a network that does not exist."""

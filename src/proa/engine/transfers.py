@@ -24,6 +24,7 @@ class Transfers:
         self._storage = engine.storage
         self._images = engine.images
         self._events = engine.events
+        self._config = engine.config
 
     def pull(
         self,
@@ -31,29 +32,45 @@ class Transfers:
         *,
         platform: str = "",
         credentials: Credentials | None = None,
+        insecure: bool = False,
         progress: Progress = silent,
     ) -> str:
-        """Pull and return the image ID. Raises NotFound, Unauthorized, Unavailable, Corrupt …"""
+        """Pull and return the image ID. insecure: also over plain http. Raises NotFound, Unauthorized, Unavailable, Corrupt …"""
         parsed = parse_reference(reference)
         image = transfer.pull(
             self._storage,
             parsed,
             platform=parse_platform(platform) if platform else None,
             credentials=credentials,
+            insecure=insecure or parsed.registry in self._config.insecure_registries,
+            mirrors=self._config.registry_mirrors,
             progress=progress,
         )
         found = image_id(self._images.load(image.descriptor))
         self._events.publish("image", "pull", parsed.familiar, {"name": parsed.familiar_repository})
         return found
 
-    def push(self, reference: str, *, credentials: Credentials | None = None, progress: Progress = silent) -> str:
-        """Push and return the manifest's digest. Raises NotFound, Unauthorized, Denied, Unavailable …"""
+    def push(
+        self,
+        reference: str,
+        *,
+        credentials: Credentials | None = None,
+        insecure: bool = False,
+        progress: Progress = silent,
+    ) -> str:
+        """Push and return the manifest's digest. insecure: also over plain http. Raises NotFound, Unauthorized, Denied, Unavailable …"""
         parsed = parse_reference(reference)
         try:
             self._storage.images.get(parsed.name)
         except NotFound:
             self._images.find(reference)  # raises what users expect, and makes the built-in image
-        pushed = transfer.push(self._storage, parsed, credentials=credentials, progress=progress)
+        pushed = transfer.push(
+            self._storage,
+            parsed,
+            credentials=credentials,
+            insecure=insecure or parsed.registry in self._config.insecure_registries,
+            progress=progress,
+        )
         self._events.publish("image", "push", parsed.familiar, {"name": parsed.familiar_repository})
         return pushed.digest
 
