@@ -27,6 +27,8 @@ __all__ = ["engine_command", "start_engine"]
 T = TypeVar("T")
 
 PATIENCE_S = 60.0
+# An engine that a command started ends itself when for so long nobody was connected and nothing ran.
+IDLE_EXIT_S = 300
 LOG_NAME = "engine.log"
 _LOG_LINES = 12
 
@@ -102,7 +104,7 @@ def start_engine(endpoint: Endpoint, connect: Callable[[], T]) -> T:
 def _spawn(endpoint: Endpoint, log: str) -> int:
     os.makedirs(endpoint.root, mode=0o700, exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _DETACH, log, *engine_command(endpoint.root, endpoint.run)],
+        [sys.executable, "-I", "-S", "-c", _DETACH, log, *engine_command(endpoint.root, endpoint.run), "--idle-exit", str(IDLE_EXIT_S)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         check=True,
