@@ -35,7 +35,10 @@ class Transfers:
         insecure: bool = False,
         progress: Progress = silent,
     ) -> str:
-        """Pull and return the image ID. insecure: also over plain http. Raises NotFound, Unauthorized, Unavailable, Corrupt …"""
+        """Pull and return the image ID. insecure: also over plain http.
+
+        Raises NotFound, Unauthorized, Unavailable, Corrupt …
+        """
         parsed = parse_reference(reference)
         image = transfer.pull(
             self._storage,
@@ -58,7 +61,10 @@ class Transfers:
         insecure: bool = False,
         progress: Progress = silent,
     ) -> str:
-        """Push and return the manifest's digest. insecure: also over plain http. Raises NotFound, Unauthorized, Denied, Unavailable …"""
+        """Push and return the manifest's digest. insecure: also over plain http.
+
+        Raises NotFound, Unauthorized, Denied, Unavailable …
+        """
         parsed = parse_reference(reference)
         try:
             self._storage.images.get(parsed.name)

@@ -48,7 +48,7 @@ _DECIDING = frozenset(
 def strict_loads(raw: bytes, limit: int, what: str = "document") -> Any:
     """Decode UTF-8 JSON of at most `limit` bytes.
 
-    Raises Invalid for more bytes, duplicate keys (those that decide what an image is also when only their case differs),
+    Raises Invalid for more bytes, duplicate keys (those that decide what an image is also when their case differs),
     NaN and Infinity, numbers past 2**53, nesting deeper than 64, lone surrogates, or bytes after the value.
     """
     if len(raw) > limit:
