@@ -103,8 +103,9 @@ def start_engine(endpoint: Endpoint, connect: Callable[[], T]) -> T:
 
 def _spawn(endpoint: Endpoint, log: str) -> int:
     os.makedirs(endpoint.root, mode=0o700, exist_ok=True)
+    command = [*engine_command(endpoint.root, endpoint.run), "--idle-exit", str(IDLE_EXIT_S)]
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _DETACH, log, *engine_command(endpoint.root, endpoint.run), "--idle-exit", str(IDLE_EXIT_S)],
+        [sys.executable, "-I", "-S", "-c", _DETACH, log, *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         check=True,
