@@ -21,7 +21,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CACHE = Path(os.environ.get("PROA_TEST_CACHE") or Path.home() / ".cache" / "proa-tests")
-PASSWD = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
+PASSWD = (
+    "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/:/bin/false\n"
+)
 GROUP = "root:x:0:\nuser:x:1000:\nextra:x:2000:user\nnogroup:x:65534:\n"
 
 

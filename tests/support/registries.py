@@ -19,13 +19,10 @@ USER, PASSWORD = "sailor", "Salt+Wind:1"
 # bcrypt of PASSWORD, the only kind the registry reads.
 HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuuGm93c9UeddkBqflxYjWSxVo8JS4oNg.\n"
 
-MANIFEST_TYPES = ", ".join(
-    (
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-    )
+MANIFEST_TYPES = (
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, "
+    "application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
 
