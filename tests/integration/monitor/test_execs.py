@@ -1,0 +1,196 @@
+"""Additional processes: streams, statuses, terminals, failures, and the end of the container under them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monitorlab import Lab, receive_all, receive_until, unframe, wait_exit, wait_until
+
+from proa.errors import Conflict, NotFound
+from proa.monitor.client import MonitorConnection
+from proa.monitor.protocol import Attach
+
+pytestmark = pytest.mark.root
+
+
+def process(*args: str, tty: bool = False) -> dict[str, Any]:
+    return {"args": list(args), "cwd": "/", "env": ["PATH=/bin"], "terminal": tty}
+
+
+def run(
+    lab: Lab, connection: MonitorConnection, exec_id: str, *args: str, stdin: bytes | None = None, tty: bool = False
+) -> tuple[bytes, int]:
+    ours, theirs = lab.pair()
+    with theirs:
+        connection.exec(exec_id, process(*args, tty=tty), tty=tty, stdin=stdin is not None, client_fd=theirs.fileno())
+    if stdin is not None:
+        ours.sendall(stdin)
+    ours.shutdown(socket.SHUT_WR)
+    data = receive_all(ours)
+    event = exec_exit(connection, exec_id)
+    return data, event["status"]
+
+
+def exec_exit(connection: MonitorConnection, exec_id: str) -> dict[str, Any]:
+    while True:
+        event = connection.next_event(10)
+        assert event is not None
+        if event["event"] == "exec-exit" and event["exec"] == exec_id:
+            return event
+
+
+def test_output_and_status(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    data, status = run(lab, connection, "one", "sh", "-c", "echo out; echo err >&2; exit 9")
+    assert unframe(data) == {1: b"out\n", 2: b"err\n"}
+    assert status == 9
+    state = connection.exec_state("one")
+    assert (state["status"], state["signal"]) == (9, 0)
+    assert lab.log(connection) == []
+
+
+def test_status_is_final_before_the_stream_ends(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    for number in range(5):
+        ours, theirs = lab.pair()
+        with theirs:
+            connection.exec(f"e{number}", process("sh", "-c", f"exit {number}"), client_fd=theirs.fileno())
+        receive_all(ours)
+        assert connection.exec_state(f"e{number}")["status"] == number
+
+
+def test_input_ends_with_the_clients(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    data, status = run(lab, connection, "one", "wc", "-c", stdin=b"x" * 12345)
+    assert unframe(data)[1].split() == [b"12345"]
+    assert status == 0
+
+
+def test_a_terminal_of_its_own(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    ours, theirs = lab.pair()
+    with theirs:
+        connection.exec(
+            "t",
+            process("sh", tty=True),
+            tty=True,
+            stdin=True,
+            client_fd=theirs.fileno(),
+            how=Attach(stdin=True),
+        )
+    connection.resize(20, 77, "t")
+    ours.sendall(b"stty size\n")
+    receive_until(ours, b"20 77\r\n")
+    ours.sendall(b"exit 3\n")
+    receive_all(ours)
+    assert exec_exit(connection, "t")["status"] == 3
+
+
+def test_detached_execs_drop_their_output(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    started = connection.exec("d", process("sh", "-c", "yes | head -c 1000000; exit 2"))
+    assert started["pid"] > 0
+    assert exec_exit(connection, "d")["status"] == 2
+
+
+def test_signals(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    connection.exec("s", process("sleep", "60"))
+    connection.kill(15, exec_id="s")
+    event = exec_exit(connection, "s")
+    assert (event["status"], event["signal"]) == (143, 15)
+    with pytest.raises(Conflict):
+        connection.kill(15, exec_id="s")
+
+
+def test_failures_are_typed_and_leave_no_zombie(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    ours, theirs = lab.pair()
+    for number in range(3):
+        with pytest.raises(NotFound) as caught:
+            connection.exec(f"x{number}", process("no-such-command"), client_fd=theirs.fileno())
+        assert caught.value.code == "command-not-found"
+    theirs.sendall(b"the engine can still tell the client")  # its socket was not shut down
+    assert ours.recv(100).startswith(b"the engine")
+    ours.close()
+    theirs.close()
+    with pytest.raises(NotFound):
+        connection.exec_state("x0")
+    monitor = connection.state()["monitor"]["pid"]
+    children = Path(f"/proc/{monitor}/task/{monitor}/children")
+    wait_until(lambda: children.read_text().split() == [str(connection.started["pid"])])
+
+
+def test_an_id_is_used_once(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    connection.exec("same", process("true"))
+    with pytest.raises(Conflict):
+        connection.exec("same", process("true"))
+
+
+def test_unknown_execs(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    with pytest.raises(NotFound, match="No such exec instance: nope"):
+        connection.exec_state("nope")
+    with pytest.raises(NotFound):
+        connection.resize(1, 1, "nope")
+
+
+def test_execs_end_with_their_container(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    connection.exec("long", process("sleep", "60"))
+    connection.kill(9)
+    assert exec_exit(connection, "long")["status"] == 137
+    assert wait_exit(connection)["status"] == 137
+
+
+def test_output_of_children_that_outlive_the_exec_is_waited_for_briefly(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    data, status = run(lab, connection, "bg", "sh", "-c", "(sleep 0.3; echo late) & exit 1")
+    assert (unframe(data), status) == ({1: b"late\n"}, 1)
+    data, status = run(lab, connection, "held", "sh", "-c", "sleep 50 & echo now")
+    assert (unframe(data), status) == ({1: b"now\n"}, 0)
+
+
+def test_paused_containers_take_no_exec_and_die_when_killed(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    connection.pause()
+    assert connection.state()["status"] == "paused"
+    with pytest.raises(Conflict):
+        connection.pause()
+    with pytest.raises(Conflict, match="paused"):
+        connection.exec("p", process("true"))
+    connection.resume()
+    assert connection.state()["status"] == "running"
+    with pytest.raises(Conflict):
+        connection.resume()
+    connection.pause()
+    connection.kill(9)
+    assert wait_exit(connection)["status"] == 137
+
+
+def test_signal_to_all_processes(lab: Lab) -> None:
+    connection = lab.start("sh", "-c", "trap 'echo term' TERM; sleep 60 & wait; wait")
+    wait_until(lambda: len(children_of(connection.started["pid"])) == 1)
+    connection.kill(15, all_processes=True)
+    wait_exit(connection)  # the sleep died, too: the shell waited for it
+    assert ("stdout", "term\n") in lab.log(connection)
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_many_execs_leave_no_descriptor(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    monitor = connection.state()["monitor"]["pid"]
+    run(lab, connection, "warm", "true")
+    wait_until(lambda: len(os.listdir(f"/proc/{monitor}/fd")) > 0)
+    before = len(os.listdir(f"/proc/{monitor}/fd"))
+    for number in range(20):
+        run(lab, connection, f"n{number}", "true")
+    wait_until(lambda: len(os.listdir(f"/proc/{monitor}/fd")) <= before)
