@@ -91,11 +91,11 @@ def box(_worker_engine: engines.PrivateEngine) -> Iterator[engines.PrivateEngine
     ids = shared.out("ps", "-aq").split()
     if ids:
         shared.proa("rm", "-f", "-v", *ids)
-    kept = shared.out("images", "-q", "busybox")
-    for name in shared.out("images", "--format", "{{.Repository}}:{{.Tag}}").split():
-        if name not in ("busybox:latest", "hello:latest"):
-            shared.proa("rmi", "-f", name, check="<none>" not in name)
-    assert kept == shared.out("images", "-q", "busybox")
+    names = shared.out("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+    for name in {n for n in names if "<none>" not in n} - {"busybox:latest", "hello:latest"}:
+        shared.proa("rmi", "-f", name)
+    shared.proa("image", "prune", "-f")
+    shared.out("inspect", "busybox")
     engines.until(
         lambda: not [u for u in leaks.users_of(shared.directory) if u not in before and "monitor" in u],
         f"the processes of the test's containers to end: {leaks.users_of(shared.directory)}",
