@@ -70,9 +70,10 @@ class Acceptor:
                 self._rest()
                 self._resting = self._loop.call_later(REST_SECONDS, self.start)
                 return count
-            if self._server.connected + len(self._tasks) >= self._server.max_connections:
+            if self._server.connected >= self._server.max_connections:
                 _turn_away(client)
             else:
+                self._server.joining += 1
                 client.setblocking(False)
                 task = self._loop.create_task(self._take(client))
                 self._tasks.add(task)
@@ -83,6 +84,7 @@ class Acceptor:
         try:
             return await self._loop.connect_accepted_socket(self._server, client)
         except OSError as error:
+            self._server.joining -= 1
             client.close()
             log.error("cannot serve a client: %s", error)
             return None

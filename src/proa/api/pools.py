@@ -25,6 +25,7 @@ CHANGE_THREADS = 64
 SLOW_THREADS = 48
 #: Calls that may wait for a thread of their pool: seconds of work; more is an attack or a defect.
 QUEUE = 1024
+BUSY = "engine-busy"
 
 
 class Pools:
@@ -47,7 +48,7 @@ class Pools:
 
     async def _queued(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         if self._waiting >= QUEUE:
-            raise Unavailable("the engine is busy: too many requests at once", code="engine-busy")
+            raise Unavailable("the engine is busy: too many requests at once", code=BUSY)
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, call)
@@ -72,7 +73,7 @@ class Pools:
         if self.slow_running >= SLOW_THREADS:
             raise Unavailable(
                 f"the engine is busy: {SLOW_THREADS} long operations run already",
-                code="engine-busy",
+                code=BUSY,
                 hint="try again when one of them is done",
             )
         self.slow_running += 1

@@ -55,9 +55,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         from proa.api import server  # noqa: F401  # imported while the engine opens
 
         engine = opened()
-    except ProaError as error:
-        print(f"proa: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""), file=sys.stderr)
-        return 1
+    except (ProaError, OSError) as error:
+        return _refused(error)
     path = None if listener else options.socket or options.run / SOCKET_NAME
     try:
         if listener is None:
@@ -65,14 +64,19 @@ def run(argv: Sequence[str] | None = None) -> int:
             listener = bind(path)
         asyncio.run(_serve(engine, listener, path, options.idle_exit, descriptors))
     except ProaError as error:
-        print(f"proa: {error.message}", file=sys.stderr)
-        return 1
+        return _refused(error)
     finally:
         engine.close()
     log.info("stopped; containers keep running")
     # A thread may still sit in a transfer nobody wants: do not wait for it as the interpreter's own exit would.
     logging.shutdown()
     os._exit(0)
+
+
+def _refused(error: ProaError | OSError) -> int:
+    text = f"{error.message}\n  hint: {error.hint}" if isinstance(error, ProaError) and error.hint else str(error)
+    print(f"proa: {text}", file=sys.stderr)
+    return 1
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

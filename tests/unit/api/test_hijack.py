@@ -159,6 +159,17 @@ def test_the_request_split_anywhere(serve: Serve) -> None:
             assert client.rest() == b"['Tty']|x|bye"
 
 
+def test_output_does_not_come_together_with_the_head(serve: Serve) -> None:
+    """docker-py loses what its buffered reader gets with the head."""
+    live = serve(routes=ROUTES)
+    for _ in range(20):
+        with live.client() as client:
+            client.send(_attach_request())
+            time.sleep(0.01)  # a client that is slow to read
+            assert client.socket.recv(65536).endswith(b"\r\n\r\n")
+            assert client.exactly(6) == b"hello|"
+
+
 def test_a_chunked_exec_body(serve: Serve) -> None:
     with serve(routes=ROUTES).client() as client:
         head = _exec_request(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
@@ -216,6 +227,28 @@ def test_an_error_after_the_head_goes_into_the_stream(serve: Serve) -> None:
         assert client.head().status == 101
         line = b"exec failed: executable file not found in $PATH\r\n"
         assert client.rest() == b"\x01\0\0\0" + len(line).to_bytes(4, "big") + line
+
+
+def test_a_takeover_that_is_refused_for_lack_of_threads_leaks_nothing(serve: Serve) -> None:
+    async def attach(service: Any, request: Request) -> Hijack:
+        async def take(descriptor: int, early: bytes) -> None:
+            await service.pools.change(os.close, descriptor)
+
+        return Hijack(take=take)
+
+    live = serve(routes=[Route("POST", "/containers/{id}/attach", attach)])
+    live.service.pools._waiting = 10_000
+    before = live.descriptors()
+    for _ in range(10):
+        with live.client() as client:
+            client.send(_attach_request())
+            client.head()
+            assert b"busy" in client.rest()
+    for _ in range(100):
+        if live.descriptors() <= before:
+            break
+        time.sleep(0.02)
+    assert live.descriptors() <= before
 
 
 def test_an_upgrade_elsewhere_is_declined(serve: Serve) -> None:

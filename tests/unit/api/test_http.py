@@ -330,6 +330,24 @@ def test_slow_calls_do_not_hold_up_quick_ones(serve: Serve) -> None:
         client.socket.close()
 
 
+def test_a_large_body_does_not_hold_up_the_loop(serve: Serve) -> None:
+    live = serve(routes=ROUTES)
+    lags: list[float] = []
+
+    async def beat() -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            before = clock()
+            await asyncio.sleep(0.01)
+            lags.append(clock() - before - 0.01)
+
+    beating = asyncio.run_coroutine_threadsafe(beat(), live.loop)
+    body = b'{"a":[' + b'"' + b"x" * 3_900_000 + b'"' + b"]}"
+    assert live.ask("POST", "/t/json", body).status == 200
+    beating.cancel()
+    assert max(lags) < 0.25
+
+
 def test_too_many_connections_are_told_so(serve: Serve) -> None:
     live = serve()
     live.server.max_connections = 5

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from proa.api.messages import NO_CONTENT, TAR, Outcome, Reply, Request, created, json_body
-from proa.api.operations.transfer_streams import download
+from proa.api.messages import NO_CONTENT, Outcome, Reply, Request, created, json_body
 from proa.api.routes import Route
 from proa.api.service import Service
 from proa.api.translate import containers as translate
@@ -84,19 +83,12 @@ async def changes(service: Service, request: Request) -> Outcome:
     return Reply(value=[{"Path": path, "Kind": kind} for kind, path in found])
 
 
-async def export(service: Service, request: Request) -> Outcome:
-    """`GET /containers/{id}/export`: the container's root as a tar."""
-    container = await service.pools.quick(service.engine.containers.get, request["id"])
-    return await download(service, lambda out: service.engine.containers.export(container.id, out), content_type=TAR)
-
-
 ROUTES = (
     Route("GET", "/containers/json", list_),
     Route("POST", "/containers/create", create),
     Route("POST", "/containers/prune", prune),
     Route("GET", "/containers/{id}/json", inspect),
     Route("GET", "/containers/{id}/changes", changes),
-    Route("GET", "/containers/{id}/export", export),
     Route("POST", "/containers/{id}/rename", rename),
     Route("DELETE", "/containers/{id}", remove),
 )
