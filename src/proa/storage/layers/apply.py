@@ -10,25 +10,24 @@ layers only, whatever their place in the archive; a device 0:0 is overlay's own 
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from proa.errors import Denied, Exhausted, Invalid, ProaError, Unavailable, Unsupported
+from proa.errors import Invalid, Unsupported
 from proa.storage.deletion import delete_tree
 from proa.storage.layers import overlay
 from proa.storage.layers.attributes import (
     Attributes,
     Owner,
     clamp_time,
-    read_attributes,
-    write_attributes,
     write_xattrs,
 )
 from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
 from proa.storage.layers.directories import Directories
+from proa.storage.layers.failures import typed
+from proa.storage.layers.hard_links import find_target
 from proa.storage.layers.headers import Entry
 from proa.storage.layers.names import canonical, display, split
 from proa.storage.layers.reader import TarReader
@@ -107,14 +106,14 @@ class _Applier:
     def run(self) -> Applied:
         directories = self._directories
         # A layer that does not describe the root keeps the root it is applied to.
-        directories.describe(b"", directories.lower_attributes(b"") or Attributes(0o755, 0, 0, 0))
+        directories.made(b"", None)
         entry: Entry | None = None
         try:
             while (entry := self._reader.next()) is not None:
                 self._apply(entry)
             self._inodes += directories.finish()
         except OSError as error:
-            raise _typed(error, display(entry.name) if entry else "") from error
+            raise typed(error, display(entry.name) if entry else "") from error
         return Applied(self._size, self._reader.entries, self._inodes)
 
     def _apply(self, entry: Entry) -> None:
@@ -294,68 +293,21 @@ class _Applier:
         self._inodes += 1
 
     def _hard_link(self, entry: Entry, dir_fd: int, base: bytes, real: bytes) -> None:
-        try:
-            found = self._directories.merged.find(canonical(entry.linkname))
-        except ProaError as error:
-            error.subject = display(entry.name)
-            raise
-        if found is None or stat.S_ISDIR(found.status.st_mode):
-            if found is not None:
-                os.close(found.dir_fd)
-            raise Invalid(
-                f"archive entry {display(entry.name)!r} is a hard link to {display(entry.linkname)!r}, which is "
-                f"{'not there' if found is None else 'a directory'}",
-                code="layer-link",
-                subject=display(entry.name),
-            )
-        source_fd, source = found.dir_fd, found.name
-        try:
-            if found.layer:
+        with find_target(entry, self._directories) as target:
+            if target.index:
                 # Layers share no inodes: the target becomes part of this one first, as overlay's copy-up does.
-                target_fd, _ = self._directories.open(split(found.path)[0])
-                self._copy_up(source_fd, source, found.status, target_fd)
-                os.close(source_fd)
-                source_fd = os.dup(target_fd)
-            if found.path == real:
+                self._inodes += 1
+                target.bring_up(self._directories, self._owner)
+                dir_fd, _ = self._directories.open(split(real)[0])  # it may have been closed meanwhile
+            if target.path == real:
                 return
             try:
-                os.link(source, base, src_dir_fd=source_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+                target.link(base, dir_fd)
             except FileExistsError:
-                there = os.stat(base, dir_fd=dir_fd, follow_symlinks=False)
-                if (there.st_dev, there.st_ino) == (found.status.st_dev, found.status.st_ino):
+                if target.is_same(os.stat(base, dir_fd=dir_fd, follow_symlinks=False)):
                     return
                 self._clear(dir_fd, base, real)
-                os.link(source, base, src_dir_fd=source_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
-        finally:
-            os.close(source_fd)
-
-    def _copy_up(self, source_fd: int, name: bytes, status: os.stat_result, dir_fd: int) -> None:
-        """Copy one file that is no directory from a lower layer into this one, under the same name."""
-        self._inodes += 1
-        kind = stat.S_IFMT(status.st_mode)
-        if kind == stat.S_IFREG:
-            self._copy_up_file(source_fd, name, dir_fd)
-            return
-        if kind == stat.S_IFLNK:
-            os.symlink(os.readlink(name, dir_fd=source_fd), name, dir_fd=dir_fd)
-        else:
-            os.mknod(name, status.st_mode, status.st_rdev, dir_fd=dir_fd)
-        if self._owner.differs(status.st_uid, status.st_gid):
-            os.chown(name, status.st_uid, status.st_gid, dir_fd=dir_fd, follow_symlinks=False)
-        os.utime(name, ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
-
-    def _copy_up_file(self, source_fd: int, name: bytes, dir_fd: int) -> None:
-        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=source_fd)
-        try:
-            fd = os.open(name, _CREATE, 0o600, dir_fd=dir_fd)
-            try:
-                while os.sendfile(fd, source, None, 1 << 30):
-                    pass
-                write_attributes(fd, read_attributes(source), self._owner)
-            finally:
-                os.close(fd)
-        finally:
-            os.close(source)
+                target.link(base, dir_fd)
 
     # ---- replacing ------------------------------------------------------------------------------------------------
 
@@ -390,22 +342,3 @@ def _own_ids(dir_fd: int) -> tuple[int, int]:
     finally:
         os.close(fd)
     return st.st_uid, st.st_gid
-
-
-def _typed(error: OSError, subject: str) -> ProaError:
-    reason = os.strerror(error.errno or 0)
-    at = f" at {subject!r}" if subject else ""
-    message = f"cannot unpack layer{at}: {reason}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        return Exhausted(message, code="layer-apply", subject=subject, errno=error.errno)
-    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return Invalid(message, code="layer-apply", subject=subject, errno=error.errno)
-    if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS, errno.EINVAL):
-        return Denied(
-            message,
-            code="layer-apply",
-            subject=subject,
-            hint="the owner may have no mapping in this user namespace, or the file system cannot store the attribute",
-            errno=error.errno,
-        )
-    return Unavailable(message, code="layer-apply", subject=subject, errno=error.errno)

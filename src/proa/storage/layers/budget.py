@@ -23,7 +23,7 @@ class Budget(NamedTuple):
     """
 
     header_bytes: int = 1 << 20
-    name_bytes: int = 32 << 10
+    name_bytes: int = 8 << 10
     entries: int = 4_000_000
     unpacked_bytes: int = 1 << 40
     file_bytes: int = 1 << 43

@@ -49,7 +49,7 @@ def diff(
     exclude: paths without a leading slash that are left out with all below them, such as the empty files a runtime made
     to mount over; a directory whose only change is their coming and going is left out too. Files and directories that
     overlay copied up without a change are left out. Sockets are skipped. nanoseconds: keep whole times (PAX records).
-    A CompressedLayerWriter as sink takes the digest itself.
+    What hides nothing in `lowers` is not written as hiding. A CompressedLayerWriter as sink takes the digest itself.
     Raises Invalid for a name that layers use as a mark, Conflict when a file shrinks while it is read, Unsupported for
     an upper directory written with redirect_dir or metacopy, OSError.
     """
@@ -110,7 +110,6 @@ class _Diff:
         self._trees = trees
         self._writer = writer
         self._exclude = exclude
-        self._has_lowers = trees.count > 1
         self._frames: list[_Frame] = []
 
     def run(self) -> None:
@@ -150,8 +149,8 @@ class _Diff:
             )
         lower = self._trees.shown(path, frame.levels)
         if overlay.is_whiteout(status):
-            if lower is not None or not self._has_lowers:
-                self._add_mark(frame.path, overlay.WHITEOUT_PREFIX + name, status)
+            if lower is not None:
+                self._add_mark(frame.path, overlay.WHITEOUT_PREFIX + name)
         elif stat.S_ISDIR(status.st_mode):
             self._visit_directory(frame, path, status, lower)
         elif lower is None or not self._trees.same_file(path, status, *lower):
@@ -162,7 +161,6 @@ class _Diff:
         self, frame: _Frame, path: bytes, status: os.stat_result, lower: tuple[int, os.stat_result] | None
     ) -> None:
         opaque = overlay.is_opaque(self._trees.fd(0, path), self._trees.prefix)
-        hides = opaque and lower is not None and stat.S_ISDIR(lower[1].st_mode)
         levels = [] if opaque else self._trees.merging(path, frame.levels)
         child = self._enter(path, levels)
         child.status = status
@@ -171,14 +169,14 @@ class _Diff:
             self._write_pending()
         else:
             child.time_only = lower[1].st_mtime_ns != status.st_mtime_ns
-        if hides or (opaque and not self._has_lowers):
-            self._add_mark(path, overlay.OPAQUE_ENTRY, status)
+        if opaque and lower is not None and stat.S_ISDIR(lower[1].st_mode):
+            self._add_mark(path, overlay.OPAQUE_ENTRY)
 
-    def _add_mark(self, parent: bytes, name: bytes, status: os.stat_result) -> None:
+    def _add_mark(self, parent: bytes, name: bytes) -> None:
+        """A mark has no time: what it deletes is all it says."""
         self._write_pending()
         entry = Entry()
         entry.name = parent + b"/" + name if parent else name
-        entry.mtime_ns = self._trees.time(status)
         self._writer.add(entry)
 
     def _write_pending(self) -> None:

@@ -68,6 +68,7 @@ def confine_worker(target_fd: int) -> None:
     Raises Unsupported where neither chroot nor landlock can do it.
     """
     forbid_imports()
+    prctl(PR_SET_NO_NEW_PRIVS, 1)  # without it an ordinary user may not restrict itself
     restricted = landlock.writable_only(target_fd)
     os.fchdir(target_fd)
     try:
@@ -109,7 +110,6 @@ def _keep(mask: int) -> None:
     _, permitted, _ = capability.capget()
     capability.clear_ambient()
     capability.capset(permitted & mask, permitted & mask, 0)
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _filter(arch: int, allowed: tuple[int, ...]) -> bytes:

@@ -35,7 +35,7 @@ class Directories:
         self._prefix = prefix
         self._opened = OpenDirectories(root_fd)  # by real path
         self._aliases: dict[bytes, bytes] = {}  # path through links -> real path
-        self._attributes: dict[bytes, Attributes] = {}
+        self._attributes: dict[bytes, Attributes | int] = {}  # an implied directory has just a time
         self._opaque: set[bytes] = set()
         self._whiteouts: set[bytes] = set()
         lowers = [Layer(fd, lambda fd, _path: overlay.is_opaque(fd, prefix)) for fd in lower_fds]
@@ -73,11 +73,11 @@ class Directories:
         """Note that lower layers' `real` is deleted: a directory made there, now or later, starts empty."""
         self._whiteouts.add(real)
 
-    def made(self, real: bytes, attributes: Attributes) -> None:
-        """A directory was made, and gets these attributes in the end."""
-        self._attributes[real] = attributes
-        if real in self._whiteouts:
-            self._opaque.add(real)
+    def made(self, real: bytes, attributes: Attributes | None) -> None:
+        """A directory was made, and gets these attributes in the end; those of the layers below if None."""
+        self._attributes[real] = self.implied_mtime_ns if attributes is None else attributes
+        # What was noted about an earlier one of that name holds no more.
+        (self._opaque.add if real in self._whiteouts else self._opaque.discard)(real)
 
     def hidden(self, real: bytes) -> bool:
         """Whether lower layers cannot show through at `real`, because a directory above it is opaque."""
@@ -100,31 +100,42 @@ class Directories:
         return True
 
     def forget(self, real: bytes) -> None:
-        """A directory or symbolic link is gone from the layer."""
+        """A directory or symbolic link is gone from the layer, with all below it.
+
+        What was noted about directories below stays, because to find it would take time that grows with the layer: it
+        is corrected when they are made again and passed over in the end.
+        """
         self._aliases.clear()
         self._opened.forget(real)
-        below = real + b"/"
-        for path in [p for p in self._attributes if p == real or p.startswith(below)]:
-            del self._attributes[path]
-        self._opaque = {p for p in self._opaque if p != real and not p.startswith(below)}
+        self._attributes.pop(real, None)
+        self._opaque.discard(real)
 
     def finish(self) -> int:
         """Set the attributes of all directories; returns how many there are, the root not counted."""
         self._hide_root()
+        self._drop_needless_whiteouts()
+        count = -1  # not the root
         for real in sorted(self._attributes, reverse=True):
-            fd = self._opened.fd(real)
+            try:
+                fd = self._opened.fd(real)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            count += 1
             if real in self._opaque and real:
                 overlay.set_opaque(fd, self._prefix)
-            write_attributes(fd, self._attributes[real], self._owner)
-        return len(self._attributes) - (b"" in self._attributes)
+            attributes = self._attributes[real]
+            if isinstance(attributes, int):
+                attributes = self._implied(real) or Attributes(0o755, 0, 0, attributes)
+            write_attributes(fd, attributes, self._owner)
+        return count
 
     def close(self) -> None:
         """Close the fds."""
         self._opened.close()
 
-    def lower_attributes(self, real: bytes) -> Attributes | None:
+    def _implied(self, real: bytes) -> Attributes | None:
         """Those of the directory that shows at `real` below this layer, if one does. b"" is the root."""
-        if not self.has_lowers or self.hidden(real):
+        if not self.has_lowers or real in self._whiteouts or self.hidden(real):
             return None
         if not real:
             return read_attributes(self._lower.root_fd)
@@ -141,6 +152,18 @@ class Directories:
                 os.close(fd)
         finally:
             os.close(found.dir_fd)
+
+    def _drop_needless_whiteouts(self) -> None:
+        """Remove whiteouts below directories that became opaque later: overlay would list them as files."""
+        for real in self._whiteouts:
+            if self.hidden(real):
+                parent, name = split(real)
+                try:
+                    dir_fd = self._opened.fd(parent)
+                    if overlay.is_whiteout(os.stat(name, dir_fd=dir_fd, follow_symlinks=False)):
+                        os.unlink(name, dir_fd=dir_fd)
+                except (FileNotFoundError, NotADirectoryError):
+                    pass
 
     def _hide_root(self) -> None:
         """Overlay ignores the opaque mark on the root: white out what is there instead."""
@@ -175,7 +198,7 @@ class Directories:
                 try:
                     self._opened.keep(child, open_directory(part, fd))
                 except FileNotFoundError:
-                    self._make(fd, part, child, self.lower_attributes(child))
+                    self._make(fd, part, child)
                 except NotADirectoryError:
                     target = self._not_a_directory(fd, part, child)
                     if target is not None:
@@ -205,10 +228,10 @@ class Directories:
                 subject=display(child),
             )
         os.unlink(part, dir_fd=fd)
-        self._make(fd, part, child, None)
+        self._make(fd, part, child)
         return None
 
-    def _make(self, fd: int, part: bytes, child: bytes, attributes: Attributes | None) -> None:
+    def _make(self, fd: int, part: bytes, child: bytes) -> None:
         os.mkdir(part, 0o755, dir_fd=fd)
         self._opened.keep(child, open_directory(part, fd))
-        self.made(child, attributes or Attributes(0o755, 0, 0, self.implied_mtime_ns))
+        self.made(child, None)

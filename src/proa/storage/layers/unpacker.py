@@ -43,8 +43,17 @@ _MESSAGE_LIMIT = 64 << 10
 _FDS_PER_MESSAGE = 250
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# The paths come after the standard library's, so that nothing in a site directory shadows it.
-_PROGRAM = "import sys; sys.path += sys.argv[3:]; from proa.storage.layers.zygote import main; main(int(sys.argv[2]))"
+# The paths come after the standard library's, so that nothing in a site directory shadows it. The package above would
+# load the whole store, of which these processes need nothing: it is represented by its path.
+_PROGRAM = """
+import sys, types
+sys.path += sys.argv[3:]
+import proa
+store = sys.modules["proa.storage"] = types.ModuleType("proa.storage")
+store.__path__ = [path + "/storage" for path in proa.__path__]
+from proa.storage.layers.zygote import main
+main(int(sys.argv[2]))
+"""
 
 
 class UnpackResult(NamedTuple):
