@@ -25,8 +25,8 @@ from proa.api.aiohttp_server import (
 from proa.api.connection import Connection
 from proa.api.dispatch import error_line, failed
 from proa.api.messages import Hijack, Outcome, Reply, Request, Stream, frame
-from proa.api.query import Query
 from proa.api.pools import BUSY
+from proa.api.query import Query
 from proa.api.routes import HEADERS
 from proa.api.status import error_reply
 from proa.errors import Invalid, ProaError, Unavailable
