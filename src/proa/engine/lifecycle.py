@@ -21,7 +21,7 @@ from proa.engine.runs import Run
 from proa.engine.signal_names import parse_signal
 from proa.engine.startup import start_request
 from proa.engine.types import ExitStatus, State
-from proa.errors import Conflict, Internal, NotModified, ProaError, Unsupported
+from proa.errors import Conflict, Internal, NotFound, NotModified, ProaError, Unavailable, Unsupported
 from proa.monitor.client import MonitorConnection
 
 if TYPE_CHECKING:
@@ -180,7 +180,13 @@ class Lifecycle:
             )
         if number == signals.SIGKILL and entry.record.state.status == "paused":
             self.unpause(entry.record.id)
-        self._runs.monitor(entry).kill(number)
+        try:
+            self._runs.monitor(entry).kill(number)
+        except (Unavailable, NotFound):
+            # It ended by itself in between, and its monitor with it.
+            raise Conflict(
+                f"Cannot kill container: {name_or_id}: Container {entry.record.id} is not running", code="not-running"
+            ) from None
         self._engine.containers.announce(entry, "kill", signal=str(number))
 
     def kill_and_wait(self, entry: Entry) -> None:
@@ -283,7 +289,14 @@ class Lifecycle:
                 future.set_result(ExitStatus(status_code=entry.record.state.exit_code))
             else:
                 self._waiting.setdefault(entry.record.id, []).append((condition, future))
+                future.add_done_callback(lambda f: self._stop_waiting(entry.record.id, f) if f.cancelled() else None)
         return future
+
+    def _stop_waiting(self, id: str, future: Future[ExitStatus]) -> None:  # noqa: A002
+        with self._waiting_lock:
+            rest = [(c, f) for c, f in self._waiting.pop(id, []) if f is not future]
+            if rest:
+                self._waiting[id] = rest
 
     def removed(self, entry: Entry) -> None:
         """Tell everyone who waits that the container is gone."""

@@ -7,6 +7,7 @@ an attached client outlives it. Before the container runs, the connection waits 
 from __future__ import annotations
 
 import os
+import select
 import threading
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from proa.engine.catalog import Catalog
 from proa.engine.logs import LogReader
 from proa.engine.runs import Runs
 from proa.engine.types import LogRequest
-from proa.errors import Conflict, Invalid, Unsupported
+from proa.errors import Cancelled, Conflict, Invalid, TimedOut, Unsupported
 from proa.monitor.logs import log_path
 from proa.monitor.protocol import Attach
 
 MAX_WAITING = 64
+REPLAY_STALL_MS = 60_000
 
 
 class Streams:
@@ -83,15 +85,25 @@ class Streams:
                 os.close(connection)
 
     def _replay(self, id: str, connection: int, *, stdout: bool, stderr: bool) -> None:  # noqa: A002
+        """Write what the log has to the client, who may be slow but not dead."""
         reader = self.logs(id, LogRequest(stdout=stdout, stderr=stderr))
         tty = self._catalog.find(id).record.config.tty
+        writable = select.poll()
+        writable.register(connection, select.POLLOUT)
         try:
             while not reader.finished:
                 for e in reader.read():
                     head = b"" if tty else bytes((e.stream, 0, 0, 0)) + len(e.data).to_bytes(4, "big")
                     data = memoryview(head + e.data)
                     while data:
-                        data = data[os.write(connection, data) :]
+                        if not writable.poll(REPLAY_STALL_MS):
+                            raise TimedOut(f"the client took no log output for {REPLAY_STALL_MS // 1000} s")
+                        try:
+                            data = data[os.write(connection, data) :]
+                        except BlockingIOError:
+                            continue
+        except (BrokenPipeError, ConnectionResetError):
+            raise Cancelled("the client went away") from None
         finally:
             reader.close()
 
