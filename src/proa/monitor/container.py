@@ -21,10 +21,11 @@ from proa.monitor import protocol, title
 from proa.monitor.attach import LINGER_S
 from proa.monitor.child import Child
 from proa.monitor.launcher import Launcher, fork_launcher, launch_process, parse_launched
-from proa.monitor.logs import JsonFileLog, log_path, rfc3339
+from proa.monitor.logs import JsonFileLog, rfc3339
 from proa.monitor.loop import READ, Loop
 from proa.monitor.protocol import Request
 from proa.monitor.records import EXIT_FILE, STATE_FILE, ExitRecord, remove_record, write_record
+from proa.monitor.scribe import open_container_log
 from proa.monitor.server import Listener, Peer, Server
 from proa.monitor.starting import take
 from proa.monitor.stdio import stream_names
@@ -53,7 +54,7 @@ def main(orders_fd: int) -> None:
 class Container:
     """One running container, until it is over."""
 
-    def __init__(self, loop: Loop, message: bytes, fds: Sequence[int]) -> None:
+    def __init__(self, loop: Loop, message: bytes, fds: Sequence[int], report: bytes) -> None:
         handoff, taken = take(message, fds)
         request = handoff.request
         self._loop = loop
@@ -64,14 +65,11 @@ class Container:
         self._execs: dict[str, Child] = {}
         self._launching: dict[str, Launcher] = {}
         self._over = False
-        self._cgroup = cgroups.open_existing(self._state.cgroup) if self._state.cgroup else None
         self.server = Server(loop, self._handle)
         engine = self.server.adopt(socket.socket(fileno=taken.connection))
         engine.watching = True
         engine.listen()
-        log = None
-        if handoff.log:
-            log = JsonFileLog(log_path(request.dir, request.id), request.log.max_size, request.log.max_file, taken.log)
+        log = open_container_log(handoff, report)
         streams = self._streams(taken.outputs, taken.stdin, tty=request.tty, stdin_once=request.stdin_once, log=log)
         self._init = Child(loop, taken.pidfd, streams, ended=self._init_ended, drained=self._drained)
         for fd, how in zip(taken.clients, request.attach, strict=True):
@@ -145,8 +143,9 @@ class Container:
         # With a pid namespace of its own everything has ended with the init, else what is left must be ended.
         for launcher in self._launching.values():
             os.kill(launcher.pid, SIGKILL)
-        if self._cgroup is not None and self._cgroup.pids():
-            self._cgroup.kill()
+        cgroup = self._cgroup()
+        if cgroup is not None and cgroup.pids():
+            cgroup.kill()
 
     def _drained(self, _child: Child | None = None) -> None:
         if self._over or self._launching or not self._init.drained:
@@ -160,10 +159,11 @@ class Container:
         assert init.status is not None
         init.streams.finish()
         oom = False
-        if self._cgroup is not None:
+        cgroup = self._cgroup()
+        if cgroup is not None:
             try:
-                oom = self._cgroup.oom_kills() > 0
-                self._cgroup.remove()
+                oom = cgroup.oom_kills() > 0
+                cgroup.remove()
             except (OSError, ProaError) as error:
                 title.report("cgroup removal", error)
         record = ExitRecord(
@@ -250,10 +250,15 @@ class Container:
         del fds[0]
         return {}
 
+    def _cgroup(self) -> cgroups.Cgroup | None:
+        # Looked up when needed, which is seldom: the object would cost every monitor that logs a line 200 KiB.
+        return cgroups.open_existing(self._state.cgroup) if self._state.cgroup else None
+
     def _own_cgroup(self) -> cgroups.Cgroup:
-        if self._cgroup is None:
+        cgroup = self._cgroup()
+        if cgroup is None:
             raise Unsupported("the container has no cgroup", code="no-cgroup", subject=self._state.id)
-        return self._cgroup
+        return cgroup
 
     def _check_running(self) -> None:
         if not self._init.running:

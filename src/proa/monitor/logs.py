@@ -69,28 +69,32 @@ def _character_boundary(text: bytes, end: int) -> int:
 class JsonFileLog:
     """Appends output to a log file, rotating it; a full disk loses lines, never the container.
 
-    max_size: bytes at which the file is rotated, 0 for never; max_file: how many files to keep, this one included;
-    fd: `path` as `open_log` opened it before. Raises OSError from the constructor when the file cannot be opened.
+    max_size: bytes at which the file is rotated, 0 for never; max_file: how many files to keep, this one included.
+    `unfinished` has the beginning of a line by stream. A file that cannot be opened loses its lines, too.
     """
 
-    __slots__ = ("_carry", "_dropped", "_fd", "_max_file", "_max_size", "_path", "_size")
+    __slots__ = ("_dropped", "_fd", "_max_file", "_max_size", "_path", "_size", "unfinished")
 
-    def __init__(self, path: str, max_size: int, max_file: int, fd: int = -1) -> None:
+    def __init__(self, path: str, max_size: int, max_file: int) -> None:
         self._path = path
         self._max_size = max_size
         self._max_file = max(1, max_file)
-        self._carry: dict[str, bytes] = {}
+        self.unfinished: dict[str, bytes] = {}
         self._dropped = 0
-        self._fd = open_log(path) if fd < 0 else fd
-        self._size = os.fstat(self._fd).st_size
+        self._fd = -1
+        self._size = 0
+        self._open()
 
     def _open(self) -> None:
-        self._fd = open_log(self._path)
+        try:
+            self._fd = open_log(self._path)
+        except OSError:
+            return  # the next record tries again
         self._size = os.fstat(self._fd).st_size
 
     def write(self, stream: str, chunk: bytes) -> None:
         """Log what was just read from `stream` ("stdout" or "stderr")."""
-        carry = self._carry
+        carry = self.unfinished
         if carry:
             held = carry.pop(stream, None)
             if held is not None:
@@ -127,14 +131,14 @@ class JsonFileLog:
 
     def finish(self, stream: str) -> None:
         """The stream ended: log its last, unterminated line."""
-        held = self._carry.pop(stream, None)
+        held = self.unfinished.pop(stream, None)
         if held:
             tail = f'","stream":"{stream}","time":"{rfc3339(time.time_ns())}"}}\n'.encode()
             self._append(_HEAD + _escape(held) + tail)
 
     def close(self) -> None:
         """Log what is still held and close the file."""
-        for stream in tuple(self._carry):
+        for stream in tuple(self.unfinished):
             self.finish(stream)
         if self._fd >= 0:
             os.close(self._fd)
@@ -168,9 +172,8 @@ class JsonFileLog:
 
     def _put(self, records: bytes) -> None:
         if self._fd < 0:
-            try:
-                self._open()
-            except OSError:
+            self._open()
+            if self._fd < 0:
                 self._dropped += len(records)
                 return
         try:
@@ -209,10 +212,7 @@ class JsonFileLog:
             return
         os.close(self._fd)
         self._fd = -1
-        try:
-            self._open()
-        except OSError:
-            pass  # the next record tries again
+        self._open()
 
 
 def _lines(text: bytes, tail: bytes) -> bytes:

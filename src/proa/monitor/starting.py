@@ -41,11 +41,10 @@ __all__ = ["Handoff", "Taken", "rehearse", "start_container", "take"]
 
 
 class Handoff(msgspec.Struct):
-    """A started container: its request without config and root mounts, and its state; `log` when there is one."""
+    """A started container: its request without config and root mounts, and its state."""
 
     request: StartRequest
     state: MonitorState
-    log: bool
     warnings: list[str] = []
 
 
@@ -58,7 +57,6 @@ class Taken(NamedTuple):
     directory: int
     config: int
     socket_directory: int
-    log: int
     outputs: dict[int, str]
     stdin: int
     clients: list[int]
@@ -80,10 +78,10 @@ def start_container(orders_fd: int, monitor_pid: int, channel: socket.socket) ->
     connection = socket.socket(fileno=fds[0])
     try:
         with ExitStack() as undo:
-            handoff, sent, events = _start(connection, monitor_pid, undo)
+            handoff, sent, (waking, logging) = _start(connection, monitor_pid, undo)
             connection.sendall(encode_line(_started_event(handoff)))
             short_id = handoff.request.id[:12]
-            head = f"{short_id} {events} ".encode()
+            head = f"{short_id} {waking} {logging} ".encode()
             send_fds(channel, head + encode_line(handoff), [connection.fileno(), *sent])
             undo.pop_all()
     except ConnectionError:
@@ -117,6 +115,7 @@ def rehearse() -> None:
     request, _ = parse_request(line, Inbox())
     assert isinstance(request, StartRequest)
     compile_plan(request.config, request.rootfs)
+    cgroups.open_existing("/proa/rehearsal")
     pipes = StdioPipes(stdin=True)
     for fd in (*pipes.outputs, pipes.stdin_fd, *pipes.theirs):
         os.close(fd)
@@ -125,21 +124,22 @@ def rehearse() -> None:
 
 
 def take(message: bytes, fds: Sequence[int]) -> tuple[Handoff, Taken]:
-    """In the monitor: what was handed over; the short id and the count of fds with events come before the JSON."""
-    handoff = _decoder.decode(message.split(b" ", 2)[2])
+    """In the monitor: what was handed over.
+
+    Before the JSON come the short id, how many of the first descriptors wake the monitor, and how many of the last of
+    those are outputs for the log only.
+    """
+    handoff = _decoder.decode(message.split(b" ", 3)[3])
     request = handoff.request
     connection, listener, pidfd, *rest = fds
     clients = [rest.pop(0) for _ in request.attach]
     outputs = {rest.pop(0): name for name in stream_names(request.tty)}
     directory, config, socket_directory, *rest = rest
-    log = rest.pop(0) if handoff.log else -1
     stdin = rest.pop(0) if request.stdin else -1
-    return handoff, Taken(
-        connection, listener, pidfd, directory, config, socket_directory, log, outputs, stdin, clients
-    )
+    return handoff, Taken(connection, listener, pidfd, directory, config, socket_directory, outputs, stdin, clients)
 
 
-def _start(connection: socket.socket, monitor_pid: int, undo: ExitStack) -> tuple[Handoff, list[int], int]:
+def _start(connection: socket.socket, monitor_pid: int, undo: ExitStack) -> tuple[Handoff, list[int], tuple[int, int]]:
     request, fds = read_request(connection)
     if not isinstance(request, StartRequest):
         raise Invalid("the first request must be a start", code="invalid-monitor-request")
@@ -154,7 +154,7 @@ def _start(connection: socket.socket, monitor_pid: int, undo: ExitStack) -> tupl
     directory_fd = os.open(request.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = Listener.bind(request.socket)
     undo.callback(listener.close)
-    log_fds = _open_log(request)
+    _make_log(request)
     path = cgroup_path(request)
     cgroup = None
     if path:
@@ -178,22 +178,33 @@ def _start(connection: socket.socket, monitor_pid: int, undo: ExitStack) -> tupl
     undo.callback(remove_record, directory_fd, STATE_FILE)
     write_record(directory_fd, STATE_FILE, state, durable=False)
     config_fd = os.memfd_create("config", os.MFD_CLOEXEC)
-    os.write(config_fd, encode_line(config))
+    os.write(config_fd, encode_line(_config_of_execs(config)))
     outputs, stdin_fd = monitor_ends(pipes, init.console_fd, stdin=request.stdin)
     waking = [listener.socket.fileno(), init.pidfd, *fds, *outputs]
-    sent = [*waking, directory_fd, config_fd, listener.directory_fd, *log_fds]
+    sent = [*waking, directory_fd, config_fd, listener.directory_fd]
     if stdin_fd >= 0:
         sent.append(stdin_fd)
-    return Handoff(request, state, bool(log_fds), list(init.warnings)), sent, 1 + len(waking)
+    # With a client attached, output is for more than the log.
+    counts = (1 + len(waking), 0 if fds else len(outputs))
+    return Handoff(request, state, list(init.warnings)), sent, counts
 
 
-def _open_log(request: StartRequest) -> list[int]:
+def _config_of_execs(config: dict[str, Any]) -> dict[str, Any]:
+    """What a later exec needs of config.json: all but what only the making of the container does."""
+    linux = dict(config.get("linux") or {})
+    for key in ("resources", "devices", "maskedPaths", "readonlyPaths", "sysctl"):
+        linux.pop(key, None)
+    kept = {key: value for key, value in config.items() if key not in ("mounts", "hooks", "linux")}
+    return {**kept, "process": {"args": config["process"]["args"]}, "linux": linux}
+
+
+def _make_log(request: StartRequest) -> None:
+    """Refuse a log that could not be written: later the loss of lines would be silent."""
     driver = request.log.driver
-    if driver == "none":
-        return []
-    if driver != "json-file":
+    if driver == "json-file":
+        os.close(open_log(log_path(request.dir, request.id)))
+    elif driver != "none":
         raise Invalid(f"unknown log driver {driver}", code="unknown-log-driver", subject=driver)
-    return [open_log(log_path(request.dir, request.id))]
 
 
 def _kill(init: Process) -> None:

@@ -2,7 +2,8 @@
 
 The process is a copy-on-write copy of the nursery, so it costs what it writes, and everything Python touches it writes
 to (reference counts). Hence this one flat function on C primitives: it has a launcher start the container, takes over
-the descriptors unopened, and sleeps. The first event builds `container.Container`.
+the descriptors unopened, and sleeps. While the container only writes to its log, scribes come and go; the first other
+event builds `container.Container`, which stays.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import _socket
 import os
 import select
 from array import array
+from functools import partial
 
 from proa.monitor import title
 from proa.monitor.launcher import child
+from proa.monitor.scribe import write_log
 from proa.monitor.starting import start_container
 
 __all__ = ["wait"]
@@ -25,33 +28,62 @@ _FDS_SIZE = _socket.CMSG_SPACE(4 * 253)
 _MESSAGE_SIZE = 64 << 10
 
 
-def wait(orders_fd: int) -> tuple[bytes, array[int]] | None:
-    """Be the monitor of one container until something happens to it.
+def wait(orders_fd: int) -> tuple[bytes, array[int], bytes] | None:
+    """Be the monitor of one container until something happens to it that is more than output for its log.
 
     A launcher waits on `orders_fd` for the engine's connection and starts the container. Returns what it handed over
-    (`starting.take`), at the first event; None when there is no container: then the launcher told the engine why.
+    (`starting.take`) and what a scribe reported last; None when there is no container: then the launcher told the
+    engine why.
     """
     os.setsid()
     ours, theirs = _socket.socketpair(_AF_UNIX, _SOCK_SEQPACKET, 0)
     monitor_pid = os.getpid()
-    launcher_pid = os.fork()
-    if launcher_pid == 0:
+    child_pid = os.fork()
+    if child_pid == 0:
         ours.close()
-        child(lambda channel: start_container(orders_fd, monitor_pid, channel), theirs.detach())
+        child(partial(start_container, orders_fd, monitor_pid), theirs.detach())
     os.close(orders_fd)
     theirs.close()
     message, control, _, _ = ours.recvmsg(_MESSAGE_SIZE, _FDS_SIZE, _CMSG_CLOEXEC)
     ours.close()
-    os.waitpid(launcher_pid, 0)
+    os.waitpid(child_pid, 0)
     if not control:
         return None
     fds = array("i")
     fds.frombytes(control[0][2])
-    short_id, events, _ = message.split(b" ", 2)
+    short_id, waking, logging, _ = message.split(b" ", 3)
     title.set_title(b"proa monitor " + short_id, b"proa:" + short_id)
+    last = int(waking)
+    first_output = last - int(logging)
+    outputs = fds[first_output:last]
     sleeping = select.epoll()
-    for fd in fds[: int(events)]:
+    for fd in fds[:last]:
         sleeping.register(fd, 1)
-    sleeping.poll()
-    sleeping.close()
-    return message, fds
+    report = b""
+    while True:
+        for fd, _ in sleeping.poll():
+            if fd not in outputs:
+                sleeping.close()
+                return message, fds, report
+        # Output and nothing else: a scribe logs it and ends when it falls silent, so that this process stays small.
+        ours, theirs = _socket.socketpair(_AF_UNIX, _SOCK_SEQPACKET, 0)
+        child_pid = os.fork()
+        if child_pid == 0:
+            ours.close()
+            child(partial(write_log, message, fds, report), theirs.detach())
+        theirs.close()
+        for fd in outputs:
+            sleeping.unregister(fd)
+        sleeping.register(ours, 1)
+        for fd, _ in sleeping.poll():
+            if fd != ours.fileno():
+                ours.shutdown(1)  # asks the scribe to end
+        report = ours.recv(_MESSAGE_SIZE)
+        sleeping.unregister(ours)
+        ours.close()
+        os.waitpid(child_pid, 0)
+        if report[:1] != b"+":  # an output ended, or the scribe died
+            sleeping.close()
+            return message, fds, report
+        for fd in outputs:
+            sleeping.register(fd, 1)

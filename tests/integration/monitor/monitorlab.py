@@ -98,6 +98,11 @@ class Lab:
     def exit_record(self, connection: MonitorConnection) -> dict[str, Any]:
         return dict(json.loads((self.container_directory(connection) / "exit.json").read_bytes()))
 
+    @staticmethod
+    def input_only() -> Attach:
+        """How a client attaches that only types."""
+        return Attach(streams=(), stdin=True)
+
     def container_directory(self, connection: MonitorConnection) -> Path:
         prefix = Path(connection.path).stem
         return next(self.directory / c for c in self.ids if c.startswith(prefix))
