@@ -216,18 +216,20 @@ def _table(profile: Profile, arch: str) -> list[tuple[int, Fate]]:
             else:  # as runc: several conditions on one argument are alternatives
                 conditional.setdefault(number, []).extend(((condition,), action) for condition in conditions)
     known = sorted(otherwise.keys() | conditional.keys())
-    bottom = X32_BIT if arch == "x32" else 0
+    future = s.SECCOMP_RET_ERRNO | _ENOSYS if known and profile.default_action in _REFUSING else default
+    # x32 grows below its own block of old numbers, like the others.
+    bottom, block = (X32_BIT, X32_BIT + 512) if arch == "x32" else (0, 0)
+    newest = max((number for number in known if not block or number < block), default=-1)
     ranges: list[tuple[int, Fate]] = [(bottom, ((), default))]
     for number in range(bottom, known[-1] + 1) if known else ():
-        fate: Fate = (tuple(conditional.get(number, ())), otherwise.get(number, default))
+        unnamed = future if newest < number < block else default
+        fate: Fate = (tuple(conditional.get(number, ())), otherwise.get(number, unnamed))
         if fate != ranges[-1][1]:
             if ranges[-1][0] == number:
                 ranges.pop()
             ranges.append((number, fate))
-    if known and profile.default_action in _REFUSING:
-        ranges.append((known[-1] + 1, ((), s.SECCOMP_RET_ERRNO | _ENOSYS)))
-    elif known:
-        ranges.append((known[-1] + 1, ((), default)))
+    if known:
+        ranges.append((known[-1] + 1, ((), future)))
     return ranges
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -72,28 +73,27 @@ def mount_overlay(options: Sequence[str]) -> int:
     Layers are handed over one by one (Linux 6.8), so their number and the length of the whole do not matter. Raises
     Unsupported on older kernels when mount(2)'s one page is not enough.
     """
+    attrs = m.MOUNT_ATTR_RDONLY if "ro" in options else 0
+    settings = [option.partition("=") for option in options if option not in ("ro", "rw")]
+    layers = [layer for key, _separator, value in settings if key == "lowerdir" for layer in split_layers(value)]
     fs = m.fsopen("overlay")
-    attrs = 0
     try:
         m.fsconfig_string(fs, "source", "overlay")
-        for option in options:
-            key, separator, value = option.partition("=")
-            if key == "lowerdir" and separator:
-                for layer in split_layers(value):
-                    m.fsconfig_string(fs, "lowerdir+", layer)
-            elif separator:
+        try:
+            for layer in layers:
+                m.fsconfig_string(fs, "lowerdir+", layer)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            data = ",".join("".join(setting) for setting in settings)
+            return _mount_overlay_by_string(os.fsencode(data), readonly=bool(attrs))
+        for key, separator, value in settings:
+            if separator and key != "lowerdir":
                 m.fsconfig_string(fs, key, value)
-            elif key == "ro":
-                attrs |= m.MOUNT_ATTR_RDONLY
-            elif key != "rw":
+            elif not separator:
                 m.fsconfig_flag(fs, key)
         m.fsconfig_create(fs)
         return m.fsmount(fs, attrs)
-    except OSError:
-        data = ",".join(option for option in options if option not in ("ro", "rw")).encode()
-        if b"\0" in data or m.statfs_magic("/proc") != m.PROC_SUPER_MAGIC:
-            raise
-        return _mount_overlay_by_string(data, readonly=bool(attrs))
     finally:
         os.close(fs)
 
@@ -107,11 +107,9 @@ def _mount_overlay_by_string(data: bytes, *, readonly: bool) -> int:
             hint="use Linux 6.8 or a shorter data root path",
         )
     m.mount("overlay", "/proc", "overlay", m.MS_RDONLY if readonly else 0, data)
-    top = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return m.open_tree(top, "", m.OPEN_TREE_CLONE | m.AT_EMPTY_PATH)
+        return m.open_tree(m.AT_FDCWD, "/proc", m.OPEN_TREE_CLONE)
     finally:
-        os.close(top)
         m.umount2("/proc", m.MNT_DETACH)
 
 
