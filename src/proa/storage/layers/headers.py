@@ -126,16 +126,16 @@ def _often(field: bytes, what: str) -> int:
 
 def checksum_matches(block: bytes, field: bytes) -> bool:
     """Whether the header's bytes add up to its checksum field, taken as unsigned or (old Suns) signed."""
+    # adler32's low half is 1 + the sum modulo 65521, which 256 bytes cannot reach: an exact sum at C speed. The
+    # checksum field itself counts as eight blanks.
+    unsigned = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - (adler32(field) & 0xFFFF) + 255
+    if field[:6] == b"%06o" % unsigned and field[6] in b" \0":
+        return True
     try:
         stated = number(field, "checksum")
     except (Corrupt, Invalid):
         return False
-    # adler32's low half is 1 + the sum modulo 65521, which 256 bytes cannot reach: an exact sum at C speed. The
-    # checksum field itself counts as eight blanks.
-    unsigned = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2 + 256 - sum(field)
-    if stated == unsigned:
-        return True
-    return stated == sum(b - 256 if b > 127 else b for b in block[:148] + b" " * 8 + block[156:])
+    return stated in (unsigned, sum(b - 256 if b > 127 else b for b in block[:148] + b" " * 8 + block[156:]))
 
 
 def _text(field: bytes) -> bytes:

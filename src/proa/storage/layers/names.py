@@ -24,6 +24,11 @@ def canonical(name: bytes) -> bytes:
     Absolute paths start at the root, as in every engine. `..` is resolved by the letter. Raises Invalid when it would
     leave the root, or when the name has a NUL byte.
     """
+    if name.startswith(b"./"):
+        name = name[2:]
+    # Nearly all names need no more than that.
+    if not (b"/." in name or b"//" in name or b"\0" in name or name.startswith((b"/", b"."))):
+        return name[:-1] if name.endswith(b"/") else name
     if b"\0" in name:
         raise Invalid(f"archive path {display(name)!r} contains a NUL byte", code="layer-path", subject=display(name))
     parts: list[bytes] = []

@@ -111,11 +111,16 @@ class TarReader:
         return b"".join(parts)
 
     def _skip_rest(self) -> None:
-        for _ in self.data():
-            pass
-        # Some writers leave out the last padding; the end of the stream is found by the next read.
-        padding, self._padding = self._padding, 0
-        self._take(padding)
+        position = self._position + self._unread + self._padding
+        if position <= len(self._view):
+            self._position = position
+            self._unread = 0
+        else:
+            for _ in self.data():
+                pass
+            # Some writers leave out the last padding; the end of the stream is found by the next read.
+            self._take(self._padding)
+        self._padding = 0
 
     def _block(self) -> bytes:
         block = self._take(BLOCK)
@@ -171,11 +176,10 @@ class TarReader:
         self.drain()
 
     def _extension(self, size: int) -> bytes:
-        data = self._take(size)
+        data = self._take(size + -size % BLOCK)
         if len(data) < size:
             raise Corrupt("archive is truncated within an extended header", code="tar-truncated")
-        self._take(-size % BLOCK)
-        return data
+        return data[:size]
 
     def _complete(self, entry: Entry, block: bytes, records: pax.Records, long_name: bytes, long_link: bytes) -> Entry:
         if self._globals:
