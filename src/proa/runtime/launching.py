@@ -115,7 +115,8 @@ def launch_exec(
 ) -> Process:
     """Start one more process in the running container of `target`, whose OCI config was `config`.
 
-    The process is born in the container's pid namespace, enters its cgroups and, by pidfd, all its other namespaces.
+    The process is born in the container's pid namespace, enters its cgroups and, by pidfd, all its other namespaces. It
+    is a child of the caller and must be waited for: the container's first process cannot end before it is collected.
     Raises as `launch`, and Conflict when the container is not running any more.
     """
     plan = compile_exec_plan(config, process_config)

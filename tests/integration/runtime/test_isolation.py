@@ -227,8 +227,27 @@ def test_oom_score_that_may_not_be_lowered_only_warns(containers: Any) -> None:
 
 
 def test_nothing_is_left_on_the_host(containers: Any) -> None:
-    before = Path("/proc/self/mountinfo").read_text()
     fds = containers.call("fds")["result"]
-    containers.sh("true")
-    assert Path("/proc/self/mountinfo").read_text() == before
+    pid = containers.start("sleep", "100")
+    assert str(containers.base) not in Path("/proc/self/mountinfo").read_text()
+    assert str(containers.base) in Path(f"/proc/{pid}/mountinfo").read_text()
+    containers.stop(pid)
+    assert str(containers.base) not in Path("/proc/self/mountinfo").read_text()
     assert containers.call("fds")["result"] == fds
+
+
+def test_privileged_as_an_engine_would_ask_for_it(containers: Any) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["annotations"]["proa.seccomp"] = "unconfined"
+        config["linux"]["maskedPaths"] = config["linux"]["readonlyPaths"] = []
+        for mount in config["mounts"]:
+            mount["options"] = [option for option in mount["options"] if option != "ro"]
+
+    everything = defaults.capabilities(list(defaults.ALL_CAPABILITIES))
+    script = "mount -t tmpfs x /tmp && echo mounted; mkdir /sys/fs/cgroup/memory/in && echo made; cat /proc/self/status"
+    devices = {"devices": [{"allow": True, "access": "rwm"}]}
+    result = containers.sh(script, capabilities=everything, change=change, resources=devices)
+    assert result.stdout.startswith("mounted\nmade\n")
+    assert "Seccomp:\t0" in result.stdout
+    held = fields(Path("/proc/self/status").read_text())["CapEff"]
+    assert f"CapEff:\t{held}" in result.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Sequence
@@ -92,23 +93,26 @@ class FilterSystemCalls(Step):
         seccomp_set_filter(self.program, self.flags)
 
 
+_last_capability = functools.lru_cache(maxsize=1)(c.last_capability)
+
+
 class DropBounding(Step):
     """Give up capabilities for good."""
 
-    __slots__ = ("keep",)
+    __slots__ = ("drop", "keep")
     name = "dropping capabilities"
 
     def __init__(self, keep: int) -> None:
         self.keep = keep
+        self.drop = [number for number in range(_last_capability() + 1) if not keep >> number & 1]
 
     def describe(self) -> str:
         return f"limit capabilities to {self.keep:016x}"
 
     def execute(self, init: Init) -> None:
         c.clear_ambient()
-        for number in range(c.last_capability() + 1):
-            if not self.keep >> number & 1:
-                c.drop_bounding(number)
+        for number in self.drop:
+            c.drop_bounding(number)
 
 
 class BecomeUser(Step):
