@@ -272,6 +272,29 @@ def test_a_killed_zygote_is_replaced(tmp_path):
             process.wait()
 
 
+def test_a_killed_zygote_is_replaced_once_for_all_threads(tmp_path):
+    with Unpacker() as unpacker:
+        for round_ in range(3):
+            errors = []
+
+            def one(number, round_=round_, errors=errors):
+                path = tmp_path / f"{round_}-{number}"
+                path.mkdir()
+                try:
+                    unpacker.unpack(io.BytesIO(DATA), "none", path)
+                except ProaError as error:
+                    errors.append(error)
+
+            threads = [threading.Thread(target=one, args=(n,)) for n in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert errors == []
+            os.kill(unpacker._process.pid, signal.SIGKILL)
+            unpacker._process.wait()
+
+
 def test_after_close_nothing_runs_and_nothing_starts(target):
     unpacker = Unpacker()
     unpacker.unpack(io.BytesIO(DATA), "none", target)

@@ -149,14 +149,17 @@ class Unpacker:
         """A forked worker that has said hello; a zygote that was killed meanwhile is replaced once."""
         for attempt in (0, 1):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            control = None
             try:
                 with theirs, self._lock:
-                    send_fds(self._zygote(), b"f", [theirs.fileno()])
+                    control = self._zygote()
+                    send_fds(control, b"f", [theirs.fileno()])
                 return _Job(ours)
             except (OSError, EOFError) as error:
                 ours.close()
                 with self._lock:
-                    self._stop()
+                    if control is self._control:  # else another thread has replaced it already
+                        self._stop()
                 if attempt:
                     raise Unavailable(f"the unpack process does not start: {error}", code="unpack-worker") from error
             except BaseException:
