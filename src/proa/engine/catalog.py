@@ -28,12 +28,13 @@ RECORD = "container.json"
 class Entry:
     """A record with the lock that serialises what is done to its container."""
 
-    __slots__ = ("lock", "record", "removed")
+    __slots__ = ("lock", "record", "removed", "restarting")
 
     def __init__(self, record: Container) -> None:
         self.record = record
         self.lock = threading.RLock()
         self.removed = False
+        self.restarting = False
 
 
 class Catalog:

@@ -167,7 +167,7 @@ class Lifecycle:
             engine.containers.announce(entry, "oom")
         engine.containers.announce(entry, "die", exitCode=str(record.state.exit_code))
         self._resolve(record.id, ("not-running", "next-exit"), ExitStatus(status_code=record.state.exit_code))
-        if record.host.auto_remove:
+        if record.host.auto_remove and not entry.restarting:
             engine.containers.remove_entry(entry, volumes=True)
 
     def kill(self, name_or_id: str, signal: str = "KILL") -> None:
@@ -238,11 +238,15 @@ class Lifecycle:
     def restart(self, name_or_id: str, *, timeout: int | None = None, signal: str = "") -> None:
         """Stop, if it runs, and start."""
         entry = self._catalog.find(name_or_id)
+        entry.restarting = True  # an auto-remove container stays
         try:
-            self.stop(entry.record.id, timeout=timeout, signal=signal)
-        except NotModified:
-            pass
-        self.start(entry.record.id)
+            try:
+                self.stop(entry.record.id, timeout=timeout, signal=signal)
+            except NotModified:
+                pass
+            self.start(entry.record.id)
+        finally:
+            entry.restarting = False
         self._engine.containers.announce(entry, "restart")
 
     def pause(self, name_or_id: str) -> None:

@@ -15,6 +15,7 @@ from proa.engine.networks import Joined
 from proa.engine.specgen import oci_config
 from proa.engine.types import Container
 from proa.errors import Invalid, Unsupported
+from proa.storage import Mount
 from proa.storage.records import write_bytes
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def start_request(
     files = _write_files(directory, joined)
     cgroup = f"/proa/{engine.id}-{record.id}"
     config = oci_config(record, joined, files=files, cgroup=cgroup)
+    mounts = engine.storage.snapshots.mounts(key)
+    if record.host.auto_remove:
+        _forgive_volatile(mounts)
     waiting = engine.streams.take_waiting(record.id)
     fds: dict[str, int | Sequence[int]] = {"attach": [fd for _, fd in waiting]}
     if joined.netns_fd >= 0:
@@ -46,7 +50,7 @@ def start_request(
         "dir": str(directory),
         "socket": str(engine.socket_path(record.id)),
         "config": config,
-        "rootfs": [msgspec.structs.asdict(m) for m in engine.storage.snapshots.mounts(key)],
+        "rootfs": [msgspec.structs.asdict(m) for m in mounts],
         "stdin": record.config.open_stdin,
         "stdin_once": record.config.stdin_once,
         "tty": record.config.tty,
@@ -96,6 +100,20 @@ def _write_files(directory: Path, joined: Joined) -> dict[str, str]:
         path.chmod(0o644)  # the engine's umask is 077, the container's users must read it
         out[destination] = str(path)
     return out
+
+
+def _forgive_volatile(mounts: Sequence[Mount]) -> None:
+    """Let a `volatile` overlay be mounted again, after a restart: the kernel marks it so that nobody trusts it after a
+    crash (kernel overlayfs.rst, "Volatile mount"), but this one was unmounted by its container's end.
+    """
+    for mount in mounts:
+        for option in mount.options:
+            if option.startswith("workdir="):
+                marks = Path(option.removeprefix("workdir=")) / "work" / "incompat"
+                if marks.is_dir():
+                    for mark in marks.iterdir():
+                        mark.rmdir()
+                    marks.rmdir()
 
 
 def bind_targets(record: Container) -> set[bytes]:
