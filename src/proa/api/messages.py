@@ -100,10 +100,13 @@ class Hijack(msgspec.Struct, kw_only=True):
     """The connection leaves HTTP: after the head was sent, `take(descriptor, early)` owns the client's socket.
 
     early:  bytes that the client sent behind its request before it was read no further.
+    park:   asked first, in the turn of the loop in which the head goes out, so before any later request is looked at;
+            True when it keeps the socket for later output, which it then owns. It must not block.
     framed: output comes in frames of 8 bytes of header (stream, length) and payload, as without a terminal.
     """
 
     take: Callable[[int, bytes], Awaitable[None]]
+    park: Callable[[int, bytes], bool] | None = None
     framed: bool = False
     content_type: str = RAW_STREAM
 

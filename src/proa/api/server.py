@@ -260,11 +260,14 @@ async def _hijack(connection: Connection, request: Request, hijack: Hijack) -> S
         connection.force_close()
         return Answered()
     spare = socket.socket(fileno=os.dup(descriptor))
+    taken = False
     try:
-        await _until_read(descriptor)
-        await hijack.take(descriptor, early)
+        if hijack.park is None or not hijack.park(descriptor, early):
+            await _until_read(descriptor)
+            taken = True
+            await hijack.take(descriptor, early)
     except Exception as error:  # noqa: BLE001 the fence; the head is out, so the words go into the stream
-        if getattr(error, "code", "") == BUSY:
+        if not taken or getattr(error, "code", "") == BUSY:
             os.close(descriptor)  # the call that would own it was never made
         line = error_line(error).encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):

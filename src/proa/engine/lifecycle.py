@@ -88,6 +88,7 @@ class Lifecycle:
         run = self._runs.add(entry, connection)
         self._catalog.save(entry)
         engine.containers.announce(entry, "start")
+        engine.streams.join_waiting(entry)
         engine.watcher.add(connection, lambda event: self._heard(entry, run, event))
 
     def _start_failed(self, entry: Entry, error: ProaError) -> None:

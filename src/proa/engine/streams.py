@@ -12,11 +12,11 @@ import threading
 from pathlib import Path
 
 from proa.engine import exits
-from proa.engine.catalog import Catalog
+from proa.engine.catalog import Catalog, Entry
 from proa.engine.logs import LogReader
 from proa.engine.runs import Runs
 from proa.engine.types import LogRequest
-from proa.errors import Cancelled, Conflict, Invalid, TimedOut, Unsupported
+from proa.errors import Cancelled, Conflict, Invalid, ProaError, TimedOut, Unsupported
 from proa.monitor.logs import log_path
 from proa.monitor.protocol import Attach
 
@@ -46,9 +46,11 @@ class Streams:
         detach_keys: str = "",
         early: bytes = b"",
     ) -> None:
-        """Join a connected socket to the container's streams, now or when it starts; the socket is ours from here on.
+        """Join a connected socket to a running container's streams; the socket is ours from here on.
 
-        logs: first write what the log has; stream: then what comes. early: bytes the client sent ahead.
+        logs: first write what the log has, and wait for the start of a container that does not run; stream: then what
+        comes. Without `logs` a container that has ended meanwhile ends the connection: see `park`.
+        early: bytes the client sent ahead.
         Raises NotFound, Conflict, Invalid.
         """
         try:
@@ -58,31 +60,50 @@ class Streams:
                 raise Conflict(
                     f"container {record.id} is paused, unpause the container before attach", code="container-paused"
                 )
-            keys = parse_detach_keys(detach_keys)
-            attach = Attach(
-                streams=tuple(s for s, on in (("stdout", stdout), ("stderr", stderr)) if on),
-                stdin=stdin and record.config.open_stdin,
-                detach_keys=keys,
-                early=early,
-            )
+            attach = _attach_of(entry, stdin, stdout, stderr, detach_keys, early)
             if logs:
                 self._replay(record.id, connection, stdout=stdout, stderr=stderr)
             if not stream:
                 return
-            if record.state.running:
-                self._runs.monitor(entry).attach(connection, attach)
-                return
-            with self._lock:
-                waiting = self._waiting.setdefault(record.id, [])
-                if len(waiting) >= MAX_WAITING:
-                    raise Conflict(
-                        f"{MAX_WAITING} clients already wait for {record.id} to start", code="too-many-attached"
-                    )
-                waiting.append((attach, connection))
+            if logs and self._keep(entry, attach, connection):
                 connection = -1
+            elif record.state.running:
+                self._runs.monitor(entry).attach(connection, attach)
         finally:
             if connection >= 0:
                 os.close(connection)
+
+    def park(
+        self,
+        name_or_id: str,
+        connection: int,
+        *,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        detach_keys: str = "",
+        early: bytes = b"",
+    ) -> bool:
+        """Keep a connected socket for the start of a container that does not run, which makes it ours.
+
+        False when the container runs: `attach` is for that. Never blocks: the caller must be able to do it in the same
+        moment in which the client learns that it may start the container. Raises NotFound, Conflict, Invalid, and
+        leaves the socket to the caller then.
+        """
+        entry = self._catalog.find(name_or_id)
+        return self._keep(entry, _attach_of(entry, stdin, stdout, stderr, detach_keys, early), connection)
+
+    def _keep(self, entry: Entry, attach: Attach, connection: int) -> bool:
+        """Remember a client for the start; False when the container runs."""
+        record = entry.record
+        with self._lock:  # a start says `running` first and looks for waiting clients then
+            if record.state.running:
+                return False
+            waiting = self._waiting.setdefault(record.id, [])
+            if len(waiting) >= MAX_WAITING:
+                raise Conflict(f"{MAX_WAITING} clients already wait for {record.id} to start", code="too-many-attached")
+            waiting.append((attach, connection))
+            return True
 
     def _replay(self, id: str, connection: int, *, stdout: bool, stderr: bool) -> None:  # noqa: A002
         """Write what the log has to the client, who may be slow but not dead."""
@@ -112,6 +133,16 @@ class Streams:
         with self._lock:
             return self._waiting.pop(id, [])
 
+    def join_waiting(self, entry: Entry) -> None:
+        """Join the clients that came while the container was being started: it runs now."""
+        for attach, fd in self.take_waiting(entry.record.id):
+            try:
+                self._runs.monitor(entry).attach(fd, attach)
+            except ProaError:
+                pass  # it has ended already: the closed connection says so
+            finally:
+                os.close(fd)
+
     def forget(self, id: str) -> None:  # noqa: A002
         """Close the connections that wait for a start that will not come."""
         for _, fd in self.take_waiting(id):
@@ -136,6 +167,15 @@ class Streams:
             return not entry.record.state.running or (directory / exits.EXIT).exists()
 
         return LogReader(Path(log_path(str(directory), entry.record.id)), request, ended)
+
+
+def _attach_of(entry: Entry, stdin: bool, stdout: bool, stderr: bool, detach_keys: str, early: bytes) -> Attach:
+    return Attach(
+        streams=tuple(s for s, on in (("stdout", stdout), ("stderr", stderr)) if on),
+        stdin=stdin and entry.record.config.open_stdin,
+        detach_keys=parse_detach_keys(detach_keys),
+        early=early,
+    )
 
 
 def parse_detach_keys(text: str) -> list[int] | None:

@@ -25,22 +25,33 @@ async def attach(service: Service, request: Request) -> Outcome:
             f"container {container.id} is paused, unpause the container before attach", code="container-paused"
         )
 
+    stdin, stdout, stderr = (query.flag(name) for name in ("stdin", "stdout", "stderr"))
+    logs, stream, keys = query.flag("logs"), query.flag("stream"), query.text("detachKeys")
+    streams = service.engine.streams
+
     async def take(connection: int, early: bytes) -> None:
         await service.pools.change(
-            service.engine.streams.attach,
+            streams.attach,
             container.id,
             connection,
-            stdin=query.flag("stdin"),
-            stdout=query.flag("stdout"),
-            stderr=query.flag("stderr"),
-            logs=query.flag("logs"),
-            stream=query.flag("stream"),
-            detach_keys=query.text("detachKeys"),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            logs=logs,
+            stream=stream,
+            detach_keys=keys,
             early=early,
         )
 
+    def park(connection: int, early: bytes) -> bool:
+        if logs or not stream:
+            return False
+        return streams.park(
+            container.id, connection, stdin=stdin, stdout=stdout, stderr=stderr, detach_keys=keys, early=early
+        )
+
     tty = container.config.tty
-    return Hijack(take=take, framed=not tty, content_type=stream_type(request.version, tty=tty))
+    return Hijack(take=take, park=park, framed=not tty, content_type=stream_type(request.version, tty=tty))
 
 
 async def resize(service: Service, request: Request) -> Outcome:
