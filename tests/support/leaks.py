@@ -44,7 +44,7 @@ def cgroups() -> set[str]:
     out = set()
     for hierarchy in (CGROUPS, *[p for p in CGROUPS.iterdir() if p.is_dir()]):
         for top in hierarchy.glob("*proa*"):
-            out |= {str(p) for p in (top, *top.rglob("*")) if p.is_dir()}
+            out |= {path for path, _, _ in os.walk(top)}  # passes over what ends meanwhile
     return out
 
 
