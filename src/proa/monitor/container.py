@@ -64,6 +64,7 @@ class Container:
         self._config_fd = taken.config
         self._execs: dict[str, Child] = {}
         self._launching: dict[str, Launcher] = {}
+        self._reaping: set[int] = set()
         self._over = False
         self.server = Server(loop, self._handle)
         engine = self.server.adopt(socket.socket(fileno=taken.connection))
@@ -104,17 +105,27 @@ class Container:
     def _reap(self, launcher: Launcher) -> None:
         """Collect a launcher's exit whenever it comes, and a process that died in its hands."""
         pidfd = os.pidfd_open(launcher.pid)
+        self._reaping.add(launcher.pid)
 
         def reap(_events: int) -> None:
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
             self._loop.close(pidfd)
+            self._reaping.discard(launcher.pid)
             self._reap_strays()
 
         self._loop.watch(pidfd, READ, reap)
 
     def _reap_strays(self) -> None:
-        """A process whose start failed is our child but nobody's `Child`; those wait by their pidfds."""
-        known = {self._state.pid, *(state.pid for state in self._state.execs.values())}
+        """A process whose start failed is our child but nobody's `Child`; those and launchers wait by their pidfds.
+
+        Called after each of the others was collected, as one of them may stand before a stray in the kernel's list. A
+        stray that stays would keep the container's pid namespace, and so the container, from ending. Not while one is
+        being started: it may have ended before its launcher could tell its pid.
+        """
+        if self._launching:
+            return
+        known = {self._state.pid, *self._reaping}
+        known |= {state.pid for state in self._state.execs.values() if state.status is None}
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -360,6 +371,7 @@ class Container:
         self._save_state()
         event = {"event": "exec-exit", "exec": exec_id, "status": child.status, "signal": child.signal}
         self.server.broadcast({**event, "time": rfc3339(time.time_ns())})
+        self._reap_strays()
 
     def _exec_drained(self, child: Child) -> None:
         child.streams.finish()

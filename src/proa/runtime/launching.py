@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -215,11 +216,17 @@ def _start(
 
 
 def _reap(pidfd: int) -> tuple[int, int, int]:
-    """Make sure the process is gone, and collect it. Closes the pidfd."""
+    """Make sure the process is gone, and collect it if it is our child, not our parent's. Closes the pidfd."""
     try:
         p.pidfd_send_signal(pidfd, signal.SIGKILL)
         return p.waitid(p.P_PIDFD, pidfd, os.WEXITED) or (0, 0, 0)
-    except (ProcessLookupError, ChildProcessError):
+    except ProcessLookupError:
+        return (0, 0, 0)
+    except ChildProcessError:
+        # Our parent collects its strays when this process has ended: they must have ended before.
+        ended = select.poll()
+        ended.register(pidfd, select.POLLIN)
+        ended.poll()
         return (0, 0, 0)
     finally:
         os.close(pidfd)
