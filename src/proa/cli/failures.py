@@ -37,4 +37,4 @@ def tell_usage(error: UsageError, command: Command | None) -> int:
     """Tell what is wrong with the command line; returns the exit status."""
     path = f"proa {command.path}" if command is not None else "proa"
     sys.stderr.write(f"{error}\n\nRun '{path} --help' for more information\n")
-    return command.usage_status if command is not None else 125
+    return error.status

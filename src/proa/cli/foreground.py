@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from time import sleep
+
 from proa.client.caller import Caller
 from proa.client.connection import Connection
 from proa.client.http import query
 from proa.client.jsonlite import loads
-from proa.errors import Corrupt, Internal, NotFound, ProaError, Unavailable
+from proa.errors import Corrupt, Internal, ProaError, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +17,13 @@ if TYPE_CHECKING:
 
     from proa.client.endpoint import Endpoint
 
-__all__ = ["SignalProxy", "exit_status_of_start", "exit_status", "follow_size", "require_terminal"]
+__all__ = ["Outcome", "SignalProxy", "exit_status_of_start", "follow_size", "require_terminal"]
 
 # Job control (TSTP, TTIN, TTOU) stays ours: the shell must be able to stop the command line itself.
 _PROXIED = ((1, "HUP"), (2, "INT"), (3, "QUIT"), (10, "USR1"), (12, "USR2"), (14, "ALRM"), (15, "TERM"), (18, "CONT"))
 _SIGWINCH = 28
-_WAIT_ATTEMPTS = 5
+_ATTEMPTS = 100
+_ATTEMPT_S = 0.02
 
 
 def _on_signal(number: int, act: Callable[[int, Any], None]) -> None:
@@ -86,29 +89,75 @@ def require_terminal(*, tty: bool, interactive: bool) -> None:
         )
 
 
-def exit_status(waiting: Connection, endpoint: Endpoint, container: str, condition: str) -> int:
-    """The exit status that a pending wait brings; waits again at the next engine when this one goes away.
+class Outcome:
+    """The pending wait for how a container ends, begun again at the next engine when this one goes away."""
 
-    Raises Internal when the container is gone and nobody knows its status.
-    """
-    for attempt in range(_WAIT_ATTEMPTS):
+    def __init__(self, endpoint: Endpoint, container: str, condition: str) -> None:
+        self._endpoint = endpoint
+        self._container = container
+        self._condition = condition
+        self._failure: ProaError | None = None
+        self._waiting = self._begin(condition)
+
+    def begun(self) -> None:
+        """Return once the engine has taken note: it answers with the head at once. Raises what it refuses with."""
+        Caller(self._endpoint).reply(self._waiting)
+
+    def fileno(self) -> int:
+        """For poll; another one after each `ready`."""
+        return self._waiting.fileno()
+
+    def ready(self) -> bool:
+        """Something has come: take it in; whether more is to be watched for."""
         try:
-            if attempt:
-                waiting = Connection.open(endpoint)
-                waiting.send("POST", f"/containers/{container}/wait{query(condition=condition)}")
-                Caller(endpoint).reply(waiting)
-            record = loads(waiting.body())
-        except (Unavailable, Corrupt, ValueError):
-            continue
-        except NotFound:
-            break
-        finally:
-            waiting.close()
-        error = record.get("Error") or {}
-        if error.get("Message"):
-            raise Internal(str(error["Message"]), code="wait-failed")
-        return int(record["StatusCode"])
-    raise Internal(f"the exit status of {container} is not known: the engine went away", code="exit-status-lost")
+            return not self._waiting.take_in()
+        except (Unavailable, Corrupt):
+            return self._begin_again()
+
+    def status(self) -> int:
+        """Wait for the end; returns the exit status. Raises Internal when nobody knows it any more."""
+        while self._failure is None:
+            try:
+                record = loads(self._waiting.body())
+            except (Unavailable, Corrupt):
+                self._begin_again()
+                continue
+            finally:
+                self._waiting.close()
+            error = record.get("Error") or {}
+            if error.get("Message"):
+                raise Internal(str(error["Message"]), code="wait-failed")
+            return int(record["StatusCode"])
+        raise Internal(
+            f"the exit status of {self._container[:12]} is not known, as its engine went away: {self._failure.message}",
+            code="exit-status-lost",
+        )
+
+    def forget(self) -> None:
+        """Wait no longer."""
+        self._waiting.close()
+
+    def _begin(self, condition: str) -> Connection:
+        connection = Connection.open(self._endpoint)
+        connection.send("POST", f"/containers/{self._container}/wait{query(condition=condition)}")
+        return connection
+
+    def _begin_again(self) -> bool:
+        """At the next engine; it may have ended meanwhile, so the next exit is the wrong one to wait for."""
+        self._waiting.close()
+        condition = "removed" if self._condition == "removed" else "not-running"
+        for _ in range(_ATTEMPTS):
+            try:
+                self._waiting = self._begin(condition)
+                self.begun()
+                return True
+            except ProaError as error:
+                failure = error
+                if error.code != "engine-gone":
+                    break
+            sleep(_ATTEMPT_S)  # a dying engine still took the connection
+        self._failure = failure
+        return False
 
 
 def exit_status_of_start(error: ProaError) -> int:

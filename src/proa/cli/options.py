@@ -32,7 +32,11 @@ _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
 
 class UsageError(Exception):
-    """The command line is wrong."""
+    """The command line is wrong; `status` is the exit status, as docker has it (1 for a wrong number of words)."""
+
+    def __init__(self, message: str, status: int = 125) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Options:
@@ -114,7 +118,6 @@ class Command:
 
     act:          called with (settings, options, words); returns the exit status
     most:         -1 for any number of words
-    usage_status: exit status when the command line is wrong
     failure_status: exit status when the engine refuses
     """
 
@@ -128,7 +131,6 @@ class Command:
         "rows",
         "summary",
         "usage",
-        "usage_status",
     )
 
     def __init__(
@@ -141,7 +143,6 @@ class Command:
         least: int = 0,
         most: int = -1,
         interspersed: bool = True,
-        usage_status: int = 125,
         failure_status: int = 1,
     ) -> None:
         self.usage = usage
@@ -151,7 +152,6 @@ class Command:
         self.least = least
         self.most = most
         self.interspersed = interspersed
-        self.usage_status = usage_status
         self.failure_status = failure_status
         self.path = ""
 
@@ -167,7 +167,7 @@ class Command:
 
             return command_help(self)
         if len(words) < self.least or (self.most >= 0 and len(words) > self.most):
-            raise UsageError(self._wrong_count())
+            raise UsageError(self._wrong_count(), 1)
         return self.act(settings, options, words)
 
     def _wrong_count(self) -> str:

@@ -1,18 +1,31 @@
 """A person's or a pipe's conversation with a container: bytes both ways until one side is done.
 
 Output is written as it comes; input is read only when the engine has taken what was read before, so that neither side
-can block the other for good. Where there is no input this is one blocking loop without poll.
+can block the other for good.
 """
 
 from __future__ import annotations
 
 from posix import read, write
+from select import POLLIN, POLLOUT, poll
 
 from proa.client.frames import STDERR, Demultiplexer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from proa.client.connection import Connection
+
+    class Watched(Protocol):
+        """Something besides the conversation that is waited for."""
+
+        def fileno(self) -> int:
+            """The descriptor to watch now."""
+
+        def ready(self) -> bool:
+            """It is readable; whether to go on watching."""
+
 
 __all__ = ["DetachKeys", "converse", "detach_keys", "put"]
 
@@ -73,18 +86,20 @@ def converse(
     tty: bool,
     stdin: int | None = None,
     keys: DetachKeys | None = None,
+    watched: Watched | None = None,
 ) -> bool:
     """Pass bytes until the container's side ends (True) or the detach keys are typed (False).
 
-    stdin: the descriptor to read input from, or None; its end half-closes the connection.
+    stdin:   the descriptor to read input from, or None; its end half-closes the connection
+    watched: something else to be told when its descriptor is ready
     Raises BrokenPipeError when our output has nobody to read it, Corrupt for a garbled stream.
     """
     demultiplexer = None if tty else Demultiplexer()
-    if stdin is None:
+    if stdin is None and watched is None:
         while data := connection.raw_read():
             _show(data, demultiplexer)
         return True
-    return _both_ways(connection, demultiplexer, stdin, keys)
+    return _Pump(connection, demultiplexer, stdin, keys, watched).run()
 
 
 def _show(data: bytes, demultiplexer: Demultiplexer | None) -> None:
@@ -95,52 +110,85 @@ def _show(data: bytes, demultiplexer: Demultiplexer | None) -> None:
             put(2 if stream >= STDERR else 1, piece)
 
 
-def _both_ways(
-    connection: Connection, demultiplexer: Demultiplexer | None, stdin: int, keys: DetachKeys | None
-) -> bool:
-    from select import POLLERR, POLLHUP, POLLIN, POLLOUT, poll
+class _Pump:
+    """Both directions at once, by poll."""
 
-    engine = connection.fileno()
-    poller = poll()
-    poller.register(engine, POLLIN)
-    poller.register(stdin, POLLIN)
-    connection.set_blocking(False)
-    pending = b""
-    early = connection.early()
-    if early:
-        _show(early, demultiplexer)
-    while True:
-        for fd, event in poller.poll():
-            if fd == engine:
-                if event & POLLOUT and pending:
-                    pending = pending[connection.send_some(pending) :]
-                    if not pending:
-                        poller.modify(engine, POLLIN)
-                        poller.register(stdin, POLLIN)
-                if event & (POLLIN | POLLHUP | POLLERR):
-                    data = connection.receive_some()
-                    if data == b"":
-                        return True
-                    if data:
-                        _show(data, demultiplexer)
-            else:
-                try:
-                    data = read(stdin, _INPUT_BYTES)
-                except OSError:  # a terminal that hung up, a descriptor that was never open
-                    data = b""
-                leave = False
-                if data and keys is not None:
-                    data, leave = keys.feed(data)
-                    if leave:
-                        connection.send_some(data)
+    def __init__(
+        self,
+        connection: Connection,
+        demultiplexer: Demultiplexer | None,
+        stdin: int | None,
+        keys: DetachKeys | None,
+        watched: Watched | None,
+    ) -> None:
+        self._connection = connection
+        self._demultiplexer = demultiplexer
+        self._stdin = stdin
+        self._keys = keys
+        self._watched = watched
+        self._pending = b""  # input that the engine has not taken yet
+        self._poller = poll()
+        self._engine = connection.fileno()
+
+    def run(self) -> bool:
+        connection, engine = self._connection, self._engine
+        self._poller.register(engine, POLLIN)
+        if self._stdin is not None:
+            self._poller.register(self._stdin, POLLIN)
+        if self._watched is not None:
+            self._poller.register(self._watched.fileno(), POLLIN)
+        connection.set_blocking(False)
+        early = connection.early()
+        if early:
+            _show(early, self._demultiplexer)
+        while True:
+            for fd, event in self._poller.poll():
+                if fd == engine:
+                    if event & POLLOUT and self._pending:
+                        self._send(self._pending)
+                    if event & ~POLLOUT:
+                        data = connection.receive_some()
+                        if data == b"":
+                            return True
+                        if data:
+                            _show(data, self._demultiplexer)
+                elif fd == self._stdin:
+                    if not self._take_input(fd):
                         return False
-                    if not data:
-                        continue
-                if not data:
-                    poller.unregister(stdin)
-                    connection.half_close()
-                    continue
-                pending = data[connection.send_some(data) :]
-                if pending:
-                    poller.unregister(stdin)
-                    poller.modify(engine, POLLIN | POLLOUT)
+                elif self._watched is not None:
+                    self._poller.unregister(fd)
+                    if self._watched.ready():
+                        self._poller.register(self._watched.fileno(), POLLIN)
+
+    def _take_input(self, fd: int) -> bool:
+        """Read once and send on; False when the detach keys were typed."""
+        try:
+            data = read(fd, _INPUT_BYTES)
+        except OSError:  # a terminal that hung up, a descriptor that was never open
+            data = b""
+        if not data:
+            self._poller.unregister(fd)
+            self._connection.half_close()
+            return True
+        if self._keys is not None:
+            data, leave = self._keys.feed(data)
+            if leave:
+                self._connection.send_some(data)
+                return False
+        if data:
+            self._send(data)
+        return True
+
+    def _send(self, data: bytes) -> None:
+        """Send what the engine takes; while it does not take all, read no more input."""
+        assert self._stdin is not None
+        waited = bool(self._pending)
+        self._pending = data[self._connection.send_some(data) :]
+        if bool(self._pending) == waited:
+            return
+        if waited:
+            self._poller.modify(self._engine, POLLIN)
+            self._poller.register(self._stdin, POLLIN)
+        else:
+            self._poller.unregister(self._stdin)
+            self._poller.modify(self._engine, POLLIN | POLLOUT)

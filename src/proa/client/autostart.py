@@ -69,7 +69,7 @@ def start_engine(endpoint: Endpoint, connect: Callable[[], T]) -> T:
 
     Raises Unavailable with the last lines of its log when it does not come up within a minute.
     """
-    os.makedirs(endpoint.run, mode=0o700, exist_ok=True)
+    _make_directory(endpoint.run)
     deadline = time.monotonic() + PATIENCE_S
     lock = os.open(f"{endpoint.run}/start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     pidfd = -1
@@ -102,7 +102,7 @@ def start_engine(endpoint: Endpoint, connect: Callable[[], T]) -> T:
 
 
 def _spawn(endpoint: Endpoint, log: str) -> int:
-    os.makedirs(endpoint.root, mode=0o700, exist_ok=True)
+    _make_directory(endpoint.root)
     command = [*engine_command(endpoint.root, endpoint.run), "--idle-exit", str(IDLE_EXIT_S)]
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", _DETACH, log, *command],
@@ -114,6 +114,18 @@ def _spawn(endpoint: Endpoint, log: str) -> int:
         return os.pidfd_open(int(done.stdout))
     except ProcessLookupError:
         raise _failed(endpoint, log, "it ended at once") from None
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot start the engine: cannot make {path}: {error.strerror}",
+            code="engine-not-started",
+            subject=path,
+            hint="set PROA_ROOT and PROA_RUN to directories you can write to",
+        ) from None
 
 
 def _lock(fd: int) -> bool:

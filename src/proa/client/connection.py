@@ -124,6 +124,14 @@ class Connection:
             pieces.append(data)
         return b"".join(pieces)
 
+    def take_in(self) -> bool:
+        """Take in what has arrived of the reply; whether it is complete.
+
+        Raises Unavailable or Corrupt when the engine went away in the middle of it.
+        """
+        self._reader.feed(self._receive(in_body=self._reader.head is not None))
+        return self._reader.done
+
     @property
     def reusable(self) -> bool:
         """Whether another request may be sent."""

@@ -40,10 +40,12 @@ KIND_OF_STATUS: dict[int, type[ProaError]] = {
     507: Exhausted,
 }
 
+# Docker answers 400 to a start whose command cannot be found or executed; the code says what it is.
+KIND_OF_CODE: dict[str, type[ProaError]] = {"command-not-found": NotFound, "command-not-executable": Denied}
+
 
 def failure(status: int, body: bytes) -> ProaError:
     """The error an engine meant by this reply; unknown statuses are Internal or Invalid by their hundred."""
-    kind = KIND_OF_STATUS.get(status) or (Invalid if status < 500 else Internal)
     message, code, hint = "", "", ""
     try:
         record = loads(body)
@@ -54,6 +56,7 @@ def failure(status: int, body: bytes) -> ProaError:
             message = str(record.get("message") or "")
             code = str(record.get("code") or "")
             hint = str(record.get("hint") or "")
+    kind = KIND_OF_CODE.get(code) or KIND_OF_STATUS.get(status) or (Invalid if status < 500 else Internal)
     return kind(message or f"the engine answered {status} without a reason", code=code, hint=hint, status=status)
 
 

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+import msgspec
+
 from proa import transfer
 from proa.engine.catalog import Catalog
 from proa.engine.clock import parse_rfc3339
@@ -193,7 +195,11 @@ class Images:
         if key == "label":
             return [r for r in records if match_labels(r.labels, values)]
         if key == "reference":
-            return [r for r in records if any(_matches(n, v) for n in r.names for v in values)]
+            # Docker shows the names that match, not the image's other ones.
+            matching = [[n for n in r.names if any(_matches(n, v) for v in values)] for r in records]
+            return [
+                msgspec.structs.replace(r, names=names) for r, names in zip(records, matching, strict=True) if names
+            ]
         if key in ("before", "since"):
             created = parse_rfc3339(self.get(values[0]).created)
             older = key == "before"
@@ -341,6 +347,7 @@ class Images:
                 continue
             freed += record.size
             out += self.remove(record.id, force=True)
+        self._storage.collect()  # also what interrupted transfers left
         return out, freed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proa.cli.foreground import SignalProxy, exit_status, follow_size, require_terminal
+from proa.cli.foreground import Outcome, SignalProxy, follow_size, require_terminal
 from proa.cli.options import Command
 from proa.cli.session import converse, detach_keys
 from proa.client.caller import Caller
@@ -49,28 +49,27 @@ def stay(
     attaching = Connection.open(endpoint)
     target = query(stream=True, stdin=stdin, stdout=True, stderr=True, detachKeys=keys_text)
     attaching.send("POST", f"{path}/attach{target}", upgrade=True)
-    waiting = Connection.open(endpoint)
-    waiting.send("POST", f"{path}/wait{query(condition=condition)}")
+    outcome = Outcome(endpoint, identity, condition)
     caller.reply(attaching)
-    caller.reply(waiting)
+    outcome.begun()
     proxy = SignalProxy(endpoint, identity) if proxy_signals and not tty else None
     if begin is not None:
         begin()
     if proxy is not None:
         proxy.started()
     if not tty:
-        ended = converse(attaching, tty=False, stdin=0 if stdin else None)
+        ended = converse(attaching, tty=False, stdin=0 if stdin else None, watched=outcome)
     else:
         from proa.cli.terminal import RawTerminal
 
         with RawTerminal(0):
             follow_size(endpoint, path)
-            ended = converse(attaching, tty=True, stdin=0 if stdin else None, keys=keys)
+            ended = converse(attaching, tty=True, stdin=0 if stdin else None, keys=keys, watched=outcome)
     attaching.close()
     if not ended:
-        waiting.close()
+        outcome.forget()
         return 0
-    return exit_status(waiting, endpoint, identity, condition)
+    return outcome.status()
 
 
 def _act(settings: Settings, options: Options, words: list[str]) -> int:

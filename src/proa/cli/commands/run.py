@@ -126,7 +126,7 @@ def _start(caller: Caller, identity: str) -> int:
 
 
 def _in_foreground(caller: Caller, options: Options, document: dict[str, Any]) -> int:
-    from proa.cli.foreground import SignalProxy, exit_status, require_terminal
+    from proa.cli.foreground import Outcome, SignalProxy, require_terminal
     from proa.cli.session import converse, detach_keys
 
     endpoint = caller.endpoint
@@ -151,11 +151,9 @@ def _in_foreground(caller: Caller, options: Options, document: dict[str, Any]) -
         detachKeys=options.text("detach-keys"),
     )
     attaching.send("POST", f"{path}/attach{streams}", upgrade=True)
-    waiting = Connection.open(endpoint)
-    condition = "removed" if options.flag("rm") else "next-exit"
-    waiting.send("POST", f"{path}/wait{query(condition=condition)}")
+    outcome = Outcome(endpoint, identity, "removed" if options.flag("rm") else "next-exit")
     caller.reply(attaching)
-    caller.reply(waiting)
+    outcome.begun()
     proxy = SignalProxy(endpoint, identity) if options.flag("sig-proxy", default=True) and not tty else None
     status = _start(caller, identity)
     if status:
@@ -163,19 +161,19 @@ def _in_foreground(caller: Caller, options: Options, document: dict[str, Any]) -
     if proxy is not None:
         proxy.started()
     if not tty:
-        ended = converse(attaching, tty=False, stdin=0 if stdin else None)
+        ended = converse(attaching, tty=False, stdin=0 if stdin else None, watched=outcome)
     else:
         from proa.cli.foreground import follow_size
         from proa.cli.terminal import RawTerminal
 
         with RawTerminal(0):
             follow_size(endpoint, path)
-            ended = converse(attaching, tty=True, stdin=0 if stdin else None, keys=keys)
+            ended = converse(attaching, tty=True, stdin=0 if stdin else None, keys=keys, watched=outcome)
     attaching.close()
     if not ended:
-        waiting.close()
+        outcome.forget()
         return 0
-    return exit_status(waiting, endpoint, identity, condition)
+    return outcome.status()
 
 
 CREATE = Command(
