@@ -33,6 +33,12 @@ class Caller:
         body = self.fetch(method, target, document, headers=headers)
         return loads(body) if body else None
 
+    def answer(self, connection: Connection) -> Any:
+        """Wait for the decoded reply to what `begin` sent. Raises like `call`."""
+        body = self.reply(connection).body()
+        self.keep(connection)
+        return loads(body) if body else None
+
     def fetch(
         self, method: str, target: str, document: Any = None, *, headers: Iterable[tuple[str, str]] = ()
     ) -> bytes:

@@ -20,6 +20,7 @@ from proa.errors import NotFound, ProaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from proa.cli.options import Options, Settings
@@ -27,8 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["CREATE", "RUN"]
 
 
-def _create(caller: Caller, options: Options, document: dict[str, Any]) -> str:
-    """Create the container, pulling its image first where that is wanted; returns the id."""
+def _create(
+    caller: Caller, options: Options, document: dict[str, Any], meanwhile: Callable[[], None] = lambda: None
+) -> str:
+    """Create the container, pulling its image first where that is wanted; returns the id.
+
+    meanwhile: done while the engine is at work
+    """
     policy = options.text("pull", "missing")
     if policy not in ("always", "missing", "never"):
         from proa.errors import Invalid
@@ -39,7 +45,9 @@ def _create(caller: Caller, options: Options, document: dict[str, Any]) -> str:
     if policy == "always":
         _pull(caller, document["Image"], platform, quiet=options.flag("quiet"))
     try:
-        reply = caller.call("POST", target, document)
+        asked = caller.begin("POST", target, document)
+        meanwhile()
+        reply = caller.answer(asked)
     except NotFound as error:
         if policy != "missing" or "no such image" not in error.message.lower():
             raise
@@ -126,21 +134,24 @@ def _start(caller: Caller, identity: str) -> int:
 
 
 def _in_foreground(caller: Caller, options: Options, document: dict[str, Any]) -> int:
-    from proa.cli.foreground import Outcome, SignalProxy, require_terminal
-    from proa.cli.session import converse, detach_keys
-
     endpoint = caller.endpoint
     tty, stdin = document["Tty"], document["AttachStdin"]
     keys = None
     if tty:
+        from proa.cli.foreground import require_terminal
+        from proa.cli.session import detach_keys
+        from proa.cli.terminal import size
+
         require_terminal(tty=tty, interactive=stdin)
         keys = detach_keys(options.text("detach-keys")) if stdin else None
-        from proa.cli.terminal import size
 
         rows, columns = size(1)
         if rows and columns:
             document["HostConfig"]["ConsoleSize"] = [rows, columns]
-    identity = _create(caller, options, document)
+    identity = _create(caller, options, document, _import_the_rest)
+    from proa.cli.foreground import Outcome, SignalProxy
+    from proa.cli.session import converse
+
     path = f"/containers/{identity}"
     attaching = Connection.open(endpoint)
     streams = query(
@@ -174,6 +185,12 @@ def _in_foreground(caller: Caller, options: Options, document: dict[str, Any]) -
         outcome.forget()
         return 0
     return outcome.status()
+
+
+def _import_the_rest() -> None:
+    """What staying with the container needs: 1.5 ms that the engine works meanwhile."""
+    import proa.cli.foreground
+    import proa.cli.session  # noqa: F401
 
 
 CREATE = Command(
