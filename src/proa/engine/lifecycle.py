@@ -33,6 +33,8 @@ Condition = Literal["not-running", "next-exit", "removed"]
 DEFAULT_STOP_S = 10
 # How long a container may take to die of SIGKILL before we say so: a process in uninterruptible sleep.
 KILL_WAIT_S = 30
+# So many removed auto-remove containers have their exit status kept, for clients that come back after a crash.
+GONE_STATUSES = 256
 
 
 class Lifecycle:
@@ -43,6 +45,7 @@ class Lifecycle:
         self._catalog = engine.catalog
         self._runs = engine.runs
         self._waiting: dict[str, list[tuple[Condition, Future[ExitStatus]]]] = {}
+        self._gone: dict[str, ExitStatus] = {}
         self._waiting_lock = threading.Lock()
         self._later = ThreadPoolExecutor(max_workers=8, thread_name_prefix="settle")
 
@@ -286,9 +289,16 @@ class Lifecycle:
         return usage_sample(entry.record.state.pid) if entry.record.state.running else {}
 
     def wait(self, name_or_id: str, condition: Condition = "not-running") -> Future[ExitStatus]:
-        """A future of how the container ends; already resolved when it meets the condition now."""
-        entry = self._catalog.find(name_or_id)
+        """A future of how the container ends; already resolved when it meets the condition now.
+
+        Who waits for the removal of an auto-remove container by its full id may come a little late: a client whose
+        engine was killed finds the next one when that has taken over the exit already.
+        """
         future: Future[ExitStatus] = Future()
+        if condition == "removed" and name_or_id in self._gone:
+            future.set_result(self._gone[name_or_id])
+            return future
+        entry = self._catalog.find(name_or_id)
         with self._waiting_lock:
             if entry.removed or (condition == "not-running" and not entry.record.state.running):
                 future.set_result(ExitStatus(status_code=entry.record.state.exit_code))
@@ -306,6 +316,11 @@ class Lifecycle:
     def removed(self, entry: Entry) -> None:
         """Tell everyone who waits that the container is gone."""
         status = ExitStatus(status_code=entry.record.state.exit_code, error="")
+        if entry.record.host.auto_remove:
+            with self._waiting_lock:
+                self._gone[entry.record.id] = status
+                if len(self._gone) > GONE_STATUSES:
+                    del self._gone[next(iter(self._gone))]
         self._resolve(entry.record.id, ("removed", "not-running", "next-exit"), status)
 
     def _resolve(self, id: str, conditions: tuple[Condition, ...], status: ExitStatus) -> None:  # noqa: A002
