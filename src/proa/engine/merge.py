@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from proa.engine.signal_names import parse_signal
 from proa.engine.types import ContainerConfig
 from proa.errors import Invalid
 from proa.oci import RunConfig
@@ -12,10 +13,12 @@ DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 
 def merge_config(wanted: ContainerConfig, image: RunConfig) -> ContainerConfig:
-    """What the container runs with. Raises Invalid when nothing says what to run.
+    """What the container runs with. Raises Invalid when nothing says what to run, or for what cannot be.
 
     An entrypoint given by the user drops the image's command; `[""]` means no entrypoint at all.
     """
+    if wanted.stop_signal:
+        parse_signal(wanted.stop_signal)
     entrypoint, command = wanted.entrypoint, wanted.cmd
     if not entrypoint:
         if not command:
@@ -36,7 +39,7 @@ def merge_config(wanted: ContainerConfig, image: RunConfig) -> ContainerConfig:
         labels={**(image.labels or {}), **(wanted.labels or {})},
         exposed_ports={**(image.exposed_ports or {}), **(wanted.exposed_ports or {})} or None,
         volumes={**(image.volumes or {}), **(wanted.volumes or {})} or None,
-        stop_signal=wanted.stop_signal or image.stop_signal,
+        stop_signal=wanted.stop_signal or _known_signal(image.stop_signal),
         healthcheck=wanted.healthcheck or image.healthcheck,
     )
     if not any(e.startswith("PATH=") for e in merged.env or []):
@@ -57,6 +60,15 @@ def merge_env(base: list[str], extra: list[str]) -> list[str]:
         else:
             merged.pop(name, None)
     return list(merged.values())
+
+
+def _known_signal(text: str) -> str:
+    """An image's stop signal, or nothing when there is none of that name: it must not make a container unstoppable."""
+    try:
+        parse_signal(text)
+    except Invalid:
+        return ""
+    return text
 
 
 def _check(config: ContainerConfig) -> None:

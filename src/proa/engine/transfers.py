@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from proa import transfer
 from proa.engine.changes import apply_changes
 from proa.engine.images import image_id
-from proa.errors import Invalid, NotFound
+from proa.errors import Cancelled, Invalid, NotFound, ProaError, TimedOut, Unavailable
 from proa.oci import RunConfig, parse_platform, parse_reference
 from proa.transfer import Credentials, Progress
 from proa.transfer.progress import silent
@@ -26,6 +27,17 @@ class Transfers:
         self._events = engine.events
         self._config = engine.config
 
+    @contextmanager
+    def _clean_failure(self) -> Iterator[None]:
+        """Leave nothing of a transfer that failed for good; one that was cut off goes on with the next attempt."""
+        try:
+            yield
+        except (Unavailable, TimedOut, Cancelled):
+            raise
+        except ProaError:
+            self._storage.collect()
+            raise
+
     def pull(
         self,
         reference: str,
@@ -40,15 +52,16 @@ class Transfers:
         Raises NotFound, Unauthorized, Unavailable, Corrupt …
         """
         parsed = parse_reference(reference)
-        image = transfer.pull(
-            self._storage,
-            parsed,
-            platform=parse_platform(platform) if platform else None,
-            credentials=credentials,
-            insecure=insecure or parsed.registry in self._config.insecure_registries,
-            mirrors=self._config.registry_mirrors,
-            progress=progress,
-        )
+        with self._clean_failure():
+            image = transfer.pull(
+                self._storage,
+                parsed,
+                platform=parse_platform(platform) if platform else None,
+                credentials=credentials,
+                insecure=insecure or parsed.registry in self._config.insecure_registries,
+                mirrors=self._config.registry_mirrors,
+                progress=progress,
+            )
         found = image_id(self._images.load(image.descriptor))
         self._events.publish("image", "pull", parsed.familiar, {"name": parsed.familiar_repository})
         return found
@@ -91,7 +104,9 @@ class Transfers:
     def load(self, stream: BinaryIO, *, progress: Progress = silent) -> list[str]:
         """Load an archive and return the names it brought. Raises Invalid, Corrupt, Exhausted."""
         names = []
-        for image in transfer.load(self._storage, stream, progress):
+        with self._clean_failure():
+            loaded = transfer.load(self._storage, stream, progress)
+        for image in loaded:
             names.append(image.name)
             self._events.publish("image", "load", image_id(self._images.load(image.descriptor)), {"name": image.name})
         return names
@@ -122,15 +137,17 @@ class Transfers:
     ) -> str:
         """Make an image of a tar and return its ID. Raises Invalid, Corrupt."""
         reference = parse_reference(f"{repository}:{tag}" if tag else repository) if repository else None
-        image = transfer.import_tar(
-            self._storage,
-            stream,
-            reference,
-            changes_config=apply_changes(RunConfig(), changes),
-            message=message or "Imported from -",
-            platform=parse_platform(platform) if platform else None,
-            progress=progress,
-        )
+        config = apply_changes(RunConfig(), changes)
+        with self._clean_failure():
+            image = transfer.import_tar(
+                self._storage,
+                stream,
+                reference,
+                changes_config=config,
+                message=message or "Imported from -",
+                platform=parse_platform(platform) if platform else None,
+                progress=progress,
+            )
         found = image_id(self._images.load(image.descriptor))
         self._events.publish("image", "import", found, {"name": reference.familiar if reference else found})
         return found
