@@ -89,3 +89,20 @@ def test_the_service_in_the_foreground(engine: engines.PrivateEngine) -> None:
     finally:
         service.terminate()
         service.communicate(timeout=20)
+
+
+def test_the_service_at_another_socket(engine: engines.PrivateEngine) -> None:
+    host = f"unix://{engine.directory}/other.sock"
+    service = subprocess.Popen(
+        [engines.PROA, "system", "service"], env={**engine.env, "PROA_HOST": host}, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while engine.proa("-H", host, "system", "status", check=False).returncode and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert engine.proa("ps", env={"PROA_HOST": host}).returncode == 0
+    finally:
+        service.terminate()
+        service.wait(20)
+    done = engine.proa("-H", "tcp://127.0.0.1:2375", "system", "service", check=False)
+    assert "no TCP listener" in done.stderr.decode()

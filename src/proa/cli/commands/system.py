@@ -7,8 +7,8 @@ from proa.cli.options import Command
 from proa.cli.output import emit, note, show_rows
 from proa.client.caller import Caller
 from proa.client.connection import Connection
-from proa.client.endpoint import data_root, locate, run_dir, variable
-from proa.errors import NotFound, ProaError, Unavailable
+from proa.client.endpoint import data_root, locate, parse_host, run_dir, variable
+from proa.errors import NotFound, ProaError, Unavailable, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,14 @@ def _service(settings: Settings, options: Options, words: list[str]) -> int:
     command = engine_command(os.path.abspath(root), os.path.abspath(run))
     host = settings.host or variable("PROA_HOST")
     if host:
-        command += ["--host", host]
+        endpoint = parse_host(host)
+        if not endpoint.path:
+            raise Unsupported(
+                f"the engine does not listen at {endpoint}: it has no TCP listener",
+                code="no-tcp-listener",
+                hint="use unix:///path and forward that socket",
+            )
+        command += ["--socket", endpoint.path]
     os.execv(command[0], [*command, *words])  # noqa: S606
 
 
