@@ -133,9 +133,10 @@ class PrivateEngine:
 
     def nursery_pid(self) -> int:
         """The process that starts monitors: the engine's child of that name."""
-        for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
-            if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"proa nursery"):
-                return int(child)
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():  # a child belongs to the thread that forked it
+            for child in (thread / "children").read_text().split():
+                if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"proa nursery"):
+                    return int(child)
         raise AssertionError("the engine has no nursery")
 
     def kill_engine(self) -> None:

@@ -43,12 +43,13 @@ class Terminal:
         self.seen += data
         return bool(data)
 
-    def expect(self, text: bytes, seconds: float = 20) -> None:
-        """Wait until `text` has been printed since the last expect; what came before it is forgotten."""
+    def expect(self, text: bytes, seconds: float = 20) -> bytes:
+        """Wait until `text` has been printed since the last expect; returns, and forgets, what came before it."""
         deadline = time.monotonic() + seconds
         while text not in self.seen:
             assert self._read(deadline - time.monotonic()), (text, self.seen)
-        self.seen = self.seen.partition(text)[2]
+        before, _, self.seen = self.seen.partition(text)
+        return before
 
     def resize(self, size: tuple[int, int]) -> None:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
