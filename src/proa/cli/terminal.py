@@ -84,4 +84,4 @@ class RawTerminal:
         if self._before is not None:
             import termios
 
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+            termios.tcsetattr(self._fd, termios.TCSANOW, self._before)

@@ -190,7 +190,7 @@ def _in_foreground(caller: Caller, options: Options, document: dict[str, Any]) -
 def _import_the_rest() -> None:
     """What staying with the container needs: 1.5 ms that the engine works meanwhile."""
     import proa.cli.foreground
-    import proa.cli.session  # noqa: F401
+    import proa.cli.pump  # noqa: F401
 
 
 CREATE = Command(
