@@ -11,8 +11,10 @@ Everything is synchronous and thread-safe; locks are per container, never held o
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+import threading
 from pathlib import Path
 
 from proa.engine.catalog import Catalog
@@ -35,6 +37,8 @@ from proa.monitor.nursery import Nursery
 from proa.storage import RootLock, Storage, lock_root, make_private
 from proa.storage.records import write_bytes
 
+log = logging.getLogger(__name__)
+
 
 class Engine:
     """One open data root. `open` takes the root's lock; `close` leaves containers running under their monitors."""
@@ -51,7 +55,8 @@ class Engine:
         self.config = load_config()
         self.catalog = Catalog(containers)
         self.events = Events()
-        self.nursery = Nursery.start(run)
+        self._nursery = Nursery.start(run)
+        self._nursery_lock = threading.Lock()
         self.watcher = Watcher()
         self.runs = Runs()
         self.volumes = Volumes(root / "volumes", storage.trash, self.events)
@@ -85,6 +90,16 @@ class Engine:
             raise
         return engine
 
+    @property
+    def nursery(self) -> Nursery:
+        """What starts monitors; another one when somebody killed it."""
+        with self._nursery_lock:
+            if not self._nursery.alive():
+                log.warning("the nursery has ended: starting another one")
+                self._nursery.close()
+                self._nursery = Nursery.start(self.run)
+            return self._nursery
+
     def socket_path(self, container: str) -> Path:
         """Where the monitor of a container listens."""
         return self.run / "monitors" / f"{container[:16]}.sock"
@@ -98,7 +113,7 @@ class Engine:
         """Let go of the root. Containers keep running; the next engine finds them."""
         self.watcher.close()
         self.lifecycle.close()
-        self.nursery.close()
+        self._nursery.close()
         self.networks.close()
         self.storage.close()
         self._lock.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proa.engine.clock import now
+from proa.engine.leftovers import end_cgroup
 from proa.errors import Corrupt, NotFound, ProaError
 from proa.linux import process
 from proa.storage import delete_record, read_record
@@ -51,6 +52,8 @@ def lost(directory: Path) -> dict[str, Any]:
     state = monitor_state(directory)
     if state and state.get("boot_id") == boot_id():
         kill_process(int(state.get("pid", 0)), int(state.get("start_time", 0)))
+        if path := str(state.get("cgroup") or ""):
+            end_cgroup(path)
     return {
         "status": 128 + signal.SIGKILL,
         "error": "the container's monitor died; its exit status is not known",

@@ -128,7 +128,8 @@ class Lifecycle:
         elif kind is not None or run.ended.is_set():
             return
         run.ended.set()
-        if entry.lock.acquire(blocking=False):
+        # Of a dead monitor's container there is more to end than this thread may wait for.
+        if run.exit and entry.lock.acquire(blocking=False):
             try:
                 self._settle(entry, run)
             finally:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from proa.engine import exits
 from proa.engine.catalog import Entry
+from proa.engine.leftovers import end_stray_cgroups
 from proa.engine.types import State
 from proa.errors import Conflict, NotFound, ProaError
 from proa.monitor.client import MonitorConnection
@@ -37,6 +38,7 @@ def reconcile(engine: Engine) -> None:
                 engine.volumes.hold(mount.name, entry.record.id)
         with entry.lock:
             _reconcile_container(engine, entry)
+    end_stray_cgroups(engine.id, {e.record.id for e in engine.catalog if e.record.state.running})
     engine.networks.reconcile()
     _remove_stale_sockets(engine)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from proa.engine.catalog import Entry
+from proa.engine.leftovers import cgroup_path
 from proa.engine.networks import Joined
 from proa.engine.specgen import oci_config
 from proa.engine.types import Container
@@ -36,7 +37,7 @@ def start_request(
     directory = engine.catalog.path(entry)
     key = f"container:{record.id}"
     files = _write_files(directory, joined)
-    cgroup = f"/proa/{engine.id}-{record.id}"
+    cgroup = cgroup_path(engine.id, record.id)
     config = oci_config(record, joined, files=files, cgroup=cgroup)
     mounts = engine.storage.snapshots.mounts(key)
     if record.host.auto_remove:
