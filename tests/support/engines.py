@@ -134,8 +134,8 @@ class PrivateEngine:
     def nursery_pid(self) -> int:
         """The process that starts monitors: the engine's child of that name."""
         for thread in Path(f"/proc/{self.pid}/task").iterdir():  # a child belongs to the thread that forked it
-            for child in (thread / "children").read_text().split():
-                if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"proa nursery"):
+            for child in leaks.read(thread / "children").split():
+                if leaks.command_of(int(child)).startswith("proa nursery"):
                     return int(child)
         raise AssertionError("the engine has no nursery")
 

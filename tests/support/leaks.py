@@ -10,7 +10,8 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """A file's text, empty when it cannot be read: what one looks at may end at any moment."""
     try:
         return path.read_bytes().decode(errors="replace")
     except OSError:
@@ -23,12 +24,12 @@ def processes() -> set[str]:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        command = _read(entry / "cmdline").replace("\0", " ").strip()
-        name = _read(entry / "comm").strip()
+        command = read(entry / "cmdline").replace("\0", " ").strip()
+        name = read(entry / "comm").strip()
         if "proa" in command.partition(" -c ")[0] or name.startswith("proa"):
             if "pytest" in command or "xdist" in command or int(entry.name) == os.getpid():
                 continue
-            stat = _read(entry / "stat").rpartition(")")[2].split()
+            stat = read(entry / "stat").rpartition(")")[2].split()
             if stat and stat[0] != "Z":
                 out.add(f"{entry.name} {stat[19]} {command or name}")
     return out
@@ -36,7 +37,7 @@ def processes() -> set[str]:
 
 def mounts() -> set[str]:
     """Mount points of this mount namespace."""
-    return {line.split()[4] for line in _read(Path("/proc/self/mountinfo")).splitlines()}
+    return {line.split()[4] for line in read(Path("/proc/self/mountinfo")).splitlines()}
 
 
 def cgroups() -> set[str]:
@@ -63,7 +64,7 @@ def nft_tables() -> set[str]:
 
 def loops() -> set[str]:
     """Loop devices with a file behind them."""
-    return {f"{p.parent.parent.name} {_read(p).strip()}" for p in Path("/sys/block").glob("loop*/loop/backing_file")}
+    return {f"{p.parent.parent.name} {read(p).strip()}" for p in Path("/sys/block").glob("loop*/loop/backing_file")}
 
 
 def temporary() -> set[str]:
@@ -95,7 +96,7 @@ def new_since(before: dict[str, set[str]]) -> list[str]:
 
 def command_of(pid: int) -> str:
     """A process's command line, "" when it is gone."""
-    return _read(Path(f"/proc/{pid}/cmdline")).replace("\0", " ").strip()
+    return read(Path(f"/proc/{pid}/cmdline")).replace("\0", " ").strip()
 
 
 def users_of(directory: Path) -> list[str]:
@@ -105,13 +106,13 @@ def users_of(directory: Path) -> list[str]:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        used = word_in(_read(entry / "mountinfo"), words)
+        used = word_in(read(entry / "mountinfo"), words)
         try:
             used = used or any(os.readlink(fd).startswith(words[0]) for fd in (entry / "fd").iterdir())
         except OSError:
             pass  # it has just ended, or closed the file
         if used:
-            out.append(f"user: {entry.name} {command_of(int(entry.name)) or _read(entry / 'comm').strip()}")
+            out.append(f"user: {entry.name} {command_of(int(entry.name)) or read(entry / 'comm').strip()}")
     return out
 
 
