@@ -165,5 +165,8 @@ def execveat(dir_fd: int, path: Path, argv: Sequence[bytes], env: Sequence[bytes
 
 def start_time(pid: int) -> int:
     """When the process started, in clock ticks since boot: with the pid and boot id, its identity."""
-    with open(f"/proc/{pid}/stat", "rb") as stat:
-        return int(stat.read().rpartition(b")")[2].split()[19])
+    fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 4096).rpartition(b")")[2].split()[19])
+    finally:
+        os.close(fd)

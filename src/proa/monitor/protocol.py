@@ -42,7 +42,8 @@ __all__ = [
     "WatchRequest",
     "encode_line",
     "parse_request",
-    "read_request",
+    "parse_start",
+    "read_line",
 ]
 
 MAX_MESSAGE_BYTES = 32 << 20
@@ -172,6 +173,7 @@ _decoder = msgspec.json.Decoder(
     | PauseRequest
     | ResumeRequest
 )
+_start_decoder = msgspec.json.Decoder(StartRequest)
 _encoder = msgspec.json.Encoder()
 
 
@@ -217,8 +219,8 @@ class Inbox:
         return taken
 
 
-def read_request(connection: socket.socket) -> tuple[Request, list[int]]:
-    """Block for the first request of a connection. Raises Invalid; ConnectionError when none comes."""
+def read_line(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """Block for the first line of a connection, with every descriptor that came. Raises ConnectionError, ValueError."""
     inbox = Inbox()
     while True:
         chunk, fds = receive_fds(connection, RECEIVE_BYTES, MAX_MESSAGE_FDS)
@@ -226,7 +228,15 @@ def read_request(connection: socket.socket) -> tuple[Request, list[int]]:
             raise ConnectionResetError("the engine closed the connection before its request")
         inbox.fds += fds
         for line in inbox.feed(chunk):
-            return parse_request(line, inbox)
+            return line, inbox.fds
+
+
+def parse_start(line: bytes) -> StartRequest:
+    """A start request, which is the first one of a connection. Raises Invalid."""
+    try:
+        return _start_decoder.decode(line)
+    except msgspec.DecodeError as error:
+        raise Invalid(f"invalid start request: {error}", code="invalid-monitor-request") from error
 
 
 def parse_request(line: bytes, inbox: Inbox) -> tuple[Request, list[int]]:

@@ -8,6 +8,7 @@ A process is identified by pid, start time (clock ticks since boot) and boot id 
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,7 @@ _state_decoder = msgspec.json.Decoder(MonitorState)
 _exit_decoder = msgspec.json.Decoder(ExitRecord)
 
 
+@functools.cache
 def boot_id() -> str:
     """This boot's random id (random(4))."""
     fd = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)

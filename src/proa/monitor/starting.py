@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -18,10 +17,11 @@ import msgspec
 
 from proa.errors import Invalid
 from proa.linux import process
+from proa.linux.memory import prefault
 from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor.launcher import failure_record
 from proa.monitor.logs import log_path, open_log, rfc3339
-from proa.monitor.protocol import Inbox, StartRequest, encode_line, parse_request, read_request
+from proa.monitor.protocol import StartRequest, encode_line, parse_start, read_line
 from proa.monitor.records import (
     EXIT_FILE,
     STATE_FILE,
@@ -34,8 +34,9 @@ from proa.monitor.records import (
 from proa.monitor.server import Listener
 from proa.monitor.stdio import StdioPipes, monitor_ends, stdio_of, stream_names
 from proa.runtime import cgroups, defaults
-from proa.runtime.launching import Process, launch
-from proa.runtime.plan import compile_plan
+from proa.runtime.embryo import LARGEST_ORDER_BYTES, Embryo, conceive, usable
+from proa.runtime.launching import Launch, begin
+from proa.runtime.plan import Plan, compile_plan
 
 __all__ = ["Handoff", "Taken", "rehearse", "start_container", "take"]
 
@@ -70,24 +71,41 @@ def start_container(orders_fd: int, monitor_pid: int, channel: socket.socket) ->
 
     Tells the engine of failure, too. Ends without a word when the nursery has no work any more.
     """
-    rehearse()
+    monitor = ProcessIdentity(monitor_pid, process.start_time(monitor_pid))
     with socket.socket(fileno=orders_fd) as orders:
+        embryo = _prepare(orders, channel)
         data, fds = receive_fds(orders, 64, 1)
     if not data:
         return
     connection = socket.socket(fileno=fds[0])
     try:
         with ExitStack() as undo:
-            handoff, sent, (waking, logging) = _start(connection, monitor_pid, undo)
+            start = _Start(connection, monitor, embryo, undo)
+            handoff, sent = start.run()
             connection.sendall(encode_line(_started_event(handoff)))
-            short_id = handoff.request.id[:12]
-            head = f"{short_id} {waking} {logging} ".encode()
-            send_fds(channel, head + encode_line(handoff), [connection.fileno(), *sent])
+            send_fds(channel, start.head() + encode_line(handoff), [connection.fileno(), *sent])
             undo.pop_all()
     except ConnectionError:
         return  # the engine or the monitor died meanwhile; everything is undone
     except Exception as error:  # noqa: BLE001 - whatever it was, the engine must hear of it
         connection.sendall(encode_line({"event": "failed", "error": failure_record(error)}))
+
+
+def _prepare(orders: socket.socket, channel: socket.socket) -> Embryo | None:
+    """Use the time until an order comes; one that is here already is not kept waiting."""
+    ordered = select.poll()
+    ordered.register(orders, select.POLLIN)
+    if ordered.poll(0):
+        return None
+    rehearse()
+    if ordered.poll(0):
+        return None
+    try:
+        embryo = conceive(_compile, prefault, (orders.fileno(), channel.fileno()))
+    except OSError:
+        return None  # no room for one more network namespace, say: the start will tell
+    prefault()
+    return embryo
 
 
 def rehearse() -> None:
@@ -111,10 +129,8 @@ def rehearse() -> None:
     root: list[dict[str, Any]] = [
         {"type": "overlay", "source": "overlay", "options": ["lowerdir=/a:/b", "upperdir=/c", "workdir=/d"]}
     ]
-    line = encode_line(StartRequest(id="0" * 12, dir="/", socket="/", config=config, rootfs=root))
-    request, _ = parse_request(line, Inbox())
-    assert isinstance(request, StartRequest)
-    compile_plan(request.config, request.rootfs)
+    _compile(encode_line(StartRequest(id="0" * 12, dir="/", socket="/", config=config, rootfs=root)))
+    boot_id()
     cgroups.open_existing("/proa/rehearsal")
     pipes = StdioPipes(stdin=True)
     for fd in (*pipes.outputs, pipes.stdin_fd, *pipes.theirs):
@@ -126,10 +142,10 @@ def rehearse() -> None:
 def take(message: bytes, fds: Sequence[int]) -> tuple[Handoff, Taken]:
     """In the monitor: what was handed over.
 
-    Before the JSON come the short id, how many of the first descriptors wake the monitor, and how many of the last of
-    those are outputs for the log only.
+    Before the JSON come the short id, how many of the first descriptors wake the monitor, how many of the last of
+    those are outputs for the log only, and the pid of a child that is of no use and must be reaped, or 0.
     """
-    handoff = _decoder.decode(message.split(b" ", 3)[3])
+    handoff = _decoder.decode(message.split(b" ", 4)[4])
     request = handoff.request
     connection, listener, pidfd, *rest = fds
     clients = [rest.pop(0) for _ in request.attach]
@@ -139,54 +155,123 @@ def take(message: bytes, fds: Sequence[int]) -> tuple[Handoff, Taken]:
     return handoff, Taken(connection, listener, pidfd, directory, config, socket_directory, outputs, stdin, clients)
 
 
-def _start(connection: socket.socket, monitor_pid: int, undo: ExitStack) -> tuple[Handoff, list[int], tuple[int, int]]:
-    request, fds = read_request(connection)
-    if not isinstance(request, StartRequest):
-        raise Invalid("the first request must be a start", code="invalid-monitor-request")
-    netns_fd = fds.pop(0) if request.netns else None
-    if len(fds) != len(request.attach):
-        raise Invalid("one client socket per attach must come with a start", code="invalid-monitor-request")
-    config = request.config
-    plan = compile_plan(config, request.rootfs)
-    if plan.terminal != request.tty:
+class _Start:
+    """One start: what is to be undone should it fail is on `undo`."""
+
+    def __init__(
+        self, connection: socket.socket, monitor: ProcessIdentity, embryo: Embryo | None, undo: ExitStack
+    ) -> None:
+        self._connection = connection
+        self._monitor = monitor
+        self._embryo = embryo
+        self._undo = undo
+        self._stray = 0
+        self._counts = (0, 0)
+        self._request: StartRequest
+
+    def head(self) -> bytes:
+        """What the monitor reads before it decodes anything (`take`)."""
+        waking, logging = self._counts
+        return f"{self._request.id[:12]} {waking} {logging} {self._stray} ".encode()
+
+    def run(self) -> tuple[Handoff, list[int]]:
+        """Start the container; returns what to hand over, and the descriptors after the connection's."""
+        undo, connection = self._undo, self._connection
+        line, fds = read_line(connection)
+        self._request = request = parse_start(line)
+        if request.fds != len(fds):
+            raise Invalid("descriptors are missing", code="invalid-monitor-request")
+        netns_fd = fds.pop(0) if request.netns else None
+        if len(fds) != len(request.attach):
+            raise Invalid("one client socket per attach must come with a start", code="invalid-monitor-request")
+        config, rootfs = request.config, request.rootfs
+        request.config, request.rootfs = {}, []
+        embryo = self._wake(line, config, netns_fd)
+        plan = None if embryo is not None else _plan(config, rootfs, tty=request.tty)
+        directory_fd = os.open(request.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        listener = Listener.bind(request.socket)
+        undo.callback(listener.close)
+        _make_log(request)
+        path = cgroup_path(request)
+        cgroup = None
+        if path:
+            cgroup = cgroups.create(path, (config.get("linux") or {}).get("resources"))
+            undo.callback(cgroup.remove)
+        pipes = None if request.tty else StdioPipes(stdin=request.stdin)
+        remove_record(directory_fd, EXIT_FILE)
+        # From here on the process makes its way alone; what it needs no more is made meanwhile.
+        launch: Launch
+        if embryo is not None:
+            undo.callback(embryo.abandon)  # once more, before its cgroup is removed
+            launch = embryo
+            try:
+                embryo.start(stdio=stdio_of(pipes), cgroup=cgroup)
+            except OSError:
+                pass  # it has ended: `outcome` tells why
+        else:
+            assert plan is not None
+            launch = begin(plan, stdio=stdio_of(pipes), cgroup=cgroup, netns_fd=netns_fd, sibling=True)
+            undo.callback(launch.abandon)
+        state = MonitorState(
+            id=request.id,
+            boot_id=boot_id(),
+            pid=launch.pid,
+            start_time=launch.start_time,
+            monitor=self._monitor,
+            socket=request.socket,
+            cgroup=path,
+            tty=request.tty,
+            started_at=rfc3339(time.time_ns()),
+        )
+        undo.callback(remove_record, directory_fd, STATE_FILE)
+        write_record(directory_fd, STATE_FILE, state, durable=False)
+        config_fd = os.memfd_create("config", os.MFD_CLOEXEC)
+        os.write(config_fd, encode_line(_config_of_execs(config)))
+        init = launch.outcome()
+        outputs, stdin_fd = monitor_ends(pipes, init.console_fd, stdin=request.stdin)
+        waking = [listener.socket.fileno(), init.pidfd, *fds, *outputs]
+        sent = [*waking, directory_fd, config_fd, listener.directory_fd]
+        if stdin_fd >= 0:
+            sent.append(stdin_fd)
+        # With a client attached, output is for more than the log.
+        self._counts = (1 + len(waking), 0 if fds else len(outputs))
+        return Handoff(request, state, list(init.warnings)), sent
+
+    def _wake(self, line: bytes, config: dict[str, Any], netns_fd: int | None) -> Embryo | None:
+        """Give the order to the embryo; None when there is none, or this container cannot be made of one."""
+        embryo = self._embryo
+        if embryo is None:
+            return None
+        self._undo.callback(embryo.abandon)
+        if len(line) <= LARGEST_ORDER_BYTES and _usable(config):
+            try:
+                embryo.order(line, netns_fd)
+                return embryo
+            except OSError:
+                pass  # somebody killed it
+        self._stray = embryo.pid
+        embryo.abandon()
+        return None
+
+
+def _usable(config: dict[str, Any]) -> bool:
+    try:
+        return usable(config["linux"]["namespaces"], [hierarchy.name for hierarchy in cgroups.hierarchies()])
+    except (KeyError, TypeError, AttributeError):
+        return False  # compiling it will say what is wrong with it
+
+
+def _compile(line: bytes) -> Plan:
+    """In the embryo: the plan of a start request."""
+    request = parse_start(line)
+    return _plan(request.config, request.rootfs, tty=request.tty)
+
+
+def _plan(config: dict[str, Any], rootfs: list[dict[str, Any]], *, tty: bool) -> Plan:
+    plan = compile_plan(config, rootfs)
+    if plan.terminal != tty:
         raise Invalid("`tty` and process.terminal must agree", code="invalid-start-request")
-    request.config, request.rootfs = {}, []
-    directory_fd = os.open(request.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    listener = Listener.bind(request.socket)
-    undo.callback(listener.close)
-    _make_log(request)
-    path = cgroup_path(request)
-    cgroup = None
-    if path:
-        cgroup = cgroups.create(path, (config.get("linux") or {}).get("resources"))
-        undo.callback(cgroup.remove)
-    pipes = None if request.tty else StdioPipes(stdin=request.stdin)
-    remove_record(directory_fd, EXIT_FILE)
-    init = launch(plan, stdio=stdio_of(pipes), cgroup=cgroup, netns_fd=netns_fd, sibling=True)
-    undo.callback(_kill, init)
-    state = MonitorState(
-        id=request.id,
-        boot_id=boot_id(),
-        pid=init.pid,
-        start_time=init.start_time,
-        monitor=ProcessIdentity(monitor_pid, process.start_time(monitor_pid)),
-        socket=request.socket,
-        cgroup=path,
-        tty=request.tty,
-        started_at=rfc3339(time.time_ns()),
-    )
-    undo.callback(remove_record, directory_fd, STATE_FILE)
-    write_record(directory_fd, STATE_FILE, state, durable=False)
-    config_fd = os.memfd_create("config", os.MFD_CLOEXEC)
-    os.write(config_fd, encode_line(_config_of_execs(config)))
-    outputs, stdin_fd = monitor_ends(pipes, init.console_fd, stdin=request.stdin)
-    waking = [listener.socket.fileno(), init.pidfd, *fds, *outputs]
-    sent = [*waking, directory_fd, config_fd, listener.directory_fd]
-    if stdin_fd >= 0:
-        sent.append(stdin_fd)
-    # With a client attached, output is for more than the log.
-    counts = (1 + len(waking), 0 if fds else len(outputs))
-    return Handoff(request, state, list(init.warnings)), sent, counts
+    return plan
 
 
 def _config_of_execs(config: dict[str, Any]) -> dict[str, Any]:
@@ -205,14 +290,6 @@ def _make_log(request: StartRequest) -> None:
         os.close(open_log(log_path(request.dir, request.id)))
     elif driver != "none":
         raise Invalid(f"unknown log driver {driver}", code="unknown-log-driver", subject=driver)
-
-
-def _kill(init: Process) -> None:
-    """The process runs but cannot be accounted for: end it, and wait until it is over."""
-    signal.pidfd_send_signal(init.pidfd, signal.SIGKILL)
-    ended = select.poll()
-    ended.register(init.pidfd, select.POLLIN)
-    ended.poll(5000)
 
 
 def cgroup_path(request: StartRequest) -> str:

@@ -51,7 +51,9 @@ def wait(orders_fd: int) -> tuple[bytes, array[int], bytes] | None:
         return None
     fds = array("i")
     fds.frombytes(control[0][2])
-    short_id, waking, logging, _ = message.split(b" ", 3)
+    short_id, waking, logging, stray, _ = message.split(b" ", 4)
+    if stray != b"0":
+        os.waitpid(int(stray), 0)
     title.set_title(b"proa monitor " + short_id, b"proa:" + short_id)
     last = int(waking)
     first_output = last - int(logging)

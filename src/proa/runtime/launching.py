@@ -24,7 +24,10 @@ from proa.runtime.plan import Plan, compile_exec_plan
 from proa.runtime.steps.isolation import NAMESPACE_FLAGS, EnterContainer, JoinCgroups, JoinNamespaces, NewSession
 from proa.runtime.steps.step import Init, Step
 
-__all__ = ["Joinable", "Process", "Stdio", "launch", "launch_exec"]
+__all__ = ["Joinable", "Launch", "Process", "Stdio", "begin", "launch", "launch_exec", "run_steps", "take_stdio"]
+
+# How long a killed process may take to be gone before we go on without it.
+ABANDON_MS = 5000
 
 
 class Stdio(NamedTuple):
@@ -46,6 +49,59 @@ class Process(NamedTuple):
     start_time: int
     console_fd: int | None = None
     warnings: tuple[str, ...] = ()
+
+
+class Launch:
+    """A process on its way to its program: who it is, and soon what became of it.
+
+    With `begin(sibling=True)`, and for an embryo, the process is its creator's sibling: whoever is the parent reaps it.
+    """
+
+    __slots__ = ("_channel", "pid", "pidfd", "start_time")
+
+    def __init__(self, pid: int, pidfd: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.start_time = p.start_time(pid)
+        self._channel = channel
+
+    def outcome(self) -> Process:
+        """Wait until execve succeeded; the pidfd is the caller's then. Raises as `launch` does."""
+        with self._channel:
+            outcome = receive(self._channel)
+        if outcome.error is None and outcome.ready:
+            terminal = outcome.terminal_fd if outcome.terminal_fd >= 0 else None
+            return Process(self.pid, self.pidfd, self.start_time, terminal, outcome.warnings)
+        if outcome.terminal_fd >= 0:
+            os.close(outcome.terminal_fd)
+        status = self.abandon()
+        if outcome.error is not None:
+            raise outcome.error
+        raise Internal(
+            f"the container's first process ended before it ran the command (status {status})",
+            code="init-died",
+            hint="a memory limit too low to start in, or a seccomp profile that kills, does this",
+            status=status,
+        )
+
+    def abandon(self) -> int:
+        """Make sure that the process is gone; its status, if it was ours to collect. Closes every descriptor."""
+        self._channel.close()
+        if self.pidfd < 0:
+            return 0
+        pidfd, self.pidfd = self.pidfd, -1
+        try:
+            p.pidfd_send_signal(pidfd, signal.SIGKILL)
+            return (p.waitid(p.P_PIDFD, pidfd, os.WEXITED) or (0, 0, 0))[2]
+        except ChildProcessError:
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            ended.poll(ABANDON_MS)  # a sibling
+            return 0
+        except ProcessLookupError:
+            return 0
+        finally:
+            os.close(pidfd)
 
 
 class Joinable(Protocol):
@@ -74,6 +130,18 @@ def launch(
     Raises what the failing step raised, with the step's name in `fields["step"]`: NotFound `command-not-found`, Denied
     `command-not-executable`, … Nothing of the process is left then. Only for single-threaded processes.
     """
+    return begin(plan, stdio=stdio, cgroup=cgroup, netns_fd=netns_fd, sibling=sibling).outcome()
+
+
+def begin(
+    plan: Plan,
+    *,
+    stdio: Stdio,
+    cgroup: Joinable | None = None,
+    netns_fd: int | None = None,
+    sibling: bool = False,
+) -> Launch:
+    """As `launch`, but without waiting for the outcome: `Launch.outcome`, or `Launch.abandon`, must follow."""
     opened: list[int] = []
     try:
         steps: list[Step] = [NewSession()]
@@ -128,7 +196,8 @@ def launch_exec(
         steps.append(EnterContainer(target.pidfd, plan.namespaces))
         steps += plan.steps
         flags = p.CLONE_PARENT if sibling else 0
-        return _start(steps, flags, stdio=stdio, born_in=born_in, pid_namespace=target.pidfd, program=-1, dirs={})
+        launched = _start(steps, flags, stdio=stdio, born_in=born_in, pid_namespace=target.pidfd, program=-1, dirs={})
+        return launched.outcome()
     except (ProcessLookupError, Conflict):
         raise Conflict("the container is not running", code="container-not-running") from None
     finally:
@@ -160,8 +229,8 @@ def _start(
     pid_namespace: int,
     program: int,
     dirs: Mapping[str, str],
-) -> Process:
-    """clone3, run the steps there, wait here for the outcome."""
+) -> Launch:
+    """clone3, and run the steps there."""
     # One system call; `threading` would add memory and a fork hook to every monitor.
     if os.stat("/proc/self/task").st_nlink != 3:
         raise Internal("processes are started from single-threaded processes only", code="threads-running")
@@ -184,7 +253,7 @@ def _start(
                 raise Conflict("the container is not running", code="container-not-running") from None
             raise
         if pid == 0:
-            _run(steps, Init(Channel(theirs), dirs, program), stdio)
+            run_steps(steps, Init(Channel(theirs), dirs, program), stdio)
     except BaseException:
         ours.close()
         raise
@@ -196,40 +265,7 @@ def _start(
         if dumpable == 1:
             p.prctl(p.PR_SET_DUMPABLE, 1)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    with ours:
-        outcome = receive(ours)
-    if outcome.error is None and outcome.ready:
-        return Process(
-            pid, pidfd, p.start_time(pid), outcome.terminal_fd if outcome.terminal_fd >= 0 else None, outcome.warnings
-        )
-    _, _, status = _reap(pidfd)
-    if outcome.terminal_fd >= 0:
-        os.close(outcome.terminal_fd)
-    if outcome.error is not None:
-        raise outcome.error
-    raise Internal(
-        f"the container's first process ended before it ran the command (status {status})",
-        code="init-died",
-        hint="a memory limit too low to start in, or a seccomp profile that kills, does this",
-        status=status,
-    )
-
-
-def _reap(pidfd: int) -> tuple[int, int, int]:
-    """Make sure the process is gone, and collect it if it is our child, not our parent's. Closes the pidfd."""
-    try:
-        p.pidfd_send_signal(pidfd, signal.SIGKILL)
-        return p.waitid(p.P_PIDFD, pidfd, os.WEXITED) or (0, 0, 0)
-    except ProcessLookupError:
-        return (0, 0, 0)
-    except ChildProcessError:
-        # Our parent collects its strays when this process has ended: they must have ended before.
-        ended = select.poll()
-        ended.register(pidfd, select.POLLIN)
-        ended.poll()
-        return (0, 0, 0)
-    finally:
-        os.close(pidfd)
+    return Launch(pid, pidfd, ours)
 
 
 class _NoImports:
@@ -244,8 +280,11 @@ def _silent(*_args: object) -> None:
     """In place of hooks that would print, and for that open source files."""
 
 
-def _run(steps: Sequence[Step], init: Init, stdio: Stdio) -> NoReturn:
-    """The child: run the steps, the last of which does not return; on any error tell and end."""
+def run_steps(steps: Sequence[Step], init: Init, stdio: Stdio | None) -> NoReturn:
+    """The child: run the steps, the last of which does not return; on any error tell and end.
+
+    stdio: None when a step does `take_stdio`.
+    """
     step: Step | None = None
     try:
         gc.disable()
@@ -256,7 +295,8 @@ def _run(steps: Sequence[Step], init: Init, stdio: Stdio) -> NoReturn:
         signal.set_wakeup_fd(-1)
         p.prctl(p.PR_SET_PDEATHSIG, signal.SIGKILL)
         os.umask(0)
-        _take_stdio(init, stdio)
+        if stdio is not None:
+            take_stdio(init, stdio)
         for step in steps:
             step.execute(init)
         raise Internal("the plan ended without a command", code="no-command")
@@ -266,7 +306,7 @@ def _run(steps: Sequence[Step], init: Init, stdio: Stdio) -> NoReturn:
         os._exit(255)
 
 
-def _take_stdio(init: Init, stdio: Stdio) -> None:
+def take_stdio(init: Init, stdio: Stdio) -> None:
     """Put the given fds on 0, 1, 2; a missing one becomes the null device."""
     wanted = []
     for fd in stdio:

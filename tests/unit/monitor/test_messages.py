@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proa.errors import Invalid
 from proa.monitor import protocol
-from proa.monitor.protocol import Inbox, encode_line, parse_request, read_request
+from proa.monitor.protocol import Inbox, encode_line, parse_request, parse_start, read_line
 
 
 @given(st.lists(st.binary(min_size=1, max_size=30).filter(lambda b: b"\n" not in b)), st.integers(1, 50))
@@ -85,4 +85,14 @@ def test_reading_the_first_request_of_a_connection_that_ends() -> None:
         ours.sendall(b'{"op":"sta')
         ours.shutdown(socket.SHUT_WR)
         with pytest.raises(ConnectionResetError):
-            read_request(theirs)
+            read_line(theirs)
+
+
+def test_the_first_request_must_be_a_start() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(encode_line(protocol.StateRequest()))
+        line, fds = read_line(theirs)
+        assert fds == []
+        with pytest.raises(Invalid, match="start request"):
+            parse_start(line)

@@ -52,6 +52,19 @@ class JoinCgroups(Step):
             p.unshare(p.CLONE_NEWCGROUP)
 
 
+class NewNamespaces(Step):
+    """Enter new namespaces of these CLONE_NEW* kinds."""
+
+    __slots__ = ("kinds",)
+    name = "making namespaces"
+
+    def __init__(self, kinds: int) -> None:
+        self.kinds = kinds
+
+    def execute(self, init: Init) -> None:
+        p.unshare(self.kinds)
+
+
 class JoinNamespaces(Step):
     """Join existing namespaces by fd."""
 
