@@ -347,8 +347,9 @@ class Images:
                 continue
             freed += record.size
             out += self.remove(record.id, force=True)
-        self._storage.collect()  # also what interrupted transfers left
-        return out, freed
+        # What interrupted transfers left stays to be resumed, unless everything that is not needed is to go.
+        rest = self._storage.collect(keep_interrupted_s=None if dangling else 0)
+        return out, freed + rest.blob_bytes
 
 
 def no_such_image(name: str) -> NotFound:
