@@ -15,7 +15,7 @@ class SlowRegistry:
     """Serves one image. `hold` maps digests to how many bytes of them are sent before `release` is called."""
 
     def __init__(self, image: Image, hold: dict[str, int] | None = None) -> None:
-        self._image = image
+        self.image = image
         self.hold = hold or {}
         self.asked: list[tuple[str, int]] = []  # (digest, first byte) of every blob request
         self.held = threading.Event()
@@ -34,7 +34,7 @@ class SlowRegistry:
 
     def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         kind, _, name = handler.path.removeprefix("/v2/tests/slow/").partition("/")
-        data = self._image.blobs.get(self._image.digest if name == "1" else name)
+        data = self.image.blobs.get(self.image.digest if name == "1" else name)
         if handler.path == "/v2/":
             return reply(handler, 200, b"{}")
         if data is None:
