@@ -55,9 +55,7 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 def parse_platform(text: str) -> Platform:
     """`os[/arch[/variant]]` as users write it. Raises Invalid."""
     parts = text.split("/")
-    if not 1 <= len(parts) <= 3 or not all(
-        p.replace(".", "").replace("-", "").replace("_", "").isalnum() for p in parts
-    ):
+    if not 1 <= len(parts) <= 3 or not all(_PART.fullmatch(p) for p in parts):
         raise Invalid(f"invalid platform {text!r}: want os/arch[/variant], for example linux/amd64")
     if len(parts) == 1:
         if parts[0] in ("linux", "windows", "darwin", "freebsd"):

@@ -21,6 +21,7 @@ _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
+_ID = re.compile(r"[0-9a-f]{64}")
 _REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\])(?::[0-9]{{1,5}})?")
 
 
@@ -54,15 +55,23 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def familiar_repository(self) -> str:
-        """Registry and repository without what Docker leaves out."""
+        """Registry and repository without what Docker leaves out, unless that would read as something else."""
         if self.registry != DEFAULT_REGISTRY:
             return f"{self.registry}/{self.repository}"
-        return self.repository.removeprefix("library/")
+        first, _, rest = self.repository.partition("/")
+        if first == "library" and "/" not in rest and not _ID.fullmatch(rest):
+            return rest
+        return f"{self.registry}/{self.repository}" if _is_registry(first) else self.repository
 
     @property
     def object(self) -> str:
         """What to ask the registry for: the digest, else the tag."""
         return self.digest or self.tag or DEFAULT_TAG
+
+
+def _is_registry(first: str) -> bool:
+    """Whether the part before the first slash is a host rather than a repository's beginning: Docker's rule."""
+    return "." in first or ":" in first or first == "localhost" or first.lower() != first or first[:1] == "["
 
 
 def parse_reference(text: str) -> Reference:
@@ -76,7 +85,7 @@ def parse_reference(text: str) -> Reference:
     rest, at, digest_text = text.partition("@")
     digest = parse_digest(digest_text) if at else None
     first, slash, tail = rest.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost" or first.lower() != first or first[:1] == "["):
+    if slash and _is_registry(first):
         registry, path = first, tail
     else:
         registry, path = DEFAULT_REGISTRY, rest
@@ -97,7 +106,7 @@ def parse_reference(text: str) -> Reference:
     if registry == DEFAULT_REGISTRY:
         if "/" not in repository:
             repository = f"library/{repository}"
-        if re.fullmatch(r"[0-9a-f]{64}", path):
+        if _ID.fullmatch(path):
             raise bad("64 hexadecimal digits are an ID, not a name")
     if len(registry) + 1 + len(repository) > 255:
         raise bad("registry and repository exceed 255 characters")
