@@ -26,7 +26,6 @@ _libc_holding_gil = ctypes.PyDLL(None, use_errno=True)
 _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "mount": (c_int, c_char_p, c_char_p, c_char_p, c_ulong, c_void_p),
     "umount2": (c_int, c_char_p, c_int),
-    "madvise": (c_int, c_void_p, c_size_t, c_int),
     "statfs": (c_int, c_char_p, c_void_p),
     "fstatfs": (c_int, c_int, c_void_p),
     "setns": (c_int, c_int, c_int),

@@ -17,7 +17,6 @@ import msgspec
 
 from proa.errors import Invalid
 from proa.linux import process
-from proa.linux.memory import prefault
 from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor.launcher import failure_record
 from proa.monitor.logs import log_path, open_log, rfc3339
@@ -34,7 +33,7 @@ from proa.monitor.records import (
 from proa.monitor.server import Listener
 from proa.monitor.stdio import StdioPipes, monitor_ends, stdio_of, stream_names
 from proa.runtime import cgroups, defaults
-from proa.runtime.embryo import LARGEST_ORDER_BYTES, Embryo, conceive, usable
+from proa.runtime.embryo import LARGEST_ORDER_BYTES, Embryo, conceive, rehearse_steps, usable
 from proa.runtime.launching import Launch, begin
 from proa.runtime.plan import Plan, compile_plan
 
@@ -97,14 +96,11 @@ def _prepare(orders: socket.socket, channel: socket.socket) -> Embryo | None:
     ordered.register(orders, select.POLLIN)
     if ordered.poll(0):
         return None
-    rehearse()
-    if ordered.poll(0):
-        return None
     try:
-        embryo = conceive(_compile, prefault, (orders.fileno(), channel.fileno()))
+        embryo = conceive(_compile, rehearse, (orders.fileno(), channel.fileno()))
     except OSError:
         return None  # no room for one more network namespace, say: the start will tell
-    prefault()
+    rehearse()  # cloning made every page a shared one again
     return embryo
 
 
@@ -130,13 +126,15 @@ def rehearse() -> None:
         {"type": "overlay", "source": "overlay", "options": ["lowerdir=/a:/b", "upperdir=/c", "workdir=/d"]}
     ]
     _compile(encode_line(StartRequest(id="0" * 12, dir="/", socket="/", config=config, rootfs=root)))
-    boot_id()
-    cgroups.open_existing("/proa/rehearsal")
+    cgroups.rehearse("/proa/rehearsal", config["linux"]["resources"])
     pipes = StdioPipes(stdin=True)
     for fd in (*pipes.outputs, pipes.stdin_fd, *pipes.theirs):
         os.close(fd)
-    process.start_time(os.getpid())
-    rfc3339(time.time_ns())
+    identity = ProcessIdentity(os.getpid(), process.start_time(os.getpid()))
+    state = MonitorState("0" * 12, boot_id(), 1, 1, identity, "/", "/", False, rfc3339(time.time_ns()))
+    request = StartRequest(id="0" * 12, dir="/", socket="/", config={})
+    _decoder.decode(encode_line(Handoff(request, state)))
+    rehearse_steps()
 
 
 def take(message: bytes, fds: Sequence[int]) -> tuple[Handoff, Taken]:

@@ -22,19 +22,23 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from proa.errors import Internal
+from proa.errors import Internal, ProaError
+from proa.linux import mount as m
 from proa.linux import process as p
 from proa.linux.sockets import receive_fds, send_fds, set_interface_up
 from proa.runtime.channel import Channel
 from proa.runtime.init_program import init_program
 from proa.runtime.launching import Joinable, Launch, Stdio, run_steps, take_stdio
 from proa.runtime.plan import Plan
+from proa.runtime.root import open_directory
+from proa.runtime.steps.command import find_program
 from proa.runtime.steps.isolation import JoinCgroups, JoinNamespaces, NewNamespaces, NewSession
 from proa.runtime.steps.mounts import MountCgroup
 from proa.runtime.steps.rootfs import PivotRoot
 from proa.runtime.steps.step import Init, Step
+from proa.runtime.users import resolve_user
 
-__all__ = ["LARGEST_ORDER_BYTES", "Embryo", "conceive", "usable"]
+__all__ = ["LARGEST_ORDER_BYTES", "Embryo", "conceive", "rehearse_steps", "usable"]
 
 # What certainly fits into one datagram, whatever net.core.wmem_default is.
 LARGEST_ORDER_BYTES = 64 << 10
@@ -108,6 +112,22 @@ def _steps(plan: Plan, netns_fd: int | None) -> list[Step]:
     steps.append(_TakeStart(new_namespace=plan.cgroup_namespace, terminal=plan.terminal))
     steps += plan.steps[late:]
     return steps
+
+
+def rehearse_steps() -> None:
+    """Go through code of the steps that has no effect, on the host's root."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        resolve_user(root, "0")
+        os.close(open_directory(root, "/proc/self"))
+        find_program("true", "/nowhere:/bin:/usr/bin")
+        fs = m.fsopen("tmpfs")
+        m.fsconfig_string(fs, "mode", "755")
+        os.close(fs)
+    except (OSError, ProaError):
+        pass  # whatever is odd about this host, a start will find and tell
+    finally:
+        os.close(root)
 
 
 def usable(namespaces: Sequence[Mapping[str, Any]], hierarchies: Sequence[str]) -> bool:

@@ -16,7 +16,7 @@ from proa.runtime.cgroups.resources import parse_resources
 from proa.runtime.cgroups.version1 import CgroupV1
 from proa.runtime.cgroups.version2 import CgroupV2
 
-__all__ = ["Cgroup", "Stats", "create", "hierarchies", "open_existing"]
+__all__ = ["Cgroup", "Stats", "create", "hierarchies", "open_existing", "rehearse"]
 
 _PATH = re.compile(r"(/[A-Za-z0-9_.:@-]{1,200}){2,8}", re.ASCII)
 
@@ -43,6 +43,14 @@ def create(path: str, resources: Mapping[str, Any] | None = None) -> Cgroup:
         for directory in made.values():
             control_files.remove(directory, 1.0)
         raise
+
+
+def rehearse(path: str, resources: Mapping[str, Any]) -> None:
+    """Go through what `create` does, without effect."""
+    open_existing(path)
+    wanted = parse_resources(resources)
+    for rule in wanted.device_rules():
+        rule.line()
 
 
 def open_existing(path: str) -> Cgroup | None:
