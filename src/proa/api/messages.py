@@ -85,6 +85,7 @@ class Stream(msgspec.Struct, kw_only=True):
     """An answer of unknown length, its head sent before the first chunk.
 
     endless: nobody wants the rest once the client has gone, even half: it is stopped then. Others run to their end.
+    whole:   half of it is worse than nothing: when the service stops first, the reply breaks off instead of ending.
     finish:  lets go of what the chunks need, exactly once, also when the client left before the first was asked for.
     """
 
@@ -93,6 +94,7 @@ class Stream(msgspec.Struct, kw_only=True):
     status: int = 200
     headers: dict[str, str] = {}
     endless: bool = False
+    whole: bool = False
     finish: Callable[[], Awaitable[None]] | None = None
 
 

@@ -210,6 +210,9 @@ async def _stream(http: BaseRequest, connection: Connection, request: Request, s
         await asyncio.wait((pump,))
         if not pump.cancelled():
             pump.result()
+        elif stream.whole and http.transport is not None:
+            http.transport.abort()
+            return Answered()
         await response.write_eof()
         return response
     except ConnectionError:

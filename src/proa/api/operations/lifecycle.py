@@ -79,7 +79,7 @@ async def wait(service: Service, request: Request) -> Outcome:
     async def give_up() -> None:
         future.cancel()
 
-    return Stream(chunks=end(), endless=True, finish=give_up)
+    return Stream(chunks=end(), endless=True, whole=True, finish=give_up)
 
 
 async def top(service: Service, request: Request) -> Outcome:
