@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from proa.engine.merge import merge_env
+from proa.engine.signal_names import parse_signal
 from proa.errors import Invalid
 from proa.oci import RunConfig
+
+_PORT = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?/(?:tcp|udp|sctp)", re.ASCII)
 
 
 def apply_changes(config: RunConfig, changes: Sequence[str]) -> RunConfig:
@@ -31,14 +35,8 @@ def apply_changes(config: RunConfig, changes: Sequence[str]) -> RunConfig:
 
 def _command(text: str) -> list[str]:
     """The exec form when it is a JSON list of strings, else the shell form."""
-    if text.startswith("["):
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = None
-        if isinstance(value, list) and all(isinstance(v, str) for v in value):
-            return value
-    return ["/bin/sh", "-c", text]
+    value = _json_strings(text) if text.startswith("[") else None
+    return ["/bin/sh", "-c", text] if value is None else value
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -58,10 +56,21 @@ def _pairs(text: str) -> dict[str, str]:
     return out
 
 
-def _names(text: str) -> list[str]:
-    if text.startswith("["):
-        return [str(v) for v in json.loads(text)]
-    return text.split()
+def _paths(text: str) -> list[str]:
+    if not text.startswith("["):
+        return text.split()
+    value = _json_strings(text)
+    if value is None:
+        raise Invalid(f"{text[:200]!r} is no JSON list of strings", code="change-invalid")
+    return value
+
+
+def _json_strings(text: str) -> list[str] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, list) and all(isinstance(v, str) for v in value) else None
 
 
 def _cmd(c: RunConfig, text: str) -> None:
@@ -81,12 +90,15 @@ def _label(c: RunConfig, text: str) -> None:
 
 
 def _expose(c: RunConfig, text: str) -> None:
-    ports = {p if "/" in p else f"{p}/tcp" for p in text.split()}
+    ports = {p if "/" in p else f"{p}/tcp" for p in text.lower().split()}
+    for port in ports:
+        if not (_PORT.fullmatch(port) and all(0 < int(n) < 65536 for n in port.partition("/")[0].split("-"))):
+            raise Invalid(f"Invalid containerPort: {port[:40]}", code="change-invalid")
     c.exposed_ports = {**(c.exposed_ports or {}), **{p: {} for p in sorted(ports)}}
 
 
 def _volume(c: RunConfig, text: str) -> None:
-    c.volumes = {**(c.volumes or {}), **{v: {} for v in _names(text)}}
+    c.volumes = {**(c.volumes or {}), **{v: {} for v in _paths(text)}}
 
 
 def _user(c: RunConfig, text: str) -> None:
@@ -98,6 +110,7 @@ def _workdir(c: RunConfig, text: str) -> None:
 
 
 def _stopsignal(c: RunConfig, text: str) -> None:
+    parse_signal(text)
     c.stop_signal = text
 
 

@@ -26,21 +26,20 @@ def match_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
     return True
 
 
-def _names(record: Container, patterns: Sequence[str]) -> bool:
-    for pattern in patterns:
-        try:
-            expression = re.compile(pattern)
-        except re.error as e:
-            raise Invalid(f"invalid name filter {pattern!r}: {e}", code="filter-invalid") from None
-        if expression.search("/" + record.name) or expression.search(record.name):
-            return True
-    return False
+def _named(patterns: Sequence[str]) -> Callable[[Container], bool]:
+    try:
+        found = [re.compile(pattern).search for pattern in patterns]
+    except re.error as e:
+        raise Invalid(f"invalid name filter {e.pattern!r}: {e}", code="filter-invalid") from None
+    return lambda r: any(search("/" + r.name) or search(r.name) for search in found)
 
 
 def compile_filters(filters: Mapping[str, Sequence[str]], catalog: Catalog) -> Callable[[Container], bool]:
     """A predicate for container records. Raises Invalid for a filter or value that does not exist."""
     tests: list[Callable[[Container], bool]] = []
     for key, values in filters.items():
+        if not values:
+            continue
         if key == "status":
             if bad := set(values) - STATUSES:
                 raise Invalid(f"invalid filter 'status={min(bad)}'", code="filter-invalid")
@@ -50,7 +49,7 @@ def compile_filters(filters: Mapping[str, Sequence[str]], catalog: Catalog) -> C
         elif key == "label!":
             tests.append(lambda r, v=values: not any(match_labels(r.labels, [x]) for x in v))  # type: ignore[misc]
         elif key == "name":
-            tests.append(lambda r, v=values: _names(r, v))  # type: ignore[misc]
+            tests.append(_named(values))
         elif key == "id":
             tests.append(lambda r, v=values: any(r.id.startswith(x) for x in v))  # type: ignore[misc]
         elif key == "exited":
@@ -78,21 +77,25 @@ def compile_filters(filters: Mapping[str, Sequence[str]], catalog: Catalog) -> C
 
 
 def _is_ancestor(record: Container, image: str) -> bool:
-    return record.image_name in (image, f"{image}:latest") or record.image_id.removeprefix("sha256:").startswith(
-        image.removeprefix("sha256:")
+    prefix = image.removeprefix("sha256:")
+    return record.image_name in (image, f"{image}:latest") or (
+        prefix != "" and record.image_id.removeprefix("sha256:").startswith(prefix)
     )
 
 
 def until_time(text: str) -> float:
-    """The time a filter means, in seconds since the epoch: a timestamp, RFC 3339, or how long ago (`1h30m`)."""
-    try:
+    """The time a filter means, in seconds since the epoch: a timestamp, RFC 3339, or how long ago (`1h30m`).
+
+    Raises Invalid for what is no time.
+    """
+    if re.fullmatch(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", text, re.ASCII):
         return float(text)
-    except ValueError:
-        pass
-    if match := re.fullmatch(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?", text, re.ASCII):
+    if text and (match := re.fullmatch(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?", text, re.ASCII)):
         h, m, s = (int(x or 0) for x in match.groups())
         return time.time() - (h * 3600 + m * 60 + s)
-    return parse_rfc3339(text)
+    if when := parse_rfc3339(text):
+        return when
+    raise Invalid(f"invalid time {text[:80]!r}: want a timestamp, RFC 3339 or how long ago, such as 24h30m")
 
 
 def _health(values: Sequence[str]) -> Callable[[Container], bool]:

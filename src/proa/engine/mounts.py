@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from proa.engine.types import ContainerConfig, HostConfig, MountPoint, MountRequest
 from proa.errors import Invalid, Unsupported
 
 _PROPAGATION = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
+_ACCESS = frozenset({"ro", "readonly", "rw"})
 _IGNORED = frozenset({"z", "Z", "consistent", "cached", "delegated", "nocopy", "copy"})
 # A mount over these would hide or fake what isolation rests on (CVE-2019-16884 and the procfs family).
 _FORBIDDEN = ("/proc", "/sys")
@@ -42,19 +44,16 @@ def parse_bind(text: str, volume: VolumeResolver) -> MountPoint:
     if len(parts) > 3 or not parts[0] or not parts[1]:
         raise Invalid(f"invalid volume specification: '{text}'", code="mount-invalid")
     options = parts[2].split(",") if len(parts) == 3 and parts[2] else []
-    readonly, propagation = False, ""
-    for option in options:
-        if option in ("ro", "readonly"):
-            readonly = True
-        elif option in _PROPAGATION:
-            propagation = option
-        elif option != "rw" and option not in _IGNORED:
-            raise Invalid(f"invalid mode: {parts[2]} in volume specification '{text}'", code="mount-invalid")
+    access = [o for o in options if o in _ACCESS]
+    propagations = [o for o in options if o in _PROPAGATION]
+    if len(access) > 1 or len(propagations) > 1 or set(options) - _ACCESS - _PROPAGATION - _IGNORED:
+        raise Invalid(f"invalid mode: {parts[2]} in volume specification '{text}'", code="mount-invalid")
+    readonly, propagation = access not in ([], ["rw"]), "".join(propagations)
     target = clean_target(parts[1])
     if parts[0].startswith("/"):
         source = os.path.normpath(parts[0])
         if not os.path.lexists(source):
-            os.makedirs(source, mode=0o755, exist_ok=True)
+            _make_source(source)
         return MountPoint(
             type="bind",
             source=source,
@@ -75,6 +74,23 @@ def parse_bind(text: str, volume: VolumeResolver) -> MountPoint:
     )
 
 
+def _make_source(path: str) -> None:
+    """Make a directory that is to be mounted, as Docker does. Raises Invalid."""
+    try:
+        os.makedirs(path, mode=0o755, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Invalid(
+            f"error while creating mount source path {path!r}: {reason}", code="mount-source", subject=path
+        ) from None
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise Invalid(f"invalid tmpfs option {value!r}: want a number", code="mount-invalid")
+    return value
+
+
 def resolve_mount(request: MountRequest, volume: VolumeResolver) -> MountPoint:
     """One `--mount`. Raises Invalid, Unsupported."""
     target = clean_target(request.target)
@@ -92,7 +108,7 @@ def resolve_mount(request: MountRequest, volume: VolumeResolver) -> MountPoint:
                     f'invalid mount config for type "bind": bind source path does not exist: {source}',
                     code="mount-source-missing",
                 )
-            os.makedirs(source, mode=0o755, exist_ok=True)
+            _make_source(source)
         propagation = str(options.get("Propagation") or "rprivate")
         if propagation not in _PROPAGATION:
             raise Invalid(f"invalid propagation {propagation!r}", code="mount-invalid")
@@ -108,9 +124,9 @@ def resolve_mount(request: MountRequest, volume: VolumeResolver) -> MountPoint:
         options = request.tmpfs_options or {}
         mode = []
         if options.get("SizeBytes"):
-            mode.append(f"size={int(options['SizeBytes'])}")
+            mode.append(f"size={_number(options['SizeBytes'])}")
         if options.get("Mode"):
-            mode.append(f"mode={int(options['Mode']):o}")
+            mode.append(f"mode={_number(options['Mode']):o}")
         return MountPoint(type="tmpfs", source="", destination=target, mode=",".join(mode), rw=not request.read_only)
     raise Unsupported(f"mount type {request.type!r} is not supported", code="mount-type")
 

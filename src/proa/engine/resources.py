@@ -10,6 +10,7 @@ from proa.errors import Invalid
 
 MIN_MEMORY = 6 << 20  # Docker's minimum: below it a process can hardly be started
 CPU_PERIOD_US = 100_000
+MIN_NANO_CPUS = 10_000_000
 # A container without a limit can exhaust the machine's process table; Podman's default, well above real programs.
 DEFAULT_PIDS = 2048
 
@@ -75,7 +76,8 @@ def _cpu(host: HostConfig) -> dict[str, Any]:
                 "Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set", code="limit-invalid"
             )
         cpus = os.cpu_count() or 1
-        if not 0 < host.nano_cpus <= cpus * 10**9:
+        # The kernel takes no quota below a millisecond.
+        if not MIN_NANO_CPUS <= host.nano_cpus <= cpus * 10**9:
             raise Invalid(
                 f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available",
                 code="limit-invalid",

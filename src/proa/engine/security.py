@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def resolve_security(host: HostConfig) -> Security:
     security = Security(
         capabilities=_capabilities(host),
         seccomp="unconfined" if host.privileged else "default",
-        masked_paths=[] if host.privileged else list(host.masked_paths or defaults.masked_paths()),
-        readonly_paths=[] if host.privileged else list(host.readonly_paths or defaults.READONLY_PATHS),
+        masked_paths=[] if host.privileged else _given(host.masked_paths, defaults.masked_paths()),
+        readonly_paths=[] if host.privileged else _given(host.readonly_paths, defaults.READONLY_PATHS),
     )
     for option in host.security_opt or []:
         # `key=value`; Docker still takes the older `key:value`.
@@ -58,6 +59,11 @@ def resolve_security(host: HostConfig) -> Security:
         else:
             raise Invalid(f'invalid --security-opt 2: "{option}"', code="security-opt")
     return security
+
+
+def _given(paths: list[str] | None, default: Sequence[str]) -> list[str]:
+    """An empty list means none at all: so the docker command sends `systempaths=unconfined`."""
+    return list(default if paths is None else paths)
 
 
 def check_security(host: HostConfig) -> None:

@@ -6,7 +6,7 @@ import signal
 
 from proa.errors import Invalid
 
-_NAMES = {s.name.removeprefix("SIG"): int(s) for s in signal.Signals}
+_NAMES = {name.removeprefix("SIG"): int(s) for name, s in signal.Signals.__members__.items()}  # with aliases
 
 
 def parse_signal(text: str) -> int:
