@@ -1,11 +1,12 @@
 """Read a container's log back: json-file lines, across rotations, following while it grows.
 
-Files, oldest last: `container.log`, `container.log.1`, `container.log.2` …; each line is
+Files, newest first: `ID-json.log`, `ID-json.log.1`, `ID-json.log.2` …; each line is
 `{"log":"text\\n","stream":"stdout","time":"RFC 3339"}` as the monitor's json-file driver writes it.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,6 @@ import msgspec
 
 from proa.engine.clock import parse_rfc3339
 from proa.engine.types import LogEntry, LogRequest
-from proa.errors import Unsupported
 from proa.linux import inotify
 
 BLOCK = 64 << 10
@@ -49,21 +49,33 @@ class LogReader:
             self._watch = inotify.inotify_init()
             mask = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO
             inotify.inotify_add_watch(self._watch, path.parent, mask)
-        self._files = self._open_all()
+        self._files = self._open_since()
         if request.tail >= 0:
             self._seek_tail(request.tail)
 
-    def _open_all(self) -> list[int]:
-        paths = sorted(self._path.parent.glob(self._path.name + ".*"), key=_rotation, reverse=True)
-        out = []
-        for path in [*paths, self._path]:
-            if path.suffix in (".gz", ".zst"):
-                raise Unsupported(f"log file {path.name} is compressed", code="log-compressed")
+    def _open_since(self, last: int = -1) -> list[int]:
+        """Open the files after the one open as `last` (default: all), oldest first.
+
+        They are opened newest first: a rotation meanwhile then shows a file twice, which is noticed, and hides none.
+        """
+        known = {_identity(last)} if last >= 0 else set()
+        found: list[int] = []
+        for number in itertools.count():
             try:
-                out.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                fd = os.open(f"{self._path}.{number}" if number else self._path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
+                if number:
+                    break
+                continue  # between two steps of a rotation
+            identity = _identity(fd)
+            if identity in known:
+                os.close(fd)
+                if last >= 0 and identity == _identity(last):
+                    break
                 continue
-        return out
+            known.add(identity)
+            found.insert(0, fd)
+        return found
 
     def fileno(self) -> int:
         """A descriptor for a poller, -1 when not following."""
@@ -97,16 +109,19 @@ class LogReader:
         ended = self._ended()
         out: list[LogEntry] = []
         budget = 4 * CHUNK
+        if not self._files and self._request.follow:
+            self._files = self._open_since()
         while self._files and budget > 0:
             data = os.read(self._files[0], CHUNK)
             if data:
                 budget -= len(data)
                 self._parse(data, out)
+                if self.finished:
+                    return out
             elif len(self._files) > 1:
                 os.close(self._files.pop(0))
-            elif self._rotated():
-                continue
-            else:
+                self._rest = b""
+            elif not (self._request.follow and self._moved_on()):
                 break
         else:
             if self._files:
@@ -115,18 +130,14 @@ class LogReader:
             self.finished = True
         return out
 
-    def _rotated(self) -> bool:
-        """When the file we read to its end is no longer the current one, go on with the current one."""
-        if not self._request.follow:
-            return False
-        try:
-            current = os.stat(self._path)
-        except FileNotFoundError:
-            return False
-        if os.path.samestat(current, os.fstat(self._files[0])):
-            return False
-        self._files.append(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC))
-        return True
+    def _moved_on(self) -> bool:
+        """At the end of the newest file we know: whether there is a newer one, or it was cut to be begun again."""
+        self._files += self._open_since(self._files[0])
+        if len(self._files) == 1 and os.fstat(self._files[0]).st_size < os.lseek(self._files[0], 0, os.SEEK_CUR):
+            os.lseek(self._files[0], 0, os.SEEK_SET)
+            self._rest = b""
+            return True
+        return len(self._files) > 1
 
     def _parse(self, data: bytes, out: list[LogEntry]) -> None:
         lines = (self._rest + data).split(b"\n")
@@ -160,9 +171,9 @@ class LogReader:
             self._watch = -1
 
 
-def _rotation(path: Path) -> int:
-    digits = path.suffix.removeprefix(".")
-    return int(digits) if digits.isascii() and digits.isdigit() else 0
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 def _tail_offset(fd: int, end: int, lines: int, wanted: Callable[[bytes], bool]) -> tuple[int, int]:
