@@ -31,7 +31,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     before = session.config.stash.get(_before, None)
     if before is None:
         return
-    left = leaks.new_since(before)
+    left = leaks.lasting_since(before)
     if left:
         sys.stderr.write("\nthe test run left behind:\n" + "\n".join(left) + "\n")
         if session.exitstatus == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,17 @@ def new_since(before: dict[str, set[str]]) -> list[str]:
     """What is there now and was not before, one line each."""
     after = snapshot()
     return [f"{kind}: {item}" for kind in KINDS for item in sorted(after[kind] - before[kind])]
+
+
+def lasting_since(before: dict[str, set[str]], seconds: float = 10.0) -> list[str]:
+    """Like `new_since`, without what goes away by itself: that of another test run of the same machine, say."""
+    deadline = time.monotonic() + seconds
+    left = new_since(before)
+    while left and time.monotonic() < deadline:
+        time.sleep(0.1)
+        now = set(new_since(before))
+        left = [line for line in left if line in now]
+    return left
 
 
 def command_of(pid: int) -> str:
