@@ -167,12 +167,14 @@ class Lifecycle:
         self._runs.drop(entry)
         engine.networks.leave(entry)
         engine.execs.forget(record.id)
-        self._catalog.save(entry)
+        removing = record.host.auto_remove and not entry.restarting
+        if not removing:  # else the record goes in a moment; one that says "running" still is dealt with by `reconcile`
+            self._catalog.save(entry)
         if record.state.oom_killed:
             engine.containers.announce(entry, "oom")
         engine.containers.announce(entry, "die", exitCode=str(record.state.exit_code))
         self._resolve(record.id, ("not-running", "next-exit"), ExitStatus(status_code=record.state.exit_code))
-        if record.host.auto_remove and not entry.restarting:
+        if removing:
             engine.containers.remove_entry(entry, volumes=True)
 
     def kill(self, name_or_id: str, signal: str = "KILL") -> None:

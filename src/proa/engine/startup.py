@@ -17,7 +17,7 @@ from proa.engine.specgen import oci_config
 from proa.engine.types import Container
 from proa.errors import Invalid, Unsupported
 from proa.storage import Mount
-from proa.storage.records import write_bytes
+from proa.storage.records import disk_faults
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
@@ -96,10 +96,16 @@ def _write_files(directory: Path, joined: Joined) -> dict[str, str]:
     """Write /etc/hosts and its like into the container's directory; destination -> source."""
     out = {}
     for destination, data in joined.files.items():
-        path = directory / Path(destination).name
-        write_bytes(path, data, durable=False, mode=0o644)  # made anew at every start
-        path.chmod(0o644)  # the engine's umask is 077, the container's users must read it
-        out[destination] = str(path)
+        path = f"{directory}/{os.path.basename(destination)}"
+        with disk_faults(path):
+            # Made anew at every start; nobody reads it yet.
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, data)
+                os.fchmod(fd, 0o644)  # the engine's umask is 077, the container's users must read it
+            finally:
+                os.close(fd)
+        out[destination] = path
     return out
 
 
