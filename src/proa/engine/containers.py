@@ -44,7 +44,10 @@ class Containers:
         warnings = _check_host(host.restart_policy.name, host.auto_remove)
         name = check_name(request.name) if request.name else self._free_name()
         id = new_id()  # noqa: A001
-        if not config.hostname and host.network_mode != "host" and not host.network_mode.startswith("container:"):
+        if host.uts_mode == "host":
+            if config.hostname:
+                raise Invalid("conflicting options: hostname and the UTS mode", code="hostname-and-uts")
+        elif not config.hostname and host.network_mode != "host" and not host.network_mode.startswith("container:"):
             config.hostname = id[:12]
         argv = [*(config.entrypoint or []), *(config.cmd or [])]
         record = Container(

@@ -92,7 +92,7 @@ def _capabilities(host: HostConfig) -> list[str]:
     if "ALL" in drop:
         base = [] if "ALL" not in add else base
     keep = [c for c in base if c not in drop]
-    return keep + [c for c in add if c != "ALL" and c not in keep]
+    return list(dict.fromkeys([*keep, *(c for c in add if c != "ALL")]))
 
 
 def _seccomp(value: str, capabilities: list[str]) -> str | dict[str, Any]:

@@ -39,7 +39,7 @@ def oci_config(record: Container, joined: Joined, *, files: Mapping[str, str], c
             ],
         },
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
-        "hostname": joined.hostname,
+        "hostname": "" if host.uts_mode == "host" else joined.hostname,
         "mounts": _mounts(record, files),
         "linux": {
             "namespaces": _namespaces(record, joined.namespace),
@@ -52,7 +52,7 @@ def oci_config(record: Container, joined: Joined, *, files: Mapping[str, str], c
         },
         "annotations": {},
     }
-    if record.config.domainname:
+    if record.config.domainname and host.uts_mode != "host":
         config["domainname"] = record.config.domainname
     if record.config.tty and any(host.console_size):
         config["process"]["consoleSize"] = {"height": host.console_size[0], "width": host.console_size[1]}
