@@ -40,6 +40,15 @@ def test_it_prints_and_exits(tmp_path: Path, text: bytes) -> None:
     assert os.access(program, os.X_OK)
 
 
+def test_the_text_is_found_on_arm64() -> None:
+    elf = hello_elf("arm64", b"hi\n")
+    words = struct.unpack_from("<8I", elf, 120)
+    assert words[4] == words[7] == 0xD4000001  # svc #0: write and exit
+    offset = (words[1] >> 5 & 0x7FFFF) << 2 | (words[1] >> 29 & 3)  # adr x1, at 124
+    assert elf[124 + offset :] == b"hi\n"
+    assert words[2] >> 5 & 0xFFFF == 3
+
+
 def test_its_layer_is_always_the_same() -> None:
     layer = hello_layer("amd64")
     assert layer == hello_layer("amd64")

@@ -1,198 +1,260 @@
-"""Reading json-file logs back: rotation, tail, since and until, following, lines cut short."""
+"""Reading logs back: streams, rotations, tail, since and until, following, damage."""
 
 from __future__ import annotations
 
 import json
+import os
 import select
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proa.engine import logs
+from proa.engine.clock import parse_rfc3339
 from proa.engine.logs import LogReader
-from proa.engine.types import LogEntry, LogRequest
-from proa.errors import Unsupported
-
-
-def line(number: int, stream: str = "stdout", text: str = "") -> bytes:
-    return json.dumps({"log": text or f"line {number}\n", "stream": stream, "time": stamp(number)}).encode() + b"\n"
-
-
-def stamp(number: int) -> str:
-    return f"2026-01-01T00:00:{number // 1000:02d}.{number % 1000:03d}000000Z"
+from proa.engine.types import LogRequest
+from proa.monitor.logs import JsonFileLog, log_path
 
 
 class Log:
-    """A log of numbered lines, in one file or several."""
+    """A container's log and its readers."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / "box-json.log"
+        self.path = Path(log_path(str(directory), "c" * 64))
         self.ended = True
-        self._readers: list[LogReader] = []
 
-    def write(self, *files: bytes) -> None:
-        """Oldest first; the last is the current one."""
-        for age, data in enumerate(reversed(files)):
-            (self.path if age == 0 else self.path.with_name(f"{self.path.name}.{age}")).write_bytes(data)
+    def write(self, *texts: str, stream: str = "stdout", second: int = 0, to: Path | None = None) -> None:
+        with open(to or self.path, "ab") as file:
+            for n, text in enumerate(texts):
+                entry = {"log": text, "stream": stream, "time": stamp(second + n)}
+                file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
 
-    def reader(self, **fields: Any) -> LogReader:
-        self._readers.append(LogReader(self.path, LogRequest(**fields), lambda: self.ended))
-        return self._readers[-1]
+    def rotated(self, number: int) -> Path:
+        return Path(f"{self.path}.{number}")
 
-    def read(self, **fields: Any) -> list[int]:
-        """The numbers of the lines, all of them."""
-        reader = self.reader(**fields)
-        return numbers(rest(reader))
-
-    def close(self) -> None:
-        for reader in self._readers:
+    @contextmanager
+    def reader(self, **request: Any) -> Iterator[LogReader]:
+        reader = LogReader(self.path, LogRequest(**request), lambda: self.ended)
+        try:
+            yield reader
+        finally:
             reader.close()
 
+    def read(self, **request: Any) -> list[str]:
+        with self.reader(**request) as reader:
+            return everything(reader)
 
-def rest(reader: LogReader) -> list[LogEntry]:
-    found: list[LogEntry] = []
+
+def stamp(second: int) -> str:
+    return f"2026-01-01T00:00:{second:02}.000000001Z"
+
+
+def everything(reader: LogReader) -> list[str]:
+    out: list[str] = []
     while not reader.finished:
-        found += reader.read()
-    return found
+        out += lines(reader)
+    return out
 
 
-def numbers(entries: list[LogEntry]) -> list[int]:
-    return [int(entry.data.split()[-1]) for entry in entries]
+def lines(reader: LogReader) -> list[str]:
+    return [entry.data.decode().rstrip("\n") for entry in reader.read()]
+
+
+def readable(reader: LogReader) -> bool:
+    poll = select.poll()
+    poll.register(reader.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[Log]:
-    made = Log(tmp_path)
-    yield made
-    made.close()
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path)
 
 
-def lines(first: int, end: int, **options: Any) -> bytes:
-    return b"".join(line(n, **options) for n in range(first, end))
+def test_entries(log: Log) -> None:
+    log.write("out\n", "part")
+    log.write("err\n", stream="stderr", second=5)
+    with log.reader() as reader:
+        found = reader.read()
+        assert [(e.stream, e.data) for e in found] == [(1, b"out\n"), (1, b"part"), (2, b"err\n")]
+        assert found[2].time == stamp(5)
+        assert reader.read() == []
+        assert reader.finished
+        assert reader.fileno() == -1
+    assert log.read(stderr=False) == ["out", "part"]
+    assert log.read(stdout=False) == ["err"]
 
 
-def test_one_file(log: Log) -> None:
-    log.write(lines(0, 10))
-    assert log.read() == list(range(10))
-    entries = rest(log.reader())
-    assert (entries[3].data, entries[3].time, entries[3].stream) == (b"line 3\n", stamp(3), 1)
-
-
-def test_nothing(log: Log) -> None:
-    assert log.read() == []
-    log.write(b"")
+def test_no_log_at_all(log: Log) -> None:
     assert log.read() == []
     assert log.read(tail=5) == []
+    assert log.read(follow=True) == []
 
 
-def test_rotated_files_in_order(log: Log) -> None:
-    log.write(*(lines(n * 10, n * 10 + 10) for n in range(12)))
-    assert log.read() == list(range(120))
+def test_rotated_files_come_first_and_oldest_first(log: Log) -> None:
+    for number in (11, 10, 3, 2, 1):
+        log.write(f"{number}\n", to=log.rotated(number))
+    log.write("now\n")
+    # 11 and 10 are not in a row with the others: rotation leaves no gaps.
+    assert log.read() == ["3", "2", "1", "now"]
+    assert log.read(tail=2) == ["1", "now"]
+    assert log.read(tail=4) == log.read(tail=99) == ["3", "2", "1", "now"]
 
 
-@pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 14, 15, 16, 29, 30, 31, 1000])
-def test_tail(log: Log, count: int) -> None:
-    log.write(lines(0, 10), lines(10, 25), lines(25, 30))
-    assert log.read(tail=count) == list(range(max(0, 30 - count), 30))
+def test_tail(log: Log) -> None:
+    log.write("1\n", "2\n", "3\n")
+    log.write("e\n", stream="stderr", second=10)
+    log.write('quoted "stream":"stderr"\n', second=20)
+    assert log.read(tail=0) == []
+    assert log.read(tail=1) == ['quoted "stream":"stderr"']
+    assert log.read(tail=3) == ["3", "e", 'quoted "stream":"stderr"']
+    assert log.read(tail=2, stderr=False) == ["3", 'quoted "stream":"stderr"']
+    assert log.read(tail=2, stdout=False) == ["e"]
+    assert log.read(tail=-1) == log.read()
 
 
-def test_tail_of_one_stream(log: Log) -> None:
-    log.write(b"".join(line(n, "stderr" if n % 3 == 0 else "stdout") for n in range(30)))
-    assert log.read(tail=2, stdout=False) == [24, 27]
-    assert log.read(tail=3, stderr=False) == [26, 28, 29]
-    assert log.read(stdout=False) == list(range(0, 30, 3))
-
-
-@given(
-    sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=40),
-    cuts=st.lists(st.integers(0, 40), max_size=3),
-    data=st.data(),
-)
-def test_tail_of_lines_of_any_length(
-    tmp_path_factory: Any, sizes: list[int], cuts: list[int], data: st.DataObject
-) -> None:
-    log = Log(tmp_path_factory.mktemp("log"))
-    every = [line(n, text="x" * size + f" {n}\n") for n, size in enumerate(sizes)]
-    bounds = [0, *sorted({min(c, len(every)) for c in cuts}), len(every)]
-    log.write(*(b"".join(every[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)))
-    count = data.draw(st.integers(0, len(every) + 1))
-    try:
-        assert log.read(tail=count) == list(range(max(0, len(every) - count), len(every)))
-        assert log.read() == list(range(len(every)))
-    finally:
-        log.close()
+@pytest.mark.parametrize("block", [1, 7, 100, 4096])
+def test_tail_whatever_the_blocks(log: Log, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(logs, "BLOCK", block)
+    expected = [f"{n} " + "x" * (n % 7) for n in range(40)]
+    log.write(*[f"{line}\n" for line in expected])
+    for tail in (0, 1, 2, 39, 40, 41):
+        assert log.read(tail=tail) == expected[40 - min(tail, 40) :]
 
 
 def test_since_and_until(log: Log) -> None:
-    log.write(lines(0, 500), lines(500, 1000))
-    base = 1767225600.0  # 2026-01-01T00:00:00Z
-    assert log.read(since=base + 0.7) == list(range(700, 1000))
-    assert log.read(until=base + 0.2) == list(range(201))
-    assert log.read(since=base + 0.3, until=base + 0.6) == list(range(300, 601))
-    assert log.read(since=base + 5) == []
-    assert log.read(since=base + 0.99, tail=3) == [997, 998, 999]
+    log.write(*[f"{n}\n" for n in range(10)])
 
+    def at(second: int) -> float:
+        return parse_rfc3339(stamp(second))
 
-def test_lines_that_were_cut_short_are_left_out(log: Log) -> None:
-    log.write(line(1) + b'{"log":"ha\n' + line(2) + b"\0\0\0\n" + line(3) + b'{"log":"the last', line(4) + line(5)[:-1])
-    assert log.read() == [1, 2, 3, 4]
-
-
-def test_bytes_that_are_no_text(log: Log) -> None:
-    log.write(b'{"log":"\xc3\xa4 1\\n","stream":"stderr","time":"x"}\n')
-    (entry,) = rest(log.reader())
-    assert (entry.data, entry.stream) == ("\u00e4 1\n".encode(), 2)
-
-
-def test_compressed_files_are_refused(log: Log) -> None:
-    log.write(lines(0, 1))
-    log.path.with_name(log.path.name + ".1.gz").write_bytes(b"")
-    with pytest.raises(Unsupported):
-        log.reader()
+    assert log.read(since=at(7)) == ["7", "8", "9"]
+    assert log.read(until=at(2)) == ["0", "1", "2"]
+    assert log.read(since=at(3), until=at(4)) == ["3", "4"]
+    assert log.read(since=at(20)) == []
+    log.ended = False
+    assert log.read(until=at(2), follow=True) == ["0", "1", "2"]
 
 
 def test_following(log: Log) -> None:
-    log.write(line(0))
     log.ended = False
-    reader = log.reader(follow=True)
-    assert numbers(reader.read()) == [0]
-    assert (reader.read(), reader.finished) == ([], False)
-    with log.path.open("ab") as file:
-        file.write(line(1) + line(2)[:10])
-    assert select.select([reader.fileno()], [], [], 10)[0]
-    assert numbers(reader.read()) == [1]
-    with log.path.open("ab") as file:
-        file.write(line(2)[10:])
-    assert select.select([reader.fileno()], [], [], 10)[0]
-    assert numbers(reader.read()) == [2]
-    log.ended = True
-    assert (reader.read(), reader.finished) == ([], True)
+    log.write("old\n", "last\n")
+    with log.reader(follow=True, tail=1) as reader:
+        assert lines(reader) == ["last"]
+        assert lines(reader) == []
+        assert not readable(reader)
+        log.write("new\n")
+        assert readable(reader)
+        assert lines(reader) == ["new"]
+        assert not reader.finished
+        log.write("very last\n")
+        log.ended = True
+        assert everything(reader) == ["very last"]
 
 
-def test_following_across_rotations(log: Log) -> None:
-    log.write(line(0))
+def test_following_from_before_the_first_line(log: Log) -> None:
     log.ended = False
-    reader = log.reader(follow=True, tail=0)
-    assert reader.read() == []
-    with log.path.open("ab") as file:
-        file.write(line(1))
-    log.path.rename(log.path.with_name(log.path.name + ".1"))
-    log.path.write_bytes(line(2))
-    found = reader.read()
-    while len(found) < 2:
-        assert select.select([reader.fileno()], [], [], 10)[0]
-        found += reader.read()
-    assert numbers(found) == [1, 2]
-    log.ended = True
-    with log.path.open("ab") as file:
-        file.write(line(3))
-    assert numbers(rest(reader)) == [3]
+    with log.reader(follow=True) as reader:
+        assert lines(reader) == []
+        log.write("first\n")
+        assert readable(reader)
+        assert lines(reader) == ["first"]
 
 
-def test_following_begins_with_what_is_there(log: Log) -> None:
-    log.write(lines(0, 5), lines(5, 10))
+def test_following_from_now_on(log: Log) -> None:
     log.ended = False
-    assert numbers(log.reader(follow=True, tail=7).read()) == list(range(3, 10))
+    log.write("old\n")
+    with log.reader(follow=True, tail=0) as reader:
+        assert lines(reader) == []
+        log.write("new\n")
+        assert lines(reader) == ["new"]
+
+
+@pytest.mark.parametrize("rotations", [1, 2, 3])
+def test_following_across_rotations(log: Log, rotations: int) -> None:
+    """However often the file was rotated since the reader looked last."""
+    log.ended = False
+    log.write("0\n")
+    with log.reader(follow=True) as reader:
+        assert lines(reader) == ["0"]
+        log.write("more\n")
+        for n in range(rotations):
+            for number in (2, 1):
+                if log.rotated(number).exists():
+                    os.rename(log.rotated(number), log.rotated(number + 1))
+            os.rename(log.path, log.rotated(1))
+            log.write(f"after {n}\n")
+        assert readable(reader)
+        got = lines(reader)
+        while more := lines(reader):
+            got += more
+        assert got == ["more", *[f"after {n}" for n in range(rotations)]]
+
+
+def test_following_a_single_file_that_is_begun_again(log: Log) -> None:
+    log.ended = False
+    log.write("long " * 100 + "\n")
+    with log.reader(follow=True) as reader:
+        assert len(lines(reader)) == 1
+        os.truncate(log.path, 0)
+        log.write("again\n")
+        assert lines(reader) == ["again"]
+
+
+def test_half_a_line_waits_for_the_rest(log: Log) -> None:
+    log.ended = False
+    log.write("whole\n")
+    data = log.path.read_bytes()
+    log.path.write_bytes(data + data[:20])
+    with log.reader(follow=True) as reader:
+        assert lines(reader) == ["whole"]
+        log.path.write_bytes(data + data)
+        assert lines(reader) == ["whole"]
+
+
+def test_damaged_lines_cost_only_themselves(log: Log) -> None:
+    log.write("before\n")
+    with open(log.path, "ab") as file:
+        file.write(b'{"log":"cut\n\0\0\0\n[]\n{"log":1}\n\xff\xfe\n\n{}\n')
+    log.write("after\n")
+    log.write("\ud800", stream="stdnull")
+    assert [line for line in log.read() if line] == ["before", "after"]
+    assert "after" in log.read(tail=3)
+
+
+def test_a_long_log_is_read_in_pieces(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "CHUNK", 1000)
+    log.write(*[f"{n} {'x' * 50}\n" for n in range(60)] * 5)
+    with log.reader() as reader:
+        first = lines(reader)
+        assert 0 < len(first) < 300
+        assert len(first + everything(reader)) == 300
+
+
+TEXTS = st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.text(max_size=30)), max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXTS, st.integers(-1, 50), st.sampled_from([0, 300, 2000]), st.sampled_from(["both", "stdout", "stderr"]))
+def test_what_the_monitor_wrote_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, texts: Any, tail: int, max_size: int, streams: str
+) -> None:
+    log = Log(tmp_path_factory.mktemp("log"))
+    writer = JsonFileLog(str(log.path), max_size, 1000)
+    expected = []
+    for stream, text in texts:
+        line = (text.replace("\n", " ") + "\n").encode()
+        writer.write(stream, line)
+        if streams in ("both", stream):
+            expected.append((stream, line))
+    writer.close()
+    with log.reader(stdout=streams != "stderr", stderr=streams != "stdout", tail=tail) as reader:
+        found = []
+        while not reader.finished:
+            found += [({1: "stdout", 2: "stderr"}[e.stream], e.data) for e in reader.read()]
+    assert found == (expected if tail < 0 else expected[len(expected) - min(tail, len(expected)) :])

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proa.engine.config import Config, config_path, load_config
+from proa.errors import Invalid
+
+
+def test_no_file_means_the_defaults(tmp_path: Path) -> None:
+    config = load_config(tmp_path / "proa.toml")
+    assert config == Config()
+    assert (config.publish_address, config.insecure_registries, config.registry_mirrors) == ("0.0.0.0", (), {})
+
+
+def test_everything_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "proa.toml"
+    path.write_text(
+        'publish-address = "127.0.0.1"\ninsecure-registries = ["registry.lan:5000", "10.0.0.1"]\n'
+        '[registry-mirrors]\n"docker.io" = ["mirror.lan:5000", "other.lan"]\n'
+    )
+    assert load_config(path) == Config(
+        publish_address="127.0.0.1",
+        insecure_registries=("registry.lan:5000", "10.0.0.1"),
+        registry_mirrors={"docker.io": ("mirror.lan:5000", "other.lan")},
+    )
+    path.write_text("# nothing\n")
+    assert load_config(path) == Config()
+    path.write_text('publish-address = "::1"\n')
+    assert load_config(path).publish_address == "::1"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("publish-address = ", ""),
+        ('publish-address = "everywhere"', "everywhere"),
+        ("publish-address = 1", "publish-address"),
+        ('publish_address = "127.0.0.1"', "publish_address"),
+        ('insecure-registries = "one"', "insecure-registries"),
+        ("insecure-registries = [1]", "insecure-registries"),
+        ('[registry-mirrors]\n"docker.io" = "one"', "registry-mirrors"),
+        ("[unknown]\n", "unknown"),
+        ("\xff", ""),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "proa.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(Invalid) as caught:
+        load_config(path)
+    assert str(path) in caught.value.message
+    assert named in caught.value.message
+
+
+def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROA_CONFIG", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert config_path() == Path("/etc/proa/proa.toml")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/home/me/.conf")
+    assert config_path() == Path("/home/me/.conf/proa/proa.toml")
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert config_path() == Path("/home/me/.config/proa/proa.toml")
+    monkeypatch.setenv("PROA_CONFIG", "/else/where.toml")
+    assert config_path() == Path("/else/where.toml")
