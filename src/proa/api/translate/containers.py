@@ -47,10 +47,13 @@ def create_request(body: Mapping[str, Any], name: str, platform: str) -> CreateR
     policy = host.get("RestartPolicy")
     if isinstance(policy, Mapping) and not policy.get("Name"):
         host["RestartPolicy"] = {**policy, "Name": "no"}  # clients send an empty name for the default
+    networks = typed(networking.get("EndpointsConfig", {}), dict[str, EndpointRequest], "EndpointsConfig")
+    if "default" in networks:  # docker run's word for the bridge
+        networks.setdefault("bridge", networks.pop("default"))
     return CreateRequest(
         config=typed(_lists(body), ContainerConfig, "container config"),
         host=typed(host, HostConfig, "HostConfig"),
-        networks=typed(networking.get("EndpointsConfig", {}), dict[str, EndpointRequest], "EndpointsConfig"),
+        networks=networks,
         name=name,
         platform=platform,
     )
