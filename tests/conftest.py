@@ -91,11 +91,15 @@ def box(_worker_engine: engines.PrivateEngine) -> Iterator[engines.PrivateEngine
     ids = shared.out("ps", "-aq").split()
     if ids:
         shared.proa("rm", "-f", "-v", *ids)
-    names = shared.out("images", "--format", "{{.Repository}}:{{.Tag}}").split()
-    for name in {n for n in names if "<none>" not in n} - {"busybox:latest", "hello:latest"}:
-        shared.proa("rmi", "-f", name)
+    busybox = shared.inspect("busybox")["Id"]
+    for row in shared.out("images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}").splitlines():
+        identity, _, name = row.partition(" ")
+        if "<none>" in name and identity != busybox:
+            shared.proa("rmi", "-f", identity, check=False)  # gone already when it had two such names
+        elif "<none>" not in name and name not in ("busybox:latest", "hello:latest"):
+            shared.proa("rmi", "-f", name)
     shared.proa("image", "prune", "-f")
-    shared.out("inspect", "busybox")
+    assert shared.inspect("busybox")["Id"] == busybox
     engines.until(
         lambda: not [u for u in leaks.users_of(shared.directory) if u not in before and "monitor" in u],
         f"the processes of the test's containers to end: {leaks.users_of(shared.directory)}",

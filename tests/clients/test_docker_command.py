@@ -161,6 +161,8 @@ def test_json_rows_are_the_same(scene: PrivateEngine) -> None:
 def test_inspect_is_the_same(scene: PrivateEngine, name: str) -> None:
     ours, theirs = json.loads(scene.out("inspect", name)), json.loads(scene.docker("inspect", name).stdout)
     assert ours == theirs
+    if name == "runs":
+        assert list(ours[0]["NetworkSettings"]["Networks"]) == ["bridge"]
     wanted = {"Id", "Created"}
     wanted |= {"RootFS", "RepoTags", "Config"} if name == "busybox" else {"State", "HostConfig", "Mounts", "Name"}
     assert wanted <= set(ours[0])
