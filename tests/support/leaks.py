@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+MARK = "TEST_RUN_OF_PROA"
+# Inherited by what this run starts, engines included: so it can tell the engines of other runs from its own.
+RUN = os.environ.setdefault(MARK, uuid.uuid4().hex)
 
 
 def read(path: Path) -> str:
@@ -30,9 +34,30 @@ def processes() -> set[str]:
         if "proa" in command.partition(" -c ")[0] or name.startswith("proa"):
             if "pytest" in command or "xdist" in command or int(entry.name) == os.getpid():
                 continue
+            if run_of(int(entry.name)) not in ("", RUN):
+                continue
             stat = read(entry / "stat").rpartition(")")[2].split()
             if stat and stat[0] != "Z":
                 out.add(f"{entry.name} {stat[19]} {command or name}")
+    return out
+
+
+def run_of(pid: int) -> str:
+    """The mark of the test run that a process or the nearest of its ancestors was started by, "" when none says."""
+    for one in lineage(pid):
+        for entry in read(Path(f"/proc/{one}/environ")).split("\0"):
+            if entry.startswith(f"{MARK}="):
+                return entry.removeprefix(f"{MARK}=")
+    return ""
+
+
+def lineage(pid: int) -> list[int]:
+    """A process, its parent, and so on, without the first process of all."""
+    out = []
+    while pid > 1:
+        out.append(pid)
+        fields = read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+        pid = int(fields[1]) if fields else 0
     return out
 
 
@@ -92,6 +117,9 @@ def snapshot() -> dict[str, set[str]]:
 def new_since(before: dict[str, set[str]]) -> list[str]:
     """What is there now and was not before, one line each."""
     after = snapshot()
+    # What an engine that was there before has started since is not ours.
+    engines = {int(item.split()[0]) for item in before["process"] if " proa.api " in item}
+    after["process"] = {item for item in after["process"] if not engines.intersection(lineage(int(item.split()[0])))}
     return [f"{kind}: {item}" for kind in KINDS for item in sorted(after[kind] - before[kind])]
 
 
