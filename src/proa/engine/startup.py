@@ -16,7 +16,6 @@ from proa.engine.networks import Joined
 from proa.engine.specgen import oci_config
 from proa.engine.types import Container
 from proa.errors import Invalid, Unsupported
-from proa.storage import Mount
 from proa.storage.records import disk_faults
 
 if TYPE_CHECKING:
@@ -40,8 +39,6 @@ def start_request(
     cgroup = cgroup_path(engine.id, record.id)
     config = oci_config(record, joined, files=files, cgroup=cgroup)
     mounts = engine.storage.snapshots.mounts(key)
-    if record.host.auto_remove:
-        _forgive_volatile(mounts)
     waiting = engine.streams.take_waiting(record.id)
     fds: dict[str, int | Sequence[int]] = {"attach": [fd for _, fd in waiting]}
     if joined.netns_fd >= 0:
@@ -107,20 +104,6 @@ def _write_files(directory: Path, joined: Joined) -> dict[str, str]:
                 os.close(fd)
         out[destination] = path
     return out
-
-
-def _forgive_volatile(mounts: Sequence[Mount]) -> None:
-    """Let a `volatile` overlay be mounted again, after a restart: the kernel marks it so that nobody trusts it after a
-    crash (kernel overlayfs.rst, "Volatile mount"), but this one was unmounted by its container's end.
-    """
-    for mount in mounts:
-        for option in mount.options:
-            if option.startswith("workdir="):
-                marks = Path(option.removeprefix("workdir=")) / "work" / "incompat"
-                if marks.is_dir():
-                    for mark in marks.iterdir():
-                        mark.rmdir()
-                    marks.rmdir()
 
 
 def bind_targets(record: Container) -> set[bytes]:
