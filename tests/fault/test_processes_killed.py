@@ -127,3 +127,30 @@ def test_a_killed_monitor_of_an_engine_that_lost_its_record(busybox: PrivateEngi
         assert bystander.poll() is None or bystander.returncode != -9
         bystander.kill()
         bystander.communicate()
+
+
+@pytest.mark.parametrize("options", [("--pid", "host"), ("--init",), ("--rm",)])
+def test_nothing_of_a_container_outlives_its_monitor(busybox: PrivateEngine, options: tuple[str, ...]) -> None:
+    """Also not what the first process's death does not end, nor what is frozen, nor an exec."""
+    script = "echo $$; sleep 1000 & sleep 1000 & wait"
+    busybox.proa("run", "-d", *options, "--name", "orphan", "--network", "none", "busybox", "sh", "-c", script)
+    found = busybox.inspect("orphan")
+    client = busybox.popen("exec", "orphan", "sh", "-c", "echo ready; sleep 1000", bufsize=0)
+    assert client.stdout is not None
+    assert client.stdout.readline() == b"ready\n"
+    inside = until(lambda: len(p := processes_in(found["Id"])) >= 4 and p, "all processes of the container")
+    busybox.proa("pause", "orphan")
+    kill_and_wait(busybox.monitor_pid("orphan"))
+    for pid in inside:
+        until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"process {pid} of the container to end")
+    until(lambda: not cgroups_of(found["Id"]), "its cgroups to go")
+    _, err = client.communicate(timeout=30)
+    assert client.returncode not in (0, None), err
+    if options == ("--rm",):
+        until(lambda: busybox.containers() == [], "the container to be removed")
+    else:
+        until(lambda: busybox.inspect("orphan")["State"]["ExitCode"] == 137, "the exit to be known")
+
+
+def processes_in(container: str) -> list[str]:
+    return [pid for c in cgroups_of(container) if "/pids/" in c for pid in leaks.read(Path(c, "cgroup.procs")).split()]

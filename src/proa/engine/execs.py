@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Execs that were created and never started, or have ended: kept so that clients can ask, but not for ever.
 MAX_KEPT = 4096
+KILLED = 137
+GONE_WAIT_S = 2.0
 
 
 class Execs:
@@ -107,14 +109,24 @@ class Execs:
         """The exec as it is now: asked of the monitor while it runs, so that an end is never reported late."""
         exec_ = self._find(exec_id)
         if exec_.running:
-            try:
-                entry = self._engine.catalog.find(exec_.container)
-                state = self._engine.runs.monitor(entry).exec_state(exec_id)
-            except (NotFound, Conflict, ProaError):
-                state = {}
-            if state.get("status") is not None:
-                self._end(exec_, int(state["status"]))
+            status = self._ask(exec_)
+            if status is not None:
+                self._end(exec_, status)
         return msgspec.structs.replace(exec_)
+
+    def _ask(self, exec_: Exec) -> int | None:
+        """The exit status as the monitor has it; of a monitor that is gone, what becomes of every exec without one."""
+        try:
+            entry = self._engine.catalog.find(exec_.container)
+            run = self._engine.runs.find(entry)
+            state = self._engine.runs.monitor(entry).exec_state(exec_.id)
+        except ProaError as error:
+            if error.code != "monitor-gone":
+                return KILLED if error.code in ("not-running", "container-not-found") else None
+            # What it said last about its execs has been heard when its end has.
+            return KILLED if run is None or run.ended.wait(GONE_WAIT_S) else None
+        status = state.get("status")
+        return None if status is None else int(status)
 
     def resize(self, exec_id: str, height: int, width: int) -> None:
         """Set the exec's terminal size in characters. Raises NotFound, Conflict."""
@@ -139,7 +151,7 @@ class Execs:
         with self._lock:
             gone = [e for e in self._execs.values() if e.container == container and (e.running or e.exit_code is None)]
         for exec_ in gone:
-            self._end(exec_, 137)
+            self._end(exec_, KILLED)
 
     @staticmethod
     def _end(exec_: Exec, status: int) -> None:

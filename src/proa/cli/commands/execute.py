@@ -7,7 +7,7 @@ from proa.cli.session import converse, detach_keys
 from proa.client.caller import Caller
 from proa.client.endpoint import locate
 from proa.client.http import quote
-from proa.errors import ProaError
+from proa.errors import Internal, ProaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,10 @@ def _act(settings: Settings, options: Options, words: list[str]) -> int:
     connection.close()
     if not ended:
         return 0
-    return int(caller.call("GET", f"{path}/json")["ExitCode"] or 0)
+    status = caller.call("GET", f"{path}/json")["ExitCode"]
+    if status is None:
+        raise Internal("the exit status of the command is not known", code="exit-status-lost")
+    return int(status)
 
 
 EXEC = Command(
