@@ -137,11 +137,17 @@ def test_an_exec_outlives_the_engine(busybox: PrivateEngine) -> None:
     assert client.stdout is not None
     assert client.stdout.readline() == b"ready\n"
     busybox.kill_engine()
+    assert busybox.out("exec", "host", "echo", "beside") == "beside"
     out, err = client.communicate(b"words\n", timeout=30)
-    assert out == b"got words\n"
-    # No engine remembers an exec of the one before: its status is a clear error, never an invented success.
-    assert client.returncode != 0
-    assert client.returncode == 5 or b"exit status" in err or b"No such exec" in err, err
+    assert (client.returncode, out) == (5, b"got words\n"), err
+    client = busybox.popen(
+        "exec", "-i", "host", "sh", "-c", "echo ready; read x; echo got $x; exit 6", stdin=-1, bufsize=0
+    )
+    assert client.stdout is not None
+    assert client.stdout.readline() == b"ready\n"
+    busybox.kill_engine()
+    out, err = client.communicate(b"words\n", timeout=30)  # it ends while no engine runs
+    assert (client.returncode, out) == (6, b"got words\n"), err
 
 
 def test_kill_during_run(busybox: PrivateEngine) -> None:

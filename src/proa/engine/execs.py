@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -133,6 +134,20 @@ class Execs:
         exec_ = self._find(exec_id)
         entry = self._engine.catalog.find(exec_.container)
         self._engine.runs.monitor(entry).resize(height, width, exec_id)
+
+    def adopt(self, container: str, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over what an earlier engine started, as the monitor has it; what was asked for is not known any more."""
+        with self._lock:
+            for id, state in states.items():  # noqa: A001
+                status = state.get("status")
+                self._execs[id] = Exec(
+                    id=id,
+                    container=container,
+                    request=ExecRequest(),
+                    running=status is None,
+                    exit_code=None if status is None else int(status),
+                    pid=int(state.get("pid", 0)),
+                )
 
     def of(self, container: str) -> list[str]:
         """Ids of the execs that run in a container."""

@@ -107,6 +107,10 @@ class Lifecycle:
 
     def adopt(self, entry: Entry, connection: MonitorConnection) -> None:
         """Watch a container that an earlier engine started. Its record says running already."""
+        try:
+            self._engine.execs.adopt(entry.record.id, connection.state()["execs"])
+        except ProaError as error:
+            log.warning("the execs of %s are not known: %s", entry.record.id, error)
         run = self._runs.add(entry, connection)
         self._engine.watcher.add(connection, lambda event: self._heard(entry, run, event))
 
