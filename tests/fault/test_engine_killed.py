@@ -188,3 +188,31 @@ def test_a_record_that_is_cut_short_costs_only_its_container(busybox: PrivateEng
     assert busybox.containers() == ["whole"]
     assert json.loads(busybox.proa("inspect", "whole").stdout)[0]["State"]["Status"] == "created"
     busybox.proa("start", "-a", "whole")
+
+
+def test_kill_during_commit_leaves_nothing_frozen(busybox: PrivateEngine) -> None:
+    script = "dd if=/dev/zero of=/big bs=1M count=64 2>/dev/null; echo written; exec sleep 1000"
+    busybox.proa("run", "-d", "--name", "committed", "--network", "none", "busybox", "sh", "-c", script)
+    until(lambda: busybox.out("logs", "committed") == "written", "the file to be there")
+    init = busybox.inspect("committed")["State"]["Pid"]
+    client = busybox.popen("commit", "committed", "half:1")
+    until(lambda: frozen(init), "the container to be frozen", 10)
+    busybox.kill_engine()
+    client.communicate(timeout=30)
+    assert client.returncode == 1
+    assert frozen(init)
+    assert busybox.out("exec", "committed", "echo", "thawed") == "thawed"
+    assert busybox.inspect("committed")["State"]["Status"] == "running"
+    assert busybox.out("images", "-q", "half") == ""
+    busybox.proa("commit", "committed", "whole:1")
+    assert busybox.sh("wc -c < /big", image="whole:1") == str(64 << 20)
+
+
+def frozen(pid: int) -> bool:
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "freezer":
+            return Path(f"/sys/fs/cgroup/freezer{path}/freezer.state").read_text().strip() == "FROZEN"
+        if not controllers and (events := Path(f"/sys/fs/cgroup{path}/cgroup.events")).exists():
+            return "frozen 1" in events.read_text()
+    return False

@@ -70,7 +70,7 @@ class Commits:
         engine, record = self._engine, entry.record
         frozen = pause and record.state.status == "running"
         if frozen:
-            engine.lifecycle.pause(record.id)
+            engine.lifecycle.pause(record.id, recorded=False)
         try:
             mounts = engine.storage.snapshots.mounts(f"container:{record.id}")
             with engine.storage.content.ingest(f"commit-{record.id}-{secrets.token_hex(4)}") as ingest:

@@ -108,9 +108,15 @@ class Lifecycle:
     def adopt(self, entry: Entry, connection: MonitorConnection) -> None:
         """Watch a container that an earlier engine started. Its record says running already."""
         try:
-            self._engine.execs.adopt(entry.record.id, connection.state()["execs"])
+            found = connection.state()
+            # Paused is what both call so: else an engine was killed during a pause, an unpause or a commit.
+            if found["status"] == "paused" and entry.record.state.status != "paused":
+                connection.resume()
+            elif found["status"] != "paused" and entry.record.state.status == "paused":
+                entry.record.state.status = "running"
+            self._engine.execs.adopt(entry.record.id, found["execs"])
         except ProaError as error:
-            log.warning("the execs of %s are not known: %s", entry.record.id, error)
+            log.warning("the state of %s is not known: %s", entry.record.id, error)
         run = self._runs.add(entry, connection)
         self._engine.watcher.add(connection, lambda event: self._heard(entry, run, event))
 
@@ -260,15 +266,19 @@ class Lifecycle:
             entry.restarting = False
         self._engine.containers.announce(entry, "restart")
 
-    def pause(self, name_or_id: str) -> None:
-        """Freeze every process. Raises Conflict."""
+    def pause(self, name_or_id: str, *, recorded: bool = True) -> None:
+        """Freeze every process. Raises Conflict.
+
+        recorded: whether it is meant to last; the next engine thaws what was frozen for a moment only.
+        """
         entry = self._catalog.find(name_or_id)
         with entry.lock:
             if entry.record.state.status == "paused":
                 raise Conflict(f"Container {entry.record.id} is already paused", code="already-paused")
             self._runs.monitor(entry).pause()
             entry.record.state.status = "paused"
-            self._catalog.save(entry)
+            if recorded:
+                self._catalog.save(entry)
         self._engine.containers.announce(entry, "pause")
 
     def unpause(self, name_or_id: str) -> None:
