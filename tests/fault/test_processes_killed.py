@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import leaks
 import pytest
 from engines import PrivateEngine, kill_and_wait, until
+
+from proa.runtime import cgroups
 
 pytestmark = pytest.mark.root
 
@@ -154,3 +157,23 @@ def test_nothing_of_a_container_outlives_its_monitor(busybox: PrivateEngine, opt
 
 def processes_in(container: str) -> list[str]:
     return [pid for c in cgroups_of(container) if "/pids/" in c for pid in leaks.read(Path(c, "cgroup.procs")).split()]
+
+
+def test_a_start_that_found_leftovers_clears_them(busybox: PrivateEngine) -> None:
+    """As of a launcher that was killed in the middle of a start."""
+    busybox.proa("create", "--name", "made", "--network", "none", "busybox", "echo", "ran")
+    engine_id = (busybox.root / "engine-id").read_text().strip()
+    path = f"/proa/{engine_id}-{busybox.inspect('made')['Id']}"
+    left = cgroups.create(path)
+    stray = subprocess.Popen(["sleep", "1000"])
+    for directory in left.directories.values():
+        Path(directory, "cgroup.procs").write_text(str(stray.pid))
+    try:
+        refused = busybox.proa("start", "-a", "made", check=False)
+        assert refused.returncode != 0
+        assert stray.wait(20) == -9
+        assert not cgroups_of(path)
+        assert busybox.out("start", "-a", "made") == "ran"
+    finally:
+        stray.kill()
+        stray.wait()

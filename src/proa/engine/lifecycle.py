@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from proa.engine import exits
 from proa.engine.catalog import Entry
 from proa.engine.clock import now
+from proa.engine.leftovers import cgroup_path, end_cgroup
 from proa.engine.processes import TITLES, process_table, usage_sample
 from proa.engine.runs import Run
 from proa.engine.signal_names import parse_signal
@@ -79,6 +80,7 @@ class Lifecycle:
                 connection = engine.nursery.start_container(request, fds)
         except BaseException:
             engine.networks.leave(entry)
+            end_cgroup(cgroup_path(engine.id, record.id))  # when what made it died, nobody has removed it
             raise
         finally:
             joined.close()
