@@ -9,6 +9,7 @@ import time
 from proa.errors import Conflict, Denied, Exhausted, Invalid, Unavailable, Unsupported
 
 PARENT = "proa"
+_CLONE = "cgroup.clone_children"  # version 1 only
 
 
 def write(directory: str, name: str, value: str | int) -> None:
@@ -77,6 +78,8 @@ def make(base: str, path: str) -> str:
     for _ in range(100):
         try:
             os.mkdir(directory, 0o755)
+            if os.access(f"{directory}/cpuset.cpus", os.F_OK) and os.access(f"{directory}/{_CLONE}", os.F_OK):
+                _fill_processors(base, directory)
             return directory
         except FileNotFoundError:
             _make_parents(base, os.path.dirname(path))
@@ -100,15 +103,22 @@ def _make_parents(base: str, path: str) -> None:
             continue
         except FileNotFoundError:
             return  # removed again: the caller starts over
-        if os.access(f"{current}/cpuset.cpus", os.F_OK) and os.access(f"{current}/cgroup.clone_children", os.F_OK):
-            # Version 1 starts with no processors at all. Children then get their parent's.
+        if os.access(f"{current}/cpuset.cpus", os.F_OK) and os.access(f"{current}/{_CLONE}", os.F_OK):
             try:
-                for name in ("cpuset.cpus", "cpuset.mems"):
-                    if not read(current, name):
-                        write(current, name, read(os.path.dirname(current), name))
-                write(current, "cgroup.clone_children", 1)
+                _fill_processors(base, current)
+                write(current, _CLONE, 1)
             except Unsupported:
                 return  # removed again
+
+
+def _fill_processors(base: str, directory: str) -> None:
+    """Version 1 starts with no processors at all: take the parent's, which somebody else may have made just now."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if not read(directory, name):
+            parent = os.path.dirname(directory)
+            if parent != base:
+                _fill_processors(base, parent)
+            write(directory, name, read(parent, name))
 
 
 def remove(directory: str, timeout_s: float) -> None:
