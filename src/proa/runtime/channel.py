@@ -105,7 +105,7 @@ def receive(sock: socket.socket, keep_waiting: Callable[[], bool] | None = None)
                 break
             continue
         except ConnectionResetError:
-            break
+            continue  # it ended without reading all it was sent: told once, before what it said itself
         if not data:
             break
         kind, body = data[:1], data[1:]
