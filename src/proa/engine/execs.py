@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -88,23 +89,37 @@ class Execs:
                 early=early,
             )
             self._engine.containers.announce(entry, f"exec_start: {' '.join(request.cmd or [])}", execID=exec_id)
+            launcher = None
             try:
-                started = self._engine.runs.monitor(entry).exec(
+                monitor = self._engine.runs.monitor(entry)
+                launcher = self._lend()
+                started = monitor.exec(
                     exec_id,
                     exec_process(entry.record, request, console_size),
                     tty=tty,
                     stdin=request.attach_stdin and not detach,
                     client_fd=None if detach else connection,
                     how=how,
+                    launcher_fd=launcher.fileno() if launcher is not None else None,
                 )
             except ProaError as error:
                 exec_.running = False
                 exec_.exit_code = {"command-not-found": 127, "command-not-executable": 126}.get(error.code, 128)
                 raise
+            finally:
+                if launcher is not None:
+                    launcher.close()
             exec_.pid = int(started["pid"])
         finally:
             if connection is not None:
                 os.close(connection)
+
+    def _lend(self) -> socket.socket | None:
+        """A launcher of the nursery, which saves time; None when there is none to be had."""
+        try:
+            return self._engine.nursery.lend()
+        except (OSError, ProaError):
+            return None
 
     def get(self, exec_id: str) -> Exec:
         """The exec as it is now: asked of the monitor while it runs, so that an end is never reported late."""

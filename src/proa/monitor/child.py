@@ -19,6 +19,7 @@ DRAIN_S = 2.0
 class Child:
     """Waits for a process by its pidfd, then drains its streams.
 
+    reaper_fd: when the process is somebody else's child, where that one tells its status (`waiting.wait`).
     ended(child) is called once `status` and `signal` are known, drained(child) once the output is complete; the
     caller then finishes the streams.
     """
@@ -31,6 +32,7 @@ class Child:
         *,
         ended: Callable[[Child], None],
         drained: Callable[[Child], None],
+        reaper_fd: int = -1,
     ) -> None:
         self.streams = streams
         self.status: int | None = None
@@ -38,9 +40,10 @@ class Child:
         self.drained = False
         self._loop = loop
         self.pidfd = pidfd
+        self._reaper_fd = reaper_fd
         self._on_ended = ended
         self._on_drained = drained
-        loop.watch(self.pidfd, READ, self._exited)
+        loop.watch(self.pidfd if reaper_fd < 0 else reaper_fd, READ, self._exited)
 
     @property
     def running(self) -> bool:
@@ -54,21 +57,36 @@ class Child:
         signal.pidfd_send_signal(self.pidfd, number)
 
     def _exited(self, _events: int) -> None:
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
-        if result is None:
-            return
-        self._loop.close(self.pidfd)
-        if result.si_code == os.CLD_EXITED:
-            self.status = result.si_status
+        if self._reaper_fd < 0:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+            if result is None:
+                return
+            code = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
         else:
-            self.signal = result.si_status
-            self.status = 128 + result.si_status
+            code = self._told()
+        self._loop.close(self.pidfd)
+        if code < 0:
+            self.signal = -code
+        self.status = code if code >= 0 else 128 - code
         self._on_ended(self)
         if self.streams.drain():
             self._complete()
         else:
             self.streams.on_end = self._complete
             self._loop.call_at(time.monotonic() + DRAIN_S, self._complete)
+
+    def _told(self) -> int:
+        try:
+            told = os.read(self._reaper_fd, 64)
+        except OSError:
+            told = b""
+        self._loop.close(self._reaper_fd)
+        if not told:  # the reaper was killed: let it be true what we say of the process
+            try:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        return int(told or -signal.SIGKILL)
 
     def _complete(self) -> None:
         if not self.drained:

@@ -245,17 +245,23 @@ class MonitorConnection:
         stdin: bool = False,
         client_fd: int | None = None,
         how: protocol.Attach | None = None,
+        launcher_fd: int | None = None,
     ) -> dict[str, Any]:
         """Run another process: {"pid", "start_time"}. Its end comes as an `exec-exit` event.
 
         process: config.json's process object. With `client_fd` the client is attached before the process runs,
-        without it the output is dropped. Raises NotFound (command-not-found), Denied, Conflict …
+        without it the output is dropped. With `launcher_fd`, which `Nursery.lend` gave, it runs sooner. Raises NotFound
+        (command-not-found), Denied, Conflict …
         """
         request = protocol.ExecRequest(id=exec_id, process=msgspec.Raw(_encoder.encode(process)), tty=tty, stdin=stdin)
-        if client_fd is None:
-            return self._request(request)
-        request.attach = how or protocol.Attach(stdin=stdin)
-        return self._request(request, [client_fd])
+        fds = []
+        if launcher_fd is not None:
+            request.lent = True
+            fds.append(launcher_fd)
+        if client_fd is not None:
+            request.attach = how or protocol.Attach(stdin=stdin)
+            fds.append(client_fd)
+        return self._request(request, fds)
 
     def exec_state(self, exec_id: str) -> dict[str, Any]:
         """One exec's ExecState as a dict; `status` is None while it runs. Raises NotFound."""

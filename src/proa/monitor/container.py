@@ -20,7 +20,7 @@ from proa.errors import Conflict, Invalid, NotFound, ProaError, Unsupported
 from proa.monitor import protocol, title
 from proa.monitor.attach import LINGER_S
 from proa.monitor.child import Child
-from proa.monitor.launcher import Launcher, fork_launcher, launch_process, parse_launched
+from proa.monitor.launcher import Launcher, fork_launcher, launch_process, order_launcher, parse_launched
 from proa.monitor.logs import JsonFileLog, rfc3339
 from proa.monitor.loop import READ, Loop
 from proa.monitor.protocol import Request
@@ -153,7 +153,8 @@ class Container:
     def _init_ended(self, _child: Child) -> None:
         # With a pid namespace of its own everything has ended with the init, else what is left must be ended.
         for launcher in self._launching.values():
-            os.kill(launcher.pid, SIGKILL)
+            if launcher.pid:
+                os.kill(launcher.pid, SIGKILL)
         cgroup = self._cgroup()
         if cgroup is not None and cgroup.pids():
             cgroup.kill()
@@ -326,15 +327,26 @@ class Container:
             raise Conflict("Container is paused, unpause the container before exec", code="container-paused")
         if not fds:
             request.attach = None
+        launcher = None
+        if request.lent:
+            order = protocol.LentExec(request, self._state.pid, self._state.start_time, self._state.cgroup)
+            launcher = order_launcher(fds.pop(0), order, self._init_process(), self._config_fd)
         client_fd = fds.pop(0) if request.attach is not None else -1
-        target = Process(self._state.pid, self._init.pidfd, self._state.start_time)
-        launch = partial(launch_process, request, target, self._state.cgroup, self._config_fd)
-        try:
-            launcher = fork_launcher(launch)
-        except OSError:
-            if client_fd >= 0:
-                os.close(client_fd)
-            raise
+        self._launch(peer, request, client_fd, launcher)
+
+    def _init_process(self) -> Process:
+        return Process(self._state.pid, self._init.pidfd, self._state.start_time)
+
+    def _launch(self, peer: Peer, request: protocol.ExecRequest, client_fd: int, launcher: Launcher | None) -> None:
+        """Wait for what the launcher tells; one of our own if there is none yet."""
+        if launcher is None:
+            launch = partial(launch_process, request, self._init_process(), self._state.cgroup, self._config_fd)
+            try:
+                launcher = fork_launcher(launch)
+            except OSError:
+                if client_fd >= 0:
+                    os.close(client_fd)
+                raise
         self._launching[request.id] = launcher
         self._loop.watch(launcher.fileno(), READ, partial(self._exec_launched, peer, request, client_fd))
 
@@ -342,21 +354,35 @@ class Container:
         launcher = self._launching.pop(request.id)
         self._loop.forget(launcher.fileno())
         data, fds = launcher.receive()
-        self._reap(launcher)
+        reaper_fd = -1
         try:
+            if launcher.pid:
+                self._reap(launcher)
+            elif not data:
+                self._launch(peer, request, client_fd, None)  # it was killed before it began, or its nursery
+                return
             state = parse_launched(data)
-        except ProaError as error:
+            if not launcher.pid:
+                reaper_fd = launcher.detach()
+        except (OSError, ProaError) as error:
             if client_fd >= 0:
                 os.close(client_fd)
             peer.refuse(request, error)
             self._drained()
             return
+        finally:
+            launcher.close()
         pidfd = fds.pop(0)
         stdin_fd = fds.pop() if request.stdin else -1
         outputs = dict(zip(fds, stream_names(request.tty), strict=False))  # none, when they are discarded
         streams = self._streams(outputs, stdin_fd, tty=request.tty, stdin_once=True, exec_id=request.id)
         self._execs[request.id] = Child(
-            self._loop, pidfd, streams, ended=partial(self._exec_ended, request.id), drained=self._exec_drained
+            self._loop,
+            pidfd,
+            streams,
+            ended=partial(self._exec_ended, request.id),
+            drained=self._exec_drained,
+            reaper_fd=reaper_fd,
         )
         self._state.execs[request.id] = state
         if request.attach is not None:

@@ -7,27 +7,47 @@ would keep. A forked *launcher* does it instead and makes the new process its pa
        <- one message with descriptors, or the record of the error; then the launcher ends
 
 `starting` is what the launcher of a container does; `launch_process` here is an exec's.
+
+To fork a monitor that slept, and to take the page faults then, is half of an exec's time. So the engine may lend the
+launcher of a *spare* monitor, which waits in the nursery with its faults taken. The process is then the spare's child,
+who reaps it and tells its status on the connection that the launcher answered on:
+
+    monitor --order--> lent launcher --clone3(CLONE_PARENT)--> process
+       <- the message as above                                    |
+       <- exit status ----------------------- spare <--- wait ----+      end of file without it: nobody knows
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import msgspec
 
 from proa.errors import Internal, ProaError, from_record
+from proa.linux.process import pidfd_send_signal
 from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor import title
-from proa.monitor.protocol import ExecRequest, encode_line
+from proa.monitor.protocol import RECEIVE_BYTES, ExecRequest, LentExec, encode_line
 from proa.monitor.records import ExecState
 from proa.monitor.stdio import StdioPipes, monitor_ends, stdio_of
 from proa.runtime import cgroups
 from proa.runtime.launching import Process, launch_exec
 
-__all__ = ["Launcher", "child", "failure_record", "fork_launcher", "launch_process", "parse_launched"]
+__all__ = [
+    "Launcher",
+    "child",
+    "failure_record",
+    "fork_launcher",
+    "launch_process",
+    "order_launcher",
+    "parse_launched",
+    "serve_lent",
+]
+
+SIGKILL = 9
 
 _LIMIT_BYTES = 256 << 10
 _decoder = msgspec.json.Decoder(dict[str, Any])
@@ -37,7 +57,7 @@ class Launcher:
     """The monitor's view of a launcher: a socket that becomes readable when it is done."""
 
     def __init__(self, pid: int, channel: socket.socket) -> None:
-        self.pid = pid
+        self.pid = pid  # 0: lent, no child of ours
         self._channel = channel
 
     def fileno(self) -> int:
@@ -46,11 +66,21 @@ class Launcher:
 
     def receive(self) -> tuple[bytes, list[int]]:
         """Wait for the one message and its descriptors; no bytes when the launcher ended without."""
-        with self._channel:
+        try:
             return receive_fds(self._channel, _LIMIT_BYTES)
+        except ConnectionError:
+            return b"", []
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+    def detach(self) -> int:
+        """The channel, on which a lent launcher's spare will tell the process's end (`Child`)."""
+        return self._channel.detach()
 
 
-def fork_launcher(run: Callable[[socket.socket], None]) -> Launcher:
+def fork_launcher(run: Callable[[socket.socket], object]) -> Launcher:
     """Fork a child that does `run(channel)` and ends; an exception of `run` is sent as its record. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -66,7 +96,34 @@ def fork_launcher(run: Callable[[socket.socket], None]) -> Launcher:
     return Launcher(pid, ours)
 
 
-def child(run: Callable[[socket.socket], None], channel_fd: int) -> NoReturn:
+def order_launcher(channel_fd: int, order: LentExec, target: Process, config_fd: int) -> Launcher | None:
+    """Have a lent launcher do `launch_process`; None when it is gone, or the order too long for one message."""
+    channel = socket.socket(fileno=channel_fd)
+    order.fds = 2
+    line = encode_line(order)
+    if len(line) <= RECEIVE_BYTES:
+        try:
+            send_fds(channel, line, [target.pidfd, config_fd])
+            return Launcher(0, channel)
+        except OSError:
+            pass
+    channel.close()
+    return None
+
+
+def serve_lent(connection: socket.socket, order: LentExec, fds: Sequence[int], spare: socket.socket) -> None:
+    """In a lent launcher: start the process for the monitor at `connection`; what is left is the spare monitor's."""
+    try:
+        pidfd, config_fd = fds
+        target = Process(order.pid, pidfd, order.start_time)
+        started = launch_process(order.exec, target, order.cgroup, config_fd, connection)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the monitor must hear of it
+        connection.sendall(encode_line({"error": failure_record(error)})[:_LIMIT_BYTES])
+    else:
+        send_fds(spare, b"exec %d" % started.pid, [connection.fileno()])
+
+
+def child(run: Callable[[socket.socket], object], channel_fd: int) -> NoReturn:
     """The launcher's whole life, in the forked process."""
     channel = socket.socket(fileno=channel_fd)
     try:
@@ -90,7 +147,7 @@ def failure_record(error: BaseException) -> dict[str, Any]:
 
 def launch_process(
     request: ExecRequest, target: Process, cgroup_path: str, config_fd: int, channel: socket.socket
-) -> None:
+) -> Process:
     """In the launcher: run one more process in the container, send an ExecState with pidfd and streams."""
     pipes = None if request.tty else StdioPipes(stdin=request.stdin, discard=request.attach is None)
     started = launch_exec(
@@ -104,7 +161,12 @@ def launch_process(
     state = ExecState(request.id, started.pid, started.start_time, request.tty)
     outputs, stdin_fd = monitor_ends(pipes, started.console_fd, stdin=request.stdin)
     fds = [started.pidfd, *outputs] if stdin_fd < 0 else [started.pidfd, *outputs, stdin_fd]
-    send_fds(channel, encode_line({"ok": state}), fds)
+    try:
+        send_fds(channel, encode_line({"ok": state}), fds)
+    except OSError:
+        pidfd_send_signal(started.pidfd, SIGKILL)  # the monitor has died, and nobody would ever hear of it
+        raise
+    return started
 
 
 def parse_launched(data: bytes) -> ExecState:

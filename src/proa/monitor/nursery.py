@@ -129,6 +129,13 @@ class Nursery:
             raise from_record(event["error"])
         raise self._broken(f"the monitor of container {message.id} ended before its container started")
 
+    def lend(self) -> socket.socket:
+        """A connection to a launcher that waits to run an exec for a monitor (`MonitorConnection.exec`); close it.
+
+        Raises Unavailable.
+        """
+        return self._fork("start", socket.SOCK_SEQPACKET)
+
     def make_netns(self, timeout_s: float = START_TIMEOUT_S) -> NetworkNamespace:
         """A new network namespace, made by a child of the nursery; the caller closes the descriptors."""
         with self._fork("netns") as connection:
@@ -162,9 +169,9 @@ class Nursery:
             self._process.kill()
             self._process.wait()
 
-    def _fork(self, operation: str) -> socket.socket:
+    def _fork(self, operation: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """Ask for a child that runs `operation`; returns our end of the connection to it."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
         with theirs:
             try:
                 with self._lock:

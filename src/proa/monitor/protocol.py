@@ -31,6 +31,7 @@ __all__ = [
     "ExecStateRequest",
     "Inbox",
     "KillRequest",
+    "LentExec",
     "LogOptions",
     "MAX_MESSAGE_BYTES",
     "PauseRequest",
@@ -42,6 +43,7 @@ __all__ = [
     "WatchRequest",
     "encode_line",
     "parse_request",
+    "parse_order",
     "parse_start",
     "read_line",
 ]
@@ -122,13 +124,26 @@ class AttachRequest(Request, tag="attach"):
 
 
 class ExecRequest(Request, tag="exec"):
-    """Run an additional process; `process` is config.json's process object. A descriptor is an attached client."""
+    """Run an additional process; `process` is config.json's process object.
+
+    Descriptors: with `lent` the connection of a launcher that waits in the nursery; then an attached client, if any.
+    """
 
     id: str
     process: msgspec.Raw
     tty: bool = False
     stdin: bool = False
     attach: Attach | None = None
+    lent: bool = False
+
+
+class LentExec(Request, tag="lent-exec"):
+    """From a monitor to a launcher lent by the nursery: the container's pidfd and exec config come along."""
+
+    exec: ExecRequest
+    pid: int
+    start_time: int
+    cgroup: str
 
 
 class ExecStateRequest(Request, tag="exec-state"):
@@ -174,6 +189,7 @@ _decoder = msgspec.json.Decoder(
     | ResumeRequest
 )
 _start_decoder = msgspec.json.Decoder(StartRequest)
+_order_decoder = msgspec.json.Decoder(StartRequest | LentExec)
 _encoder = msgspec.json.Encoder()
 
 
@@ -232,11 +248,20 @@ def read_line(connection: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def parse_start(line: bytes) -> StartRequest:
-    """A start request, which is the first one of a connection. Raises Invalid."""
+    """A start request. Raises Invalid."""
     try:
         return _start_decoder.decode(line)
     except msgspec.DecodeError as error:
         raise Invalid(f"invalid start request: {error}", code="invalid-monitor-request") from error
+
+
+def parse_order(line: bytes) -> StartRequest | LentExec:
+    """What a launcher of the nursery is to do: the first request of its connection. Raises Invalid."""
+    try:
+        order: StartRequest | LentExec = _order_decoder.decode(line)
+        return order
+    except msgspec.DecodeError as error:
+        raise Invalid(f"invalid order: {error}", code="invalid-monitor-request") from error
 
 
 def parse_request(line: bytes, inbox: Inbox) -> tuple[Request, list[int]]:

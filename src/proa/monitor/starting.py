@@ -18,9 +18,9 @@ import msgspec
 from proa.errors import Invalid
 from proa.linux import process
 from proa.linux.sockets import receive_fds, send_fds
-from proa.monitor.launcher import failure_record
+from proa.monitor.launcher import failure_record, serve_lent
 from proa.monitor.logs import log_path, open_log, rfc3339
-from proa.monitor.protocol import StartRequest, encode_line, parse_start, read_line
+from proa.monitor.protocol import LentExec, StartRequest, encode_line, parse_order, parse_start, read_line
 from proa.monitor.records import (
     EXIT_FILE,
     STATE_FILE,
@@ -35,7 +35,7 @@ from proa.monitor.stdio import StdioPipes, monitor_ends, stdio_of, stream_names
 from proa.runtime import cgroups, defaults
 from proa.runtime.embryo import LARGEST_ORDER_BYTES, Embryo, conceive, rehearse_steps, usable
 from proa.runtime.launching import Launch, begin
-from proa.runtime.plan import Plan, compile_plan
+from proa.runtime.plan import Plan, compile_exec_plan, compile_plan
 
 __all__ = ["Handoff", "Taken", "rehearse", "start_container", "take"]
 
@@ -68,7 +68,8 @@ _decoder = msgspec.json.Decoder(Handoff)
 def start_container(orders_fd: int, monitor_pid: int, channel: socket.socket) -> None:
     """In the launcher: wait for the engine's connection, read the request, start, tell the engine, hand over.
 
-    Tells the engine of failure, too. Ends without a word when the nursery has no work any more.
+    Or the connection is a monitor's, who borrows this launcher for an exec. Tells of failure, too. Ends without a word
+    when the nursery has no work any more.
     """
     monitor = ProcessIdentity(monitor_pid, process.start_time(monitor_pid))
     with socket.socket(fileno=orders_fd) as orders:
@@ -78,9 +79,16 @@ def start_container(orders_fd: int, monitor_pid: int, channel: socket.socket) ->
         return
     connection = socket.socket(fileno=fds[0])
     try:
+        line, fds = read_line(connection)
+        order = parse_order(line)
+        if isinstance(order, LentExec):
+            if embryo is not None:
+                embryo.dismiss()
+            serve_lent(connection, order, fds, channel)
+            return
         with ExitStack() as undo:
-            start = _Start(connection, monitor, embryo, undo)
-            handoff, sent = start.run()
+            start = _Start(monitor, embryo, undo)
+            handoff, sent = start.run(order, line, fds)
             connection.sendall(encode_line(_started_event(handoff)))
             send_fds(channel, start.head() + encode_line(handoff), [connection.fileno(), *sent])
             undo.pop_all()
@@ -126,6 +134,7 @@ def rehearse() -> None:
         {"type": "overlay", "source": "overlay", "options": ["lowerdir=/a:/b", "upperdir=/c", "workdir=/d"]}
     ]
     _compile(encode_line(StartRequest(id="0" * 12, dir="/", socket="/", config=config, rootfs=root)))
+    compile_exec_plan(config, process_config)
     cgroups.rehearse("/proa/rehearsal", config["linux"]["resources"])
     pipes = StdioPipes(stdin=True)
     for fd in (*pipes.outputs, pipes.stdin_fd, *pipes.theirs):
@@ -156,10 +165,7 @@ def take(message: bytes, fds: Sequence[int]) -> tuple[Handoff, Taken]:
 class _Start:
     """One start: what is to be undone should it fail is on `undo`."""
 
-    def __init__(
-        self, connection: socket.socket, monitor: ProcessIdentity, embryo: Embryo | None, undo: ExitStack
-    ) -> None:
-        self._connection = connection
+    def __init__(self, monitor: ProcessIdentity, embryo: Embryo | None, undo: ExitStack) -> None:
         self._monitor = monitor
         self._embryo = embryo
         self._undo = undo
@@ -172,11 +178,10 @@ class _Start:
         waking, logging = self._counts
         return f"{self._request.id[:12]} {waking} {logging} {self._stray} ".encode()
 
-    def run(self) -> tuple[Handoff, list[int]]:
+    def run(self, request: StartRequest, line: bytes, fds: list[int]) -> tuple[Handoff, list[int]]:
         """Start the container; returns what to hand over, and the descriptors after the connection's."""
-        undo, connection = self._undo, self._connection
-        line, fds = read_line(connection)
-        self._request = request = parse_start(line)
+        undo = self._undo
+        self._request = request
         if request.fds != len(fds):
             raise Invalid("descriptors are missing", code="invalid-monitor-request")
         netns_fd = fds.pop(0) if request.netns else None

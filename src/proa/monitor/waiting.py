@@ -33,7 +33,7 @@ def wait(orders_fd: int) -> tuple[bytes, array[int], bytes] | None:
 
     A launcher waits on `orders_fd` for the engine's connection and starts the container. Returns what it handed over
     (`starting.take`) and what a scribe reported last; None when there is no container: then the launcher told the
-    engine why.
+    engine why, or was lent for an exec, which has ended.
     """
     os.setsid()
     ours, theirs = _socket.socketpair(_AF_UNIX, _SOCK_SEQPACKET, 0)
@@ -46,11 +46,14 @@ def wait(orders_fd: int) -> tuple[bytes, array[int], bytes] | None:
     theirs.close()
     message, control, _, _ = ours.recvmsg(_MESSAGE_SIZE, _FDS_SIZE, _CMSG_CLOEXEC)
     ours.close()
-    os.waitpid(child_pid, 0)
     if not control:
         return None
     fds = array("i")
     fds.frombytes(control[0][2])
+    if message[:5] == b"exec ":
+        _reap_for(fds[0], int(message[5:]))
+        return None
+    os.waitpid(child_pid, 0)
     short_id, waking, logging, stray, _ = message.split(b" ", 4)
     if stray != b"0":
         os.waitpid(int(stray), 0)
@@ -89,3 +92,13 @@ def wait(orders_fd: int) -> tuple[bytes, array[int], bytes] | None:
             return message, fds, report
         for fd in outputs:
             sleeping.register(fd, 1)
+
+
+def _reap_for(monitor_fd: int, pid: int) -> None:
+    """Tell the monitor that this process's launcher was lent to how the exec `pid`, our child, ended."""
+    title.set_title(b"proa exec", b"proa:exec")
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            os.write(monitor_fd, b"%d" % os.waitstatus_to_exitcode(status))
+            return

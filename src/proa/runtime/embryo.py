@@ -78,6 +78,11 @@ class Embryo(Launch):
             for fd in joins:
                 os.close(fd)
 
+    def dismiss(self) -> None:
+        """Let it end, in its own time."""
+        self._channel.close()
+        os.close(self.pidfd)
+
 
 class _TakeStart(Step):
     """Wait for what `Embryo.start` sends: enter the cgroup, take the streams. Ends with the launcher."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,20 @@ from proa.monitor.client import MonitorConnection
 from proa.monitor.protocol import Attach
 
 pytestmark = pytest.mark.root
+
+
+@pytest.fixture(params=["own", "lent"], autouse=True)
+def launcher(request: pytest.FixtureRequest, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything holds whether the monitor forks its launcher or borrows one."""
+    plain = MonitorConnection.exec
+
+    def lent(connection: MonitorConnection, *args: Any, **more: Any) -> dict[str, Any]:
+        with lab.nursery.lend() as launcher:
+            return plain(connection, *args, **{"launcher_fd": launcher.fileno(), **more})
+
+    if request.param == "lent":
+        monkeypatch.setattr(MonitorConnection, "exec", lent)
+    return str(request.param)
 
 
 def process(*args: str, tty: bool = False) -> dict[str, Any]:
@@ -194,3 +210,41 @@ def test_many_execs_leave_no_descriptor(lab: Lab) -> None:
     for number in range(20):
         run(lab, connection, f"n{number}", "true")
     wait_until(lambda: len(os.listdir(f"/proc/{monitor}/fd")) <= before)
+
+
+def test_a_lent_launcher_that_is_gone_is_done_without(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()  # before the order
+    with ours:
+        connection.exec("before", process("sh", "-c", "exit 3"), launcher_fd=ours.fileno())
+    assert exec_exit(connection, "before")["status"] == 3
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    thief = threading.Thread(target=lambda: (theirs.recv(1 << 16), theirs.close()))  # after it
+    thief.start()
+    with ours:
+        connection.exec("after", process("sh", "-c", "exit 4"), launcher_fd=ours.fileno())
+    thief.join()
+    assert exec_exit(connection, "after")["status"] == 4
+
+
+def test_an_order_too_long_for_one_message(lab: Lab) -> None:
+    connection = lab.start("sleep", "60")
+    words = ["x" * 1000] * 100
+    connection.exec("long", process("sh", "-c", "exit $#", "sh", *words))
+    assert exec_exit(connection, "long")["status"] == 100
+
+
+def test_the_process_goes_when_nobody_can_tell_its_end(lab: Lab, launcher: str) -> None:
+    if launcher == "own":
+        return
+    connection = lab.start("sleep", "60")
+    pid = connection.exec("s", process("sleep", "60"))["pid"]
+    reaper = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    wait_until(lambda: Path(f"/proc/{reaper}/cmdline").read_bytes().startswith(b"proa exec"))
+    os.kill(reaper, signal.SIGKILL)
+    event = exec_exit(connection, "s")
+    assert (event["status"], event["signal"]) == (137, 9)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    assert connection.exec_state("s")["status"] == 137
+    assert connection.state()["status"] == "running"
