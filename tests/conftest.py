@@ -87,7 +87,9 @@ def box(_worker_engine: engines.PrivateEngine) -> Iterator[engines.PrivateEngine
     """
     shared = _worker_engine
     before = leaks.users_of(shared.directory)
+    defects = shared.log().count("Traceback")
     yield shared
+    assert shared.log().count("Traceback") <= defects, shared.log()
     ids = shared.out("ps", "-aq").split()
     if ids:
         shared.proa("rm", "-f", "-v", *ids)
