@@ -191,7 +191,8 @@ def test_paused_containers_take_no_exec_and_die_when_killed(lab: Lab) -> None:
 
 def test_signal_to_all_processes(lab: Lab) -> None:
     connection = lab.start("sh", "-c", "trap 'echo term' TERM; sleep 60 & wait; wait")
-    wait_until(lambda: len(children_of(connection.started["pid"])) == 1)
+    # A child that is not yet `sleep` is still the shell, whose trap would take the signal.
+    wait_until(lambda: [name_of(child) for child in children_of(connection.started["pid"])] == ["sleep"])
     connection.kill(15, all_processes=True)
     wait_exit(connection)  # the sleep died, too: the shell waited for it
     assert ("stdout", "term\n") in lab.log(connection)
@@ -199,6 +200,13 @@ def test_signal_to_all_processes(lab: Lab) -> None:
 
 def children_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def name_of(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def test_many_execs_leave_no_descriptor(lab: Lab) -> None:
