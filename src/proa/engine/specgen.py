@@ -212,7 +212,8 @@ def _device_rules(record: Container) -> list[dict[str, Any]]:
                 "type": device["type"],
                 "major": device["major"],
                 "minor": device["minor"],
-                "access": mapping.cgroup_permissions or "rwm",
+                # Init makes the node inside the container's cgroup, so it needs `m` whatever the user asked for.
+                "access": (mapping.cgroup_permissions or "rw").replace("m", "") + "m",
             }
         )
     if record.host.device_cgroup_rules:

@@ -104,7 +104,10 @@ def mounts(shm_size_bytes: int = SHM_SIZE_BYTES, *, cgroup_writable: bool = Fals
 
 
 def device_rules() -> list[dict[str, Any]]:
-    """Device cgroup rules as OCI `linux.resources.devices`: deny all, then what DEVICES, ptys and mknod need."""
+    """Device cgroup rules as OCI `linux.resources.devices`: deny all, then what DEVICES and ptys need.
+
+    Tighter than runc, which lets a container make a node of any device though it cannot open it.
+    """
 
     def allow(kind: str, major: int | None, minor: int | None, access: str) -> dict[str, Any]:
         rule: dict[str, Any] = {"allow": True, "type": kind, "access": access}
@@ -116,8 +119,6 @@ def device_rules() -> list[dict[str, Any]]:
 
     return [
         {"allow": False, "access": "rwm"},
-        allow("c", None, None, "m"),
-        allow("b", None, None, "m"),
         *(allow("c", major, minor, "rwm") for _path, major, minor in DEVICES),
         allow("c", 5, 1, "rwm"),
         allow("c", 5, 2, "rwm"),
