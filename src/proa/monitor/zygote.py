@@ -117,13 +117,18 @@ def _serve(channel: _socket.socket) -> NoReturn:
         fds = array("i")
         fds.frombytes(control[0][2])
         if data == b"start":
-            if spare is None:
-                spare = _fork_monitor(channel)
-            if spare is not None:
+            handed_over = False
+            while not handed_over:
+                fresh = spare is None
+                if fresh:
+                    spare = _fork_monitor(channel)
+                if spare is None:
+                    break  # no memory; the engine hears it from its connection, which is closed below
                 try:
                     spare.sendmsg([data], [(_SOL_SOCKET, _SCM_RIGHTS, fds)])
+                    handed_over = True
                 except OSError:
-                    pass  # somebody killed the spare; the engine hears it from its connection
+                    handed_over = fresh  # somebody killed the spare: another one, once
                 spare.close()
                 spare = None
         elif os.fork() == 0:
