@@ -7,6 +7,7 @@ costs 10 ms.
 from __future__ import annotations
 
 import _socket
+from sys import byteorder
 
 from proa.client.http import Head, ReplyReader, request_head
 from proa.errors import Exhausted, Invalid, Unavailable
@@ -46,6 +47,12 @@ class Connection:
         from proa.client.autostart import start_engine
 
         return start_engine(endpoint, lambda: cls(_connect(endpoint), _host_header(endpoint)))
+
+    def peer_pid(self) -> int:
+        """The process that serves this connection (unix(7), SO_PEERCRED); 0 when it is not one of this machine's."""
+        if self._socket.family != _socket.AF_UNIX:
+            return 0
+        return int.from_bytes(self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[:4], byteorder)
 
     def send(
         self,

@@ -8,7 +8,7 @@ from proa.cli.output import emit, note, show_rows
 from proa.client.caller import Caller
 from proa.client.connection import Connection
 from proa.client.endpoint import data_root, locate, parse_host, run_dir, variable
-from proa.errors import NotFound, ProaError, Unavailable, Unsupported
+from proa.errors import NotFound, Unavailable, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def _status(settings: Settings, options: Options, _: list[str]) -> int:
 
 
 def _stop(settings: Settings, _: Options, __: list[str]) -> int:
-    import time
+    import os
+    import select
 
     endpoint = locate(settings.host)
     try:
@@ -95,19 +96,19 @@ def _stop(settings: Settings, _: Options, __: list[str]) -> int:
     except Unavailable:
         note(f"no engine runs at {endpoint}")
         return 0
+    pid = connection.peer_pid()
+    try:
+        engine = os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        engine = -1
     connection.close()
     try:
         Caller(endpoint).fetch("POST", "/proa/v1/stop")
     except NotFound:
         raise NotFound(f"the engine at {endpoint} is not proa's and cannot be stopped so", code="not-proa") from None
-    deadline = time.monotonic() + _STOP_PATIENCE_S
-    while time.monotonic() < deadline:
-        try:
-            Connection.open(endpoint, start=False).close()
-        except ProaError:
-            return 0
-        time.sleep(0.01)
-    raise Unavailable(f"the engine at {endpoint} still answers", code="engine-not-stopped", hint="look into its log")
+    if engine < 0 or select.select([engine], [], [], _STOP_PATIENCE_S)[0]:
+        return 0
+    raise Unavailable(f"the engine at {endpoint} still runs", code="engine-not-stopped", hint="look into its log")
 
 
 def _df(settings: Settings, options: Options, _: list[str]) -> int:
