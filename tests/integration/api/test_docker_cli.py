@@ -64,12 +64,18 @@ def test_a_terminal(shared: Any, terminal: Callable[..., Any]) -> None:
     tty.send(b"stty size; tty\n")
     tty.expect(b"33 101")
     tty.expect(b"/dev/pts/0")
-    tty.resize((40, 120))
-    time.sleep(0.3)
-    tty.send(b"stty size\n")
-    tty.expect(b"40 120")
-    tty.send(b"sleep 100\n")
-    time.sleep(0.3)
+    # The docker command listens for size changes some time after the program runs: change it until it was heard.
+    tty.send(b"until stty size | grep -q '40 120'; do sleep 0.1; done; echo heard-$?\n")
+    for attempt in range(75):
+        tty.resize((41 if attempt % 2 else 40, 120))
+        try:
+            tty.expect(b"heard-0", seconds=0.4)
+            break
+        except AssertionError:
+            continue
+    tty.expect(b"heard-0", seconds=1)
+    tty.send(b"echo on''e; sleep 100\n")
+    tty.expect(b"one\r\n")
     tty.send(b"\x03")  # Ctrl-C reaches the program, not the client
     tty.send(b"echo after-$?\n")
     tty.expect(b"after-130")
