@@ -45,10 +45,14 @@ def waiting_embryo(lab: Lab) -> int:
 
     def look() -> bool:
         for spare in children_of(lab.nursery.pid):
-            if Path(f"/proc/{spare}/cmdline").read_bytes().startswith(b"proa nursery"):
-                found[:] = [child for child in children_of(spare) if namespace(child, "pid") != namespace(spare, "pid")]
-                if found:
-                    return True
+            try:
+                if Path(f"/proc/{spare}/cmdline").read_bytes().startswith(b"proa nursery"):
+                    own = namespace(spare, "pid")
+                    found[:] = [child for child in children_of(spare) if namespace(child, "pid") != own]
+            except FileNotFoundError:
+                continue  # it ended; the next spare is on its way
+            if found:
+                return True
         return False
 
     wait_until(look)
