@@ -38,6 +38,6 @@ def lab(busybox_root: Path) -> Iterator[Lab]:
     made.close()
     wait_until(lambda: not list(directory.glob("*.sock")))
     assert (directory / "nursery.log").read_text() == ""
-    left = [p for c in made.ids for p in Path("/sys/fs/cgroup").glob(f"*/proa-test/{c}")]
+    left = [p for c in made.ids for p in Path("/sys/fs/cgroup").glob(f"*/proa/{c}")]
     assert not left
     shutil.rmtree(directory)

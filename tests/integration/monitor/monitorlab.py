@@ -65,7 +65,7 @@ class Lab:
             "socket": str(self.directory / f"{container[:16]}.sock"),
             "config": config,
             "rootfs": [{"type": "bind", "source": str(self.root), "options": ["rbind", "ro"]}],
-            "cgroup": {"name": f"proa-test/{container}"},
+            "cgroup": {"name": f"proa/{container}"},
             "tty": tty,
             **more,
         }

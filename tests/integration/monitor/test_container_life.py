@@ -59,7 +59,7 @@ def test_state_while_running(lab: Lab) -> None:
     assert written.monitor.pid == state["monitor"]["pid"] != written.pid
     assert Path(f"/proc/{written.monitor.pid}/cmdline").read_bytes().startswith(b"proa monitor ")
     assert Path(f"/proc/{written.monitor.pid}/comm").read_text().startswith("proa:")
-    assert written.cgroup.startswith("/proa-test/")
+    assert written.cgroup.startswith("/proa/")
 
 
 def test_the_monitor_is_its_own_session_outside_the_containers_cgroup(lab: Lab) -> None:
