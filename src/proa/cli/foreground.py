@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from proa.cli.session import DetachKeys
     from proa.client.endpoint import Endpoint
 
-__all__ = ["Outcome", "SignalProxy", "exit_status_of_start", "follow_size", "require_terminal"]
+__all__ = ["Outcome", "SignalProxy", "carry", "exit_status_of_start", "follow_size", "require_terminal"]
 
 # Job control (TSTP, TTIN, TTOU) stays ours: the shell must be able to stop the command line itself.
 _PROXIED = ((1, "HUP"), (2, "INT"), (3, "QUIT"), (10, "USR1"), (12, "USR2"), (14, "ALRM"), (15, "TERM"), (18, "CONT"))
@@ -60,6 +61,34 @@ class SignalProxy:
             Caller(self._endpoint).fetch("POST", f"/containers/{self._container}/kill{query(signal=name)}")
         except ProaError:
             pass  # it has just ended: its exit status says so
+
+
+def carry(
+    attaching: Connection,
+    outcome: Outcome,
+    endpoint: Endpoint,
+    path: str,
+    *,
+    tty: bool,
+    stdin: bool,
+    keys: DetachKeys | None,
+) -> int:
+    """Carry an attached container's streams until it ends or the user detaches; its exit status, 0 when detached."""
+    from proa.cli.session import converse
+
+    if not tty:
+        ended = converse(attaching, tty=False, stdin=0 if stdin else None, watched=outcome)
+    else:
+        from proa.cli.terminal import RawTerminal
+
+        with RawTerminal(0):
+            follow_size(endpoint, path)
+            ended = converse(attaching, tty=True, stdin=0 if stdin else None, keys=keys, watched=outcome)
+    attaching.close()
+    if not ended:
+        outcome.forget()
+        return 0
+    return outcome.status()
 
 
 def follow_size(endpoint: Endpoint, target: str, fd: int = 1) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from proa.cli.foreground import Outcome, SignalProxy, follow_size, require_terminal
+from proa.cli.foreground import Outcome, SignalProxy, carry, require_terminal
 from proa.cli.options import Command
-from proa.cli.session import converse, detach_keys
+from proa.cli.session import detach_keys
 from proa.client.caller import Caller
 from proa.client.connection import Connection
 from proa.client.endpoint import locate
@@ -57,19 +57,7 @@ def stay(
         begin()
     if proxy is not None:
         proxy.started()
-    if not tty:
-        ended = converse(attaching, tty=False, stdin=0 if stdin else None, watched=outcome)
-    else:
-        from proa.cli.terminal import RawTerminal
-
-        with RawTerminal(0):
-            follow_size(endpoint, path)
-            ended = converse(attaching, tty=True, stdin=0 if stdin else None, keys=keys, watched=outcome)
-    attaching.close()
-    if not ended:
-        outcome.forget()
-        return 0
-    return outcome.status()
+    return carry(attaching, outcome, endpoint, path, tty=tty, stdin=stdin, keys=keys)
 
 
 def _act(settings: Settings, options: Options, words: list[str]) -> int:

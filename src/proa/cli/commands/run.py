@@ -149,8 +149,7 @@ def _in_foreground(caller: Caller, options: Options, document: dict[str, Any]) -
         if rows and columns:
             document["HostConfig"]["ConsoleSize"] = [rows, columns]
     identity = _create(caller, options, document, _import_the_rest)
-    from proa.cli.foreground import Outcome, SignalProxy
-    from proa.cli.session import converse
+    from proa.cli.foreground import Outcome, SignalProxy, carry
 
     path = f"/containers/{identity}"
     attaching = Connection.open(endpoint)
@@ -171,20 +170,7 @@ def _in_foreground(caller: Caller, options: Options, document: dict[str, Any]) -
         return status
     if proxy is not None:
         proxy.started()
-    if not tty:
-        ended = converse(attaching, tty=False, stdin=0 if stdin else None, watched=outcome)
-    else:
-        from proa.cli.foreground import follow_size
-        from proa.cli.terminal import RawTerminal
-
-        with RawTerminal(0):
-            follow_size(endpoint, path)
-            ended = converse(attaching, tty=True, stdin=0 if stdin else None, keys=keys, watched=outcome)
-    attaching.close()
-    if not ended:
-        outcome.forget()
-        return 0
-    return outcome.status()
+    return carry(attaching, outcome, endpoint, path, tty=tty, stdin=stdin, keys=keys)
 
 
 def _import_the_rest() -> None:
