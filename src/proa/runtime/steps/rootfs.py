@@ -76,6 +76,9 @@ def mount_overlay(options: Sequence[str]) -> int:
     attrs = m.MOUNT_ATTR_RDONLY if "ro" in options else 0
     settings = [option.partition("=") for option in options if option not in ("ro", "rw")]
     layers = [layer for key, _separator, value in settings if key == "lowerdir" for layer in split_layers(value)]
+    data = os.fsencode(",".join("".join(setting) for setting in settings))
+    if _before_linux_6_5():
+        return _mount_overlay_by_string(data, readonly=bool(attrs))
     fs = m.fsopen("overlay")
     try:
         m.fsconfig_string(fs, "source", "overlay")
@@ -85,8 +88,7 @@ def mount_overlay(options: Sequence[str]) -> int:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            data = ",".join("".join(setting) for setting in settings)
-            return _mount_overlay_by_string(os.fsencode(data), readonly=bool(attrs))
+            return _mount_overlay_by_string(data, readonly=bool(attrs))
         for key, separator, value in settings:
             if separator and key != "lowerdir":
                 m.fsconfig_string(fs, key, value)
@@ -96,6 +98,12 @@ def mount_overlay(options: Sequence[str]) -> int:
         return m.fsmount(fs, attrs)
     finally:
         os.close(fs)
+
+
+def _before_linux_6_5() -> bool:
+    """Whether overlayfs knows mount(2) only: it would take every option, then complain to the kernel's log and fail."""
+    major, minor = os.uname().release.split(".", 2)[:2]
+    return (int(major), int(minor.split("-")[0])) < (6, 5)
 
 
 def _mount_overlay_by_string(data: bytes, *, readonly: bool) -> int:

@@ -1,0 +1,24 @@
+"""Version 2 of cgroups for real: the tests of both versions once more, in a machine that has version 2 only."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import user_mode_linux
+
+HERE = Path(__file__).parent
+TESTS = [
+    HERE / "test_limited_containers.py",
+    HERE.parent / "runtime/test_container_cgroups.py",
+    HERE.parent / "runtime/test_new_cgroup_parents.py",
+    HERE.parent / "runtime/test_version_two.py",
+]
+
+
+def test_everything_holds_on_version_two(busybox_tar: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "--color=no", "--tb=short", "-p", "no:cacheprovider"]
+    status, said = user_mode_linux.run([*command, *map(str, TESTS)], files=[busybox_tar])
+    assert status == 0, said
+    assert " passed" in said
+    assert " skipped" not in said
