@@ -11,6 +11,7 @@
       snapshots/
         <id>/fs, <id>/work                 a snapshot's files and overlay's scratch; `id` is a base-36 number.
                                            That the directory exists proves nothing: the records decide
+        <id>/inventory                     of a layer: what its files were when they were unpacked, see layers.inventory
         records/active/<key>               symbolic link to "<id>,<parent id>,<kind>,<flags>": made and removed in
                                            one journalled step, so never torn, never half there
         records/committed/<name>.json      commit record of the snapshot of that name, a chain ID
@@ -38,6 +39,9 @@ _FS_TOPDIR_FL = 0x00020000
 
 # Overlay separates lower directories by `:` and mount options by `,`, and escaping differs between kernels.
 _UNMOUNTABLE = frozenset(':,\\"\n\t')
+
+
+INVENTORY = "inventory"
 
 
 class Paths:

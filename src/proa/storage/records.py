@@ -2,6 +2,9 @@
 
     write a temporary file beside it -> fsync it -> rename it into place -> fsync the directory
 
+A record that is a JSON object begins with the member "crc32", the sum of all bytes after it: a bit that flipped on the
+disk is found when the record is read, also where it left the JSON valid.
+
 `durable=False` leaves both fsyncs out: then a power loss may also leave the record missing or empty, which readers
 report as Corrupt; a crash of the process alone cannot.
 """
@@ -19,6 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, unquote
+from zlib import crc32
 
 import msgspec
 
@@ -30,6 +34,8 @@ T = TypeVar("T")
 RECORD_LIMIT = 16 << 20
 _TEMPORARY = re.compile(r"\.tmp-[0-9]+-[0-9]+", re.ASCII)
 _counter = itertools.count()
+_SEAL = b'{"crc32":"'
+_SEALED = len(_SEAL) + 10
 
 
 def file_name(key: str) -> str:
@@ -102,7 +108,19 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True, mode: int = 0o
 
 def write_record(path: Path, value: Any, *, durable: bool = True) -> None:
     """Replace record `path` by the JSON of `value` (a msgspec struct, dict or list). Raises Exhausted, OSError."""
-    write_bytes(path, msgspec.json.encode(value), durable=durable)
+    raw = msgspec.json.encode(value)
+    if raw[:1] == b"{" and raw != b"{}":
+        raw = b'%s%08x",%s' % (_SEAL, crc32(raw[1:]), raw[1:])
+    write_bytes(path, raw, durable=durable)
+
+
+def is_sealed(raw: bytes) -> bool:
+    """Whether a record's bytes begin with a checksum. Raises ValueError when it is not theirs."""
+    if not raw.startswith(_SEAL):
+        return False
+    if raw[len(_SEAL) : _SEALED] != b'%08x",' % crc32(raw[_SEALED:]):
+        raise ValueError("its bytes are not those that were written")
+    return True
 
 
 def read_record(path: Path, kind: type[T]) -> T:
@@ -114,8 +132,10 @@ def read_record(path: Path, kind: type[T]) -> T:
     with open(fd, "rb", buffering=0) as f:
         raw = f.read(RECORD_LIMIT + 1) or b""
     try:
+        if is_sealed(raw):
+            raw = b"{" + raw[_SEALED:]
         return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as e:
+    except (msgspec.DecodeError, RecursionError, ValueError) as e:
         raise Corrupt(
             f"record {path} cannot be read: {e}", code="record-corrupt", subject=str(path), size=len(raw)
         ) from e

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -12,9 +13,11 @@ from proa.errors import Conflict, Corrupt, NotFound
 from proa.linux.files import syncfs
 from proa.oci import Descriptor, Digest, ImageConfig, chain_ids, media_types
 from proa.storage.failpoint import failpoint
+from proa.storage.paths import INVENTORY
 from proa.storage.snapshots import Usage, lower_dirs, upper_dir
 
 if TYPE_CHECKING:
+    from proa.storage.layers import UnpackResult
     from proa.storage.store import Storage
 
 Readers = Callable[[Descriptor], BinaryIO]
@@ -75,25 +78,35 @@ def _unpack_layer(
     try:
         target = Path(upper_dir(mounts))
         parents = [Path(p) for p in lower_dirs(mounts)]
+
+        def unpack(source: BinaryIO | int) -> UnpackResult:
+            return storage.unpacker.unpack(
+                source,
+                compression,
+                target,
+                parents,
+                inventory=target.with_name(INVENTORY),
+                meanwhile=partial(sync, target),
+            )
+
         compression = media_types.layer_compression(layer.media_type)
         if readers is None:
             # The worker reads the file itself, past this process; the diff_id below covers every byte it uses.
             fd = storage.content.open_file(layer)
             try:
-                result = storage.unpacker.unpack(fd, compression, target, parents)
+                result = unpack(fd)
             finally:
                 os.close(fd)
         else:
             with readers(layer) as reader:
-                result = storage.unpacker.unpack(reader, compression, target, parents)
+                result = unpack(reader)
         if result.diff_id != diff_id:
             raise Corrupt(
                 f"layer {layer.digest} unpacks to {result.diff_id}, the image config says {diff_id}",
                 code="diff-id-mismatch",
                 subject=layer.digest,
             )
-        failpoint("unpack.before-sync")
-        _sync(target)
+        failpoint("unpack.before-commit")
         storage.snapshots.commit(chain_id, key, Usage(result.size_bytes, result.inodes))
     except BaseException as e:
         try:
@@ -105,7 +118,9 @@ def _unpack_layer(
         raise
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
+    """Make a whole tree durable."""
+    failpoint("unpack.before-sync")
     # Names, data and attributes of thousands of files in one call; committing first would leave empty files behind a
     # power loss, under a name that promises whole ones.
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

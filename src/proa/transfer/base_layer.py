@@ -7,19 +7,20 @@ thrown away, which cost a core that had nothing to do.
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from proa.errors import NotFound, ProaError
-from proa.linux.files import syncfs
 from proa.oci import Digest
 from proa.storage import Storage, upper_dir
 from proa.storage.content import Ingest
+from proa.storage.paths import INVENTORY
+from proa.storage.unpack import sync
 
 # Less is unpacked faster than a worker starts.
 WORTHWHILE = 1 << 20
@@ -46,7 +47,12 @@ class BaseLayer:
             try:
                 with reader:
                     self._diff_id = self._storage.unpacker.unpack(
-                        reader, "auto", target, cancelled=self._useless
+                        reader,
+                        "auto",
+                        target,
+                        inventory=target.with_name(INVENTORY),
+                        meanwhile=partial(sync, target),
+                        cancelled=self._useless,
                     ).diff_id
             except (ProaError, OSError):
                 pass  # unpacking it again, as what it turns out to be, says what is wrong
@@ -66,12 +72,6 @@ class BaseLayer:
         snapshots = self._storage.snapshots
         with self._storage.unpacking.hold(self._diff_id):
             if not self._is_there(self._diff_id):
-                fd = os.open(upper_dir(snapshots.mounts(self._key)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    # As for every layer: files first, then the name that promises them.
-                    syncfs(fd)
-                finally:
-                    os.close(fd)
                 snapshots.commit(self._diff_id, self._key)
 
     def __enter__(self) -> Self:

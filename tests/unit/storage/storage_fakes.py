@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 from proa.oci import Descriptor, ImageConfig, digest_of, media_types, parse_config
 from proa.storage import Storage, write_blob
+from proa.storage.layers.inventory import write_inventory
 
 
 class FileUnpacker:
@@ -20,7 +21,7 @@ class FileUnpacker:
         self.parents: list[list[str]] = []
         self.closed = False
 
-    def unpack(self, reader, compression, target, parents):
+    def unpack(self, reader, compression, target, parents, *, inventory, meanwhile):
         assert compression == "none"
         hashed = hashlib.sha256()
         read = partial(os.read, reader) if isinstance(reader, int) else reader.read
@@ -28,6 +29,11 @@ class FileUnpacker:
             while part := read(65536):
                 hashed.update(part)
                 f.write(part)
+        with open(inventory, "wb") as out:
+            fd = os.open(target, os.O_RDONLY)
+            write_inventory(out.fileno(), fd, {})
+            os.close(fd)
+        meanwhile()
         self.parents.append([str(p) for p in parents])
         return SimpleNamespace(diff_id=f"sha256:{hashed.hexdigest()}", size_bytes=4096, inodes=1)
 

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import threading
 
@@ -13,6 +14,7 @@ from proa.storage.records import (
     delete_record,
     disk_faults,
     file_name,
+    is_sealed,
     key_of,
     read_record,
     write_record,
@@ -120,3 +122,25 @@ def test_other_faults_pass():
     assert e.value.errno == errno.EIO
     with pytest.raises(Exhausted), disk_faults("x"):
         raise OSError(errno.EMFILE, "too many")
+
+
+def test_every_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "p.json"
+    write_record(path, Point(1234, 5678))
+    raw = path.read_bytes()
+    assert json.loads(raw) == {"crc32": raw[10:18].decode(), "x": 1234, "y": 5678}
+    assert is_sealed(raw)
+    for bit in range(len(raw) * 8):
+        flipped = bytearray(raw)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            read_record(path, Point)
+        except Corrupt:
+            continue
+        assert not is_sealed(bytes(flipped)), bit  # the flip hit the mark itself: `system check` reports its absence
+
+
+def test_records_of_older_versions_are_read(tmp_path):
+    (tmp_path / "p.json").write_text('{"x":1}')
+    assert read_record(tmp_path / "p.json", Point) == Point(1)

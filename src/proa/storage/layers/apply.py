@@ -29,6 +29,7 @@ from proa.storage.layers.directories import Directories
 from proa.storage.layers.failures import typed
 from proa.storage.layers.hard_links import find_target
 from proa.storage.layers.headers import Entry
+from proa.storage.layers.inventory import crc32, sum_xattrs
 from proa.storage.layers.names import canonical, display, split
 from proa.storage.layers.reader import TarReader
 
@@ -40,11 +41,12 @@ _AUFS_METADATA = b".wh..wh."
 
 
 class Applied(NamedTuple):
-    """What an archive came to: bytes in files, archive members, inodes made."""
+    """What an archive came to: bytes in files, archive members, inodes made, and sums of files by inode number."""
 
     size_bytes: int
     entries: int
     inodes: int
+    sums: dict[int, int]
 
 
 def apply(
@@ -90,6 +92,8 @@ class _Applier:
         self._directories = Directories(root_fd, lower_fds, self._owner, prefix)
         self._size = 0
         self._inodes = 0
+        # CRC-32 of what was written, for the inventory; an inode that is used again gets another one.
+        self._sums: dict[int, int] = {}
         self._makers = {
             "0": self._file,
             "1": self._hard_link,
@@ -114,7 +118,7 @@ class _Applier:
             self._inodes += directories.finish()
         except OSError as error:
             raise typed(error, display(entry.name) if entry else "") from error
-        return Applied(self._size, self._reader.entries, self._inodes)
+        return Applied(self._size, self._reader.entries, self._inodes, self._sums)
 
     def _apply(self, entry: Entry) -> None:
         path = canonical(entry.name)
@@ -198,11 +202,13 @@ class _Applier:
         except FileExistsError:
             self._clear(dir_fd, base, real)
             fd = os.open(base, _CREATE, mode & 0o777, dir_fd=dir_fd)
+        total = 0
         try:
             if entry.segments is not None:
                 self._write_sparse(fd, entry)
             elif entry.size:
                 for piece in self._reader.data():
+                    total = crc32(piece, total)
                     written = os.write(fd, piece)
                     while written < len(piece):
                         written += os.write(fd, piece[written:])
@@ -213,8 +219,14 @@ class _Applier:
                 os.fchmod(fd, mode)
             if entry.xattrs:
                 write_xattrs(fd, entry.xattrs)
+                total = sum_xattrs(fd, total)
             time_ns = clamp_time(entry.mtime_ns)
             os.utime(fd, ns=(time_ns, time_ns))
+            inode = os.fstat(fd).st_ino
+            if entry.segments is None:
+                self._sums[inode] = total
+            else:
+                self._sums.pop(inode, None)  # read again for the inventory: holes count as zeros
         finally:
             os.close(fd)
         self._size += entry.size

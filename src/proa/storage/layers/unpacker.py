@@ -42,6 +42,7 @@ _START_TIMEOUT_S = 60.0
 _MESSAGE_LIMIT = 64 << 10
 _FDS_PER_MESSAGE = 250
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # The paths come after the standard library's, so that nothing in a site directory shadows it. The package above would
 # load the whole store, of which these processes need nothing: it is represented by its path.
@@ -95,6 +96,8 @@ class Unpacker:
         target: Path,
         parents: Sequence[Path] = (),
         *,
+        inventory: Path | None = None,
+        meanwhile: Callable[[], None] | None = None,
         progress: Progress | None = None,
         cancelled: threading.Event | None = None,
     ) -> UnpackResult:
@@ -106,6 +109,8 @@ class Unpacker:
         compression: "none", "gzip", "zstd", or "auto" to go by the first bytes.
         parents:     the directories of all layers below, uppermost first (as overlay's lowerdir). They give implied
                      directories their attributes, hard links their targets, and whiteouts their sense.
+        inventory:   the file to write a list of what was made to, with checksums (see `inventory`); durable.
+        meanwhile:   called when all files are there and only the inventory is still being written.
         progress:    called now and then with the count of compressed bytes consumed so far.
         cancelled:   when set, the worker is killed.
 
@@ -117,13 +122,22 @@ class Unpacker:
         if compression not in COMPRESSIONS:
             raise Invalid(f"unknown layer compression {compression!r}", code="layer-compression")
         directories: list[int] = []
+        listed: list[int] = []
         try:
             directories.extend(os.open(path, _DIRECTORY) for path in (target, *parents))
+            if inventory is not None:
+                listed = [os.open(inventory, _NEW_FILE, 0o600)]
             with self._worker() as job:
-                job.send(self._job(compression, len(parents)), directories, source if isinstance(source, int) else None)
+                data_fd = source if isinstance(source, int) else None
+                job.send(self._job(compression, len(parents)), directories, data_fd, listed)
                 answer = job.attend(source, progress, cancelled)
+                if meanwhile is not None and "error" not in answer:
+                    meanwhile()
+                for fd in listed if "error" not in answer else ():
+                    answer = job.answer(cancelled)
+                    os.fsync(fd)
         finally:
-            for fd in directories:
+            for fd in (*directories, *listed):
                 os.close(fd)
         if (error := answer.get("error")) is not None:
             raise from_record(error)
@@ -223,7 +237,7 @@ class _Job:
         self._close_pipe()
         self._sock.close()
 
-    def send(self, job: dict[str, Any], directories: Sequence[int], data_fd: int | None) -> None:
+    def send(self, job: dict[str, Any], directories: Sequence[int], data_fd: int | None, listed: Sequence[int]) -> None:
         """Hand over the job. Without `data_fd` the worker gets the end of a pipe that `attend` fills."""
         target, *lowers = directories
         if data_fd is None:
@@ -234,7 +248,7 @@ class _Job:
                 pass  # beyond the user's share of pipe memory: slower
             os.set_blocking(self._pipe, False)
         try:
-            send_fds(self._sock, json.dumps(job).encode(), [data_fd, target])
+            send_fds(self._sock, json.dumps(job).encode(), [data_fd, target, *listed])
             for start in range(0, len(lowers), _FDS_PER_MESSAGE):
                 send_fds(self._sock, b"d", lowers[start : start + _FDS_PER_MESSAGE])
         except (BrokenPipeError, ConnectionResetError):
@@ -250,13 +264,21 @@ class _Job:
         """Feed the worker if it has to be fed, and return its answer."""
         if not isinstance(source, int):
             self._feed(source, progress, cancelled)
+
+        def tick() -> None:
+            if progress is not None and isinstance(source, int):
+                # The worker reads through the same open file description.
+                progress(os.lseek(source, 0, os.SEEK_CUR))
+
+        return self.answer(cancelled, tick)
+
+    def answer(self, cancelled: threading.Event | None, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """The worker's next answer. Raises Unavailable when it was killed, Cancelled."""
         poller = select.poll()
         poller.register(self._sock, select.POLLIN)
         while not poller.poll(_TICK_MS):
             _check(cancelled)
-            if progress is not None and isinstance(source, int):
-                # The worker reads through the same open file description.
-                progress(os.lseek(source, 0, os.SEEK_CUR))
+            tick()
         try:
             message = self._sock.recv(_MESSAGE_LIMIT)
         except ConnectionResetError:

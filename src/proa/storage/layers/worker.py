@@ -2,10 +2,11 @@
 
         engine                                     worker (forked by the zygote)
           |  <-- {"pid"} + pidfd ---------------------  |
-          |  --- job + [data fd, target fd] --------->  |
+          |  --- job + [data, target, inventory] --->   |
           |  --- further fds, the lower layers ------>  |
           |                                             |  chroot, drop privileges, fork the decoder, apply
-          |  <-- {"result"} or {"error"} -------------  |  _exit
+          |  <-- {"result"} or {"error"} -------------  |
+          |  <-- the same once the inventory is written |  _exit
 
 After the chroot nothing is imported, and an error leaves as a record on the socket: an image may hold files under every
 path that Python would look at.
@@ -18,6 +19,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from proa.errors import Exhausted, Internal, ProaError
@@ -26,6 +28,8 @@ from proa.linux.sockets import receive_fds, send_fds
 from proa.storage.layers.apply import apply
 from proa.storage.layers.budget import Budget
 from proa.storage.layers.confine import confine_decoder, confine_worker
+from proa.storage.layers.failures import typed
+from proa.storage.layers.inventory import write_inventory
 from proa.storage.layers.pipeline import Decoder
 
 __all__ = ["FDS_PER_MESSAGE", "MESSAGE_LIMIT", "run"]
@@ -42,34 +46,35 @@ def run(sock: socket.socket, zygote_pid: int) -> NoReturn:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != zygote_pid:
             os._exit(1)
-        answer = _answer(sock)
-        sock.send(json.dumps(answer).encode())
+        for answer in _answers(sock):
+            sock.send(json.dumps(answer).encode())
     except BaseException:  # noqa: BLE001 - a traceback would read files of the image
         os._exit(1)
     os._exit(0)
 
 
-def _answer(sock: socket.socket) -> dict[str, Any]:
+def _answers(sock: socket.socket) -> Iterator[dict[str, Any]]:
     try:
-        return {"result": _unpack(sock)}
+        yield from _unpack(sock)
     except ProaError as error:
-        return {"error": error.to_record()}
+        yield {"error": error.to_record()}
     except MemoryError:
-        return {"error": Exhausted("the unpack worker ran out of memory", code="layer-memory").to_record()}
+        yield {"error": Exhausted("the unpack worker ran out of memory", code="layer-memory").to_record()}
     except Exception as error:  # noqa: BLE001 - see run
         text = f"unpack worker failed: {type(error).__name__}: {error}"
-        return {"error": Internal(text[:1000], code="unpack-worker").to_record()}
+        yield {"error": Internal(text[:1000], code="unpack-worker").to_record()}
 
 
-def _unpack(sock: socket.socket) -> dict[str, Any]:
+def _unpack(sock: socket.socket) -> Iterator[dict[str, Any]]:
+    """The result, and once more when an inventory was asked for and is written."""
     pidfd = os.pidfd_open(os.getpid())
     send_fds(sock, json.dumps({"pid": os.getpid()}).encode(), [pidfd])
     os.close(pidfd)
     message, fds = receive_fds(sock, MESSAGE_LIMIT)
-    if len(fds) != 2:
+    if len(fds) not in (2, 3):
         raise Internal("unpack worker got no job", code="unpack-worker")
     job: dict[str, Any] = json.loads(message)
-    data_fd, target_fd = fds
+    data_fd, target_fd = fds[:2]
     lower_fds: list[int] = []
     while len(lower_fds) < job["lowers"]:
         _, more = receive_fds(sock, 1)
@@ -88,10 +93,17 @@ def _unpack(sock: socket.socket) -> dict[str, Any]:
         skip_devices=job["skip_devices"],
         prefix=job["prefix"],
     )
-    return {
+    result = {
         "diff_id": decoder.digest,
         "tar_bytes": decoder.size,
         "size_bytes": applied.size_bytes,
         "entries": applied.entries,
         "inodes": applied.inodes,
     }
+    yield {"result": result}
+    for inventory_fd in fds[2:]:
+        try:
+            write_inventory(inventory_fd, target_fd, applied.sums)
+        except OSError as error:
+            raise typed(error, "") from error
+        yield {"result": result}
