@@ -75,6 +75,19 @@ class Query:
             raise Invalid(f"invalid parameter {name}: {value[:60]!r} is not a Unix time", code="query-invalid")
         return int(match[1]) * 1_000_000_000 + int((match[2] or "0").ljust(9, "0"))
 
+    def platform(self) -> str:
+        """`platform` as os/arch[/variant]; since API 1.48 clients send it as JSON. Raises Invalid."""
+        text = self.text("platform")
+        if not text.startswith("{"):
+            return text
+        from proa.oci import strict_loads
+
+        value = strict_loads(text.encode("utf-8", "surrogatepass"), 4096, "platform")
+        parts = [value.get(key) or "" for key in ("os", "architecture", "variant")]
+        if not all(isinstance(part, str) for part in parts) or not (parts[0] and parts[1]):
+            raise Invalid(f"invalid platform {text[:100]!r}", code="query-invalid")
+        return "/".join(part for part in parts if part)
+
     def filters(self) -> dict[str, list[str]]:
         """`filters`: JSON of name -> list of values, or the older name -> {value: true}. Raises Invalid."""
         raw = self.text("filters")

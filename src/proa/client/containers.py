@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from proa.client.calls import collect, decode, exchange, filters_text, registry_headers, transfer
 from proa.client.container import AsyncContainer, Container, ContainerCore
 from proa.client.creation import Creation, creation
+from proa.client.failures import image_is_missing
 from proa.client.flow import (
     AsyncTransport,
     Awaiting,
@@ -79,7 +80,7 @@ class ContainersCore(Generic[C]):
         try:
             body = yield from exchange("POST", target, wanted.document)
         except NotFound as error:
-            if wanted.pull != "missing" or "no such image" not in error.message.lower():
+            if wanted.pull != "missing" or not image_is_missing(error):
                 raise
             yield from pull_flow(image, wanted.platform)
             body = yield from exchange("POST", target, wanted.document)

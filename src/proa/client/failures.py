@@ -60,6 +60,12 @@ def failure(status: int, body: bytes) -> ProaError:
     return kind(message or f"the engine answered {status} without a reason", code=code, hint=hint, status=status)
 
 
+def image_is_missing(error: ProaError) -> bool:
+    """True when a container could not be created because its image, or that for the platform asked, is not there."""
+    text = error.message.lower()
+    return error.code == "platform-not-found" or "no such image" in text or "specified platform" in text
+
+
 def stream_failure(record: dict[str, object]) -> ProaError | None:
     """The error inside a line of a progress stream (`errorDetail`, `error`), if it is one."""
     detail = record.get("errorDetail")

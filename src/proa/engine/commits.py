@@ -16,7 +16,7 @@ from proa.engine.clock import now
 from proa.engine.startup import bind_targets
 from proa.engine.types import ContainerConfig
 from proa.errors import Corrupt, ProaError
-from proa.oci import CONFIG_LIMIT, Descriptor, RunConfig, media_types, parse_config, parse_reference, strict_loads
+from proa.oci import CONFIG_LIMIT, Descriptor, RunConfig, media_types, parse_config, strict_loads
 from proa.storage import lower_dirs, unpack_image, upper_dir
 from proa.storage.layers import diff
 from proa.transfer import assign, make_image
@@ -51,7 +51,9 @@ class Commits:
         """
         engine = self._engine
         entry = engine.catalog.find(container)
-        name = parse_reference(f"{repository}:{tag}" if tag else repository).name if repository else ""
+        name = ""
+        if repository:
+            name = engine.images.short_names.parse(f"{repository}:{tag}" if tag else repository).name
         base = engine.images.load_manifest(entry.record.manifest, entry.record.image_id)
         run_config = apply_changes(_run_config(config or entry.record.config), changes or [])
         with engine.storage.leases.hold(f"commit {entry.record.id[:12]}"):

@@ -4,6 +4,10 @@
 publish-address = "127.0.0.1"              # where `-p 80:80` listens when it names no address
 insecure-registries = ["registry.lan:5000"]  # plain http and unverified fallbacks allowed
 
+default-registry = "registry.lan:5000"     # what a name without a registry means
+[short-names]
+"fedora" = "registry.fedoraproject.org/fedora"
+
 [registry-mirrors]
 "docker.io" = ["mirror.lan:5000"]          # asked first, in order
 """
@@ -18,6 +22,8 @@ from pathlib import Path
 import msgspec
 
 from proa.errors import Invalid
+from proa.oci import ShortNames
+from proa.oci.reference import DEFAULT_REGISTRY
 
 
 class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True, kw_only=True):
@@ -26,6 +32,13 @@ class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     publish_address: str = "0.0.0.0"  # noqa: S104 -- Docker's default
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: dict[str, tuple[str, ...]] = {}
+    default_registry: str = DEFAULT_REGISTRY
+    aliases: dict[str, str] = msgspec.field(default={}, name="short-names")
+
+    @property
+    def short_names(self) -> ShortNames:
+        """How names without a registry are read."""
+        return ShortNames(default_registry=self.default_registry, aliases=self.aliases)
 
 
 def config_path() -> Path:
@@ -45,8 +58,11 @@ def load_config(path: Path | None = None) -> Config:
         with path.open("rb") as f:
             config = msgspec.convert(tomllib.load(f), Config)
         ip_address(config.publish_address)
+        config.short_names.check()
     except FileNotFoundError:
         return Config()
+    except Invalid as error:
+        raise Invalid(f"configuration file {path} is not valid: {error.message}", code="config-file") from None
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
         raise Invalid(
             f"configuration file {path} is not valid: {error}", code="config-file", subject=str(path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from proa.engine import filters as container_filters
 from proa.engine.catalog import Entry, copy_record
 from proa.engine.clock import now
+from proa.engine.emulation import platform_warnings
 from proa.engine.images import image_id, run_config, top_chain_id
 from proa.engine.merge import merge_config
 from proa.engine.mounts import resolve_mounts
@@ -42,6 +43,7 @@ class Containers:
         linux_resources(host)
         check_security(host)
         warnings = _check_host(host.restart_policy.name, host.auto_remove)
+        warnings += platform_warnings(image.config.platform, asked=bool(request.platform))
         name = check_name(request.name) if request.name else self._free_name()
         id = new_id()  # noqa: A001
         if host.uts_mode == "host":
@@ -72,6 +74,7 @@ class Containers:
         try:
             with entry.lock, engine.storage.leases.hold(f"create {id[:12]}"):
                 record.mounts = resolve_mounts(config, host, [], self._volume_for(id))
+                engine.images.unpack(image)
                 engine.storage.snapshots.prepare(f"container:{id}", top_chain_id(image), volatile=host.auto_remove)
                 self._catalog.path(entry).mkdir(mode=0o700)
                 self._catalog.save(entry)

@@ -61,7 +61,7 @@ class Engine:
         self.runs = Runs()
         self.volumes = Volumes(root / "volumes", storage.trash, self.events)
         self.networks = Networks(self)
-        self.images = Images(storage, self.catalog, self.events)
+        self.images = Images(storage, self.catalog, self.events, self.config.short_names)
         self.transfers = Transfers(self)
         self.streams = Streams(self.catalog, self.runs)
         self.lifecycle = Lifecycle(self)

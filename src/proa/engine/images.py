@@ -1,7 +1,8 @@
 """Images: find, list, tag and remove what the store has.
 
-An image is a name for a manifest, or for an index of which one platform's manifest is here. Its ID, to users of
-Docker, is the digest of its config. Images without a name are kept under their manifest's digest.
+An image is a name for a manifest, or for an index of which some platforms' manifests are here. Its ID, to users of
+Docker, is the digest of its config; of an index, that of the platform nearest to this machine. Images without a name
+are kept under their manifest's digest.
 """
 
 from __future__ import annotations
@@ -22,18 +23,22 @@ from proa.engine.filters import match_labels, until_time
 from proa.engine.hello import NAME as HELLO
 from proa.engine.hello import hello_layer
 from proa.engine.types import ImageRecord, RemovedImage
-from proa.errors import Conflict, Corrupt, Invalid, NotFound, ProaError
+from proa.errors import Conflict, Corrupt, Invalid, NotFound, ProaError, Unsupported
 from proa.oci import (
+    DOCKER_NAMES,
     Descriptor,
     Digest,
+    Reference,
     RunConfig,
+    ShortNames,
     chain_ids,
     digest_hex,
     host_platform,
+    nearest,
     parse_platform,
     parse_reference,
 )
-from proa.storage import Storage
+from proa.storage import Storage, unpack_image
 from proa.transfer import StoredImage
 
 
@@ -56,29 +61,54 @@ def run_config(stored: StoredImage) -> RunConfig:
 class Images:
     """The collection of images of one engine."""
 
-    def __init__(self, storage: Storage, catalog: Catalog, events: Events) -> None:
+    def __init__(
+        self, storage: Storage, catalog: Catalog, events: Events, short_names: ShortNames = DOCKER_NAMES
+    ) -> None:
         self._storage = storage
         self._catalog = catalog
         self._events = events
+        self.short_names = short_names
         self._lock = threading.RLock()
         self._cache: dict[str, StoredImage] = {}
 
     # Reading -----------------------------------------------------------------
 
     def load(self, descriptor: Descriptor, platform: str = "") -> StoredImage:
-        """The image a descriptor leads to, for a platform (default: this machine's). Raises NotFound, Corrupt."""
+        """The image a descriptor leads to, for a platform (default: this machine's, else what there is).
+
+        Raises NotFound, Corrupt.
+        """
         wanted = parse_platform(platform) if platform else None
-        found = self._cache.get(descriptor.digest)
-        if found is None:
-            found = transfer.read_image(self._storage.content, descriptor, wanted)
-            self._cache[found.descriptor.digest] = found
-        if wanted and not found.config.platform.matches(wanted):
+        found = self.variants(descriptor)
+        chosen = nearest([image.config.platform for image in found], wanted)
+        if chosen is None and wanted:
+            there = ", ".join(str(image.config.platform) for image in found)
             raise NotFound(
-                f"image with reference {descriptor.digest} was found but its platform "
-                f"({found.config.platform}) does not match the specified platform ({platform})",
+                f"image with reference {descriptor.digest} was found but its platform ({there}) does not match the "
+                f"specified platform ({platform})",
                 code="platform-not-found",
             )
-        return found
+        return found[chosen or 0]
+
+    def variants(self, descriptor: Descriptor) -> builtins.list[StoredImage]:
+        """What is here of a manifest, or of the manifests of an index: never nothing. Raises NotFound, Corrupt."""
+        out: builtins.list[StoredImage] = []
+        for manifest in transfer.image_manifests(self._storage.content, descriptor):
+            image = self._cache.get(manifest.digest)
+            if image is None:
+                image = transfer.read_image(self._storage.content, manifest)
+                self._cache[manifest.digest] = image
+            out.append(image)
+        return out
+
+    def unpack(self, stored: StoredImage) -> None:
+        """Make the image's snapshots where they are missing, as those of other machines' platforms are at first."""
+        chain_id = top_chain_id(stored)
+        try:
+            if chain_id:
+                self._storage.snapshots.stat(chain_id)
+        except NotFound:
+            unpack_image(self._storage, stored.config, stored.manifest.layers)
 
     def load_manifest(self, digest: str, id: str = "") -> StoredImage:  # noqa: A002
         """The image of a manifest the store has, by its digest, else by image ID: a push compresses layers, which
@@ -93,36 +123,45 @@ class Images:
         raise no_such_image(digest)
 
     def find(self, name_or_id: str, platform: str = "") -> StoredImage:
-        """By reference, image ID or a unique prefix of it, or manifest digest. Raises NotFound with Docker's words."""
+        """By reference, manifest digest, image ID or a unique prefix of it; names come first, as with Docker.
+
+        Raises NotFound with Docker's words, Invalid for an ambiguous prefix or what is neither name nor ID.
+        """
         text = name_or_id
         by_id = text.removeprefix("sha256:")
-        if 4 <= len(by_id) <= 64 and all(c in "0123456789abcdef" for c in by_id) and "@" not in text:
-            matches = {image_id(i): i for i, _ in self._walk() if digest_hex(image_id(i)).startswith(by_id)}
-            matches = matches or {
-                image_id(i): i for i, _ in self._walk() if text.startswith("sha256:") and i.descriptor.digest == text
-            }
-            if len(matches) > 1:
-                raise Invalid(f"image ID prefix {text} is ambiguous", code="ambiguous-id")
-            if matches:
-                return next(iter(matches.values()))
-        if text.startswith("sha256:"):
+        is_id = 0 < len(by_id) <= 64 and all(c in "0123456789abcdef" for c in by_id)
+        if not (is_id and (len(by_id) == 64 or by_id != text)):
+            reference = self.short_names.parse(text)
+            if (descriptor := self._named(reference)) is not None:
+                return self.load(descriptor, platform)
+            if text in (HELLO, f"{HELLO}:latest"):
+                return self._make_hello()
+            if not is_id:
+                raise no_such_image(self.short_names.familiar(reference))
+        found = {image_id(i): i for i, _ in self._walk() if digest_hex(image_id(i)).startswith(by_id)}
+        if not found and by_id != text:
+            found = {image_id(i): i for i, _ in self._walk() if i.descriptor.digest == text}
+        if len(found) > 1:
+            raise Invalid(f"image ID prefix {text} is ambiguous", code="ambiguous-id")
+        if not found:
             raise no_such_image(text)
-        reference = parse_reference(text)
+        image = next(iter(found.values()))
+        return self.load(image.descriptor, platform)
+
+    def _named(self, reference: Reference) -> Descriptor | None:
+        """What a name points to. A digest also names the image that was pulled by tag and had it."""
         try:
-            return self.load(self._storage.images.get(reference.name).descriptor, platform)
-        except NotFound as error:
-            if error.code == "platform-not-found":
-                raise
+            return self._storage.images.get(reference.name).descriptor
+        except NotFound:
+            pass
         if reference.digest:
             repository = f"{reference.registry}/{reference.repository}"
             for image in self._storage.images.walk():
-                if image.descriptor.digest == reference.digest and image.name.startswith(
-                    (repository + ":", repository + "@")
-                ):
-                    return self.load(image.descriptor, platform)
-        if text in (HELLO, f"{HELLO}:latest"):
-            return self._make_hello()
-        raise no_such_image(reference.familiar)
+                if not image.name.startswith((repository + ":", repository + "@")):
+                    continue
+                if reference.digest in (image.descriptor.digest, transfer.origin_digest(image.descriptor)):
+                    return image.descriptor
+        return None
 
     def _make_hello(self) -> StoredImage:
         """The built-in image, put in the store the first time somebody asks for it."""
@@ -131,28 +170,29 @@ class Images:
             image = transfer.import_tar(
                 self._storage,
                 layer,
-                parse_reference(HELLO),
+                self.short_names.parse(HELLO),
                 changes_config=RunConfig(cmd=["/hello"]),
                 message="built into proa",
             )
             return self.load(image.descriptor)
 
     def _walk(self) -> builtins.list[tuple[StoredImage, str]]:
+        """Every image with each of its names, all platforms of an index."""
         out = []
         for image in self._storage.images.walk():
             try:
-                out.append((self.load(image.descriptor), image.name))
-            except (NotFound, Corrupt, Invalid):
-                continue  # a name whose content is missing or for another platform only; `system check` names it
+                out += [(variant, image.name) for variant in self.variants(image.descriptor)]
+            except (NotFound, Corrupt, Invalid, Unsupported):
+                continue  # a name whose content is missing, or no image; `system check` names it
         return out
 
     def names_of(self, id: str) -> builtins.list[str]:  # noqa: A002
         """Every name of the image with that ID, canonical; a manifest digest stands for having none."""
         return [name for image, name in self._walk() if image_id(image) == id]
 
-    def get(self, name_or_id: str) -> ImageRecord:
+    def get(self, name_or_id: str, platform: str = "") -> ImageRecord:
         """One image with all its names. Raises NotFound."""
-        return self._record(self.find(name_or_id))
+        return self._record(self.find(name_or_id, platform))
 
     def _record(self, stored: StoredImage, names: Sequence[str] | None = None) -> ImageRecord:
         if names is None:
@@ -164,25 +204,44 @@ class Images:
                 size += self._storage.snapshots.usage(chain_id).size_bytes
             except NotFound:
                 continue
+        ids, digests = {image_id(stored)}, []
+        for name in names:
+            try:
+                descriptor = self._storage.images.get(name).descriptor
+                ids |= {image_id(variant) for variant in self.variants(descriptor)}
+            except ProaError:
+                continue  # gone meanwhile
+            if not name.startswith("sha256:"):
+                reference = parse_reference(name)
+                digests += [
+                    f"{reference.registry}/{reference.repository}@{digest}"
+                    for digest in (transfer.origin_digest(descriptor), descriptor.digest)
+                    if digest
+                ]
         return ImageRecord(
             id=image_id(stored),
             manifest=stored.descriptor.digest,
             manifest_size=stored.descriptor.size,
             names=sorted(n for n in names if not n.startswith("sha256:")),
+            digests=list(dict.fromkeys(digests)),
             config_raw=stored.config_raw,
             created=stored.config.created or "",
             size=size,
             platform=str(stored.config.platform),
             labels=dict(run_config(stored).labels or {}),
-            containers=sum(1 for e in self._catalog if e.record.image_id == image_id(stored)),
+            containers=sum(1 for e in self._catalog if e.record.image_id in ids),
             layers=list(stored.config.rootfs.diff_ids),
         )
 
     def list(self, *, filters: Mapping[str, Sequence[str]] | None = None) -> builtins.list[ImageRecord]:
         """All images, newest first. Filters: dangling, reference, label, before, since, until. Raises Invalid."""
         groups: dict[str, tuple[StoredImage, builtins.list[str]]] = {}
-        for stored, name in self._walk():
-            groups.setdefault(image_id(stored), (stored, []))[1].append(name)
+        for image in self._storage.images.walk():
+            try:
+                stored = self.load(image.descriptor)
+            except (NotFound, Corrupt, Invalid, Unsupported):
+                continue
+            groups.setdefault(image_id(stored), (stored, []))[1].append(image.name)
         records = [self._record(stored, names) for stored, names in groups.values()]
         for key, values in (filters or {}).items():
             records = self._filter(records, key, values)
@@ -196,9 +255,11 @@ class Images:
             return [r for r in records if match_labels(r.labels, values)]
         if key == "reference":
             # Docker shows the names that match, not the image's other ones.
-            matching = [[n for n in r.names if any(_matches(n, v) for v in values)] for r in records]
+            matching = [[n for n in r.names if any(self._matches(n, v) for v in values)] for r in records]
             return [
-                msgspec.structs.replace(r, names=names) for r, names in zip(records, matching, strict=True) if names
+                msgspec.structs.replace(r, names=names, digests=_digests_of(r.digests, names))
+                for r, names in zip(records, matching, strict=True)
+                if names
             ]
         if key in ("before", "since"):
             created = parse_rfc3339(self.get(values[0]).created)
@@ -212,9 +273,14 @@ class Images:
             return [r for r in records if parse_rfc3339(r.created) < until_time(values[0])]
         raise Invalid(f"invalid filter '{key}'", code="filter-invalid")
 
-    def history(self, name_or_id: str) -> builtins.list[dict[str, object]]:
+    def _matches(self, name: str, pattern: str) -> bool:
+        reference = parse_reference(name)
+        shown = (self.short_names.familiar(reference), self.short_names.familiar_repository(reference))
+        return any(fnmatchcase(text, pattern) for text in shown)
+
+    def history(self, name_or_id: str, platform: str = "") -> builtins.list[dict[str, object]]:
         """How the image came to be, newest first: id, created, created_by, size (bytes), comment, tags."""
-        stored = self.find(name_or_id)
+        stored = self.find(name_or_id, platform)
         record = self._record(stored)
         chain = iter(chain_ids(stored.config.rootfs.diff_ids))
         out: builtins.list[dict[str, object]] = []
@@ -246,9 +312,7 @@ class Images:
                     "tags": None,
                 }
             ]
-        out[-1].update(
-            id=image_id(stored), tags=[parse_reference(n).familiar for n in record.names if "@" not in n] or None
-        )
+        out[-1].update(id=image_id(stored), tags=[self._familiar(n) for n in record.names if "@" not in n] or None)
         return out[::-1]
 
     # Changing ----------------------------------------------------------------
@@ -256,17 +320,17 @@ class Images:
     def tag(self, source: str, repository: str, tag: str = "") -> None:
         """Give an image another name. Raises NotFound, Invalid."""
         stored = self.find(source)
-        reference = parse_reference(f"{repository}:{tag}" if tag else repository)
+        reference = self.short_names.parse(f"{repository}:{tag}" if tag else repository)
         if reference.digest:
             raise Invalid("refusing to create a tag with a digest reference", code="reference-invalid")
         with self._lock:
             self._storage.images.put(reference.name, self._descriptor_of(source, stored))
-        self._events.publish("image", "tag", image_id(stored), {"name": reference.familiar})
+        self._events.publish("image", "tag", image_id(stored), {"name": self.short_names.familiar(reference)})
 
     def _descriptor_of(self, source: str, stored: StoredImage) -> Descriptor:
         """What the source's own name points to: an index stays an index, so that a push sends what was pulled."""
         try:
-            return self._storage.images.get(parse_reference(source).name).descriptor
+            return self._storage.images.get(self.short_names.parse(source).name).descriptor
         except ProaError:
             return stored.descriptor
 
@@ -284,7 +348,8 @@ class Images:
         with self._lock:
             stored = self.find(name_or_id)
             names = self.names_of(image_id(stored))
-            users = [e.record for e in self._catalog if e.record.image_id == image_id(stored)]
+            ids = self._ids_below(names) | {image_id(stored)}
+            users = [e.record for e in self._catalog if e.record.image_id in ids]
             target = self._name_meant(name_or_id, names)
             if target is not None:
                 going = [target]
@@ -314,7 +379,7 @@ class Images:
             for name in going:
                 self._storage.images.delete(name)
                 if not name.startswith("sha256:"):
-                    familiar = parse_reference(name).familiar
+                    familiar = self._familiar(name)
                     out.append(RemovedImage(untagged=familiar))
                     self._events.publish("image", "untag", image_id(stored), {"name": familiar})
             if last:
@@ -328,10 +393,16 @@ class Images:
             self._storage.collect()
         return out
 
-    @staticmethod
-    def _name_meant(text: str, names: Sequence[str]) -> str | None:
+    def _ids_below(self, names: Sequence[str]) -> set[str]:
+        """The IDs of all platforms of what these names point to."""
+        return {image_id(image) for image, name in self._walk() if name in names}
+
+    def _familiar(self, name: str) -> str:
+        return self.short_names.familiar(parse_reference(name))
+
+    def _name_meant(self, text: str, names: Sequence[str]) -> str | None:
         try:
-            name = parse_reference(text).name
+            name = self.short_names.parse(text).name
         except Invalid:
             return None
         return name if name in names else None
@@ -359,6 +430,8 @@ def no_such_image(name: str) -> NotFound:
     )
 
 
-def _matches(name: str, pattern: str) -> bool:
-    reference = parse_reference(name)
-    return fnmatchcase(reference.familiar, pattern) or fnmatchcase(reference.familiar_repository, pattern)
+def _digests_of(digests: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Those of the repositories that these names are in."""
+    found = [parse_reference(name) for name in names]
+    repositories = {f"{r.registry}/{r.repository}" for r in found}
+    return [digest for digest in digests if digest.partition("@")[0] in repositories]

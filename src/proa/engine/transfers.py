@@ -10,7 +10,7 @@ from proa import transfer
 from proa.engine.changes import apply_changes
 from proa.engine.images import image_id
 from proa.errors import Cancelled, Invalid, NotFound, ProaError, TimedOut, Unavailable
-from proa.oci import RunConfig, parse_platform, parse_reference
+from proa.oci import RunConfig, parse_platform
 from proa.transfer import Credentials, Progress
 from proa.transfer.progress import silent
 
@@ -23,6 +23,7 @@ class Transfers:
 
     def __init__(self, engine: Engine) -> None:
         self._storage = engine.storage
+        self._names = engine.images.short_names
         self._images = engine.images
         self._events = engine.events
         self._config = engine.config
@@ -43,42 +44,47 @@ class Transfers:
         reference: str,
         *,
         platform: str = "",
+        all_platforms: bool = False,
         credentials: Credentials | None = None,
         insecure: bool = False,
         progress: Progress = silent,
     ) -> str:
-        """Pull and return the image ID. insecure: also over plain http.
+        """Pull and return the image ID. insecure: also over plain http. all_platforms: keep a whole index.
 
         Raises NotFound, Unauthorized, Unavailable, Corrupt …
         """
-        parsed = parse_reference(reference)
+        parsed = self._names.parse(reference)
         with self._clean_failure():
             image = transfer.pull(
                 self._storage,
                 parsed,
                 platform=parse_platform(platform) if platform else None,
+                all_platforms=all_platforms,
                 credentials=credentials,
                 insecure=insecure or parsed.registry in self._config.insecure_registries,
                 mirrors=self._config.registry_mirrors,
                 progress=progress,
             )
         found = image_id(self._images.load(image.descriptor))
-        self._events.publish("image", "pull", parsed.familiar, {"name": parsed.familiar_repository})
+        self._events.publish(
+            "image", "pull", self._names.familiar(parsed), {"name": self._names.familiar_repository(parsed)}
+        )
         return found
 
     def push(
         self,
         reference: str,
         *,
+        platform: str = "",
         credentials: Credentials | None = None,
         insecure: bool = False,
         progress: Progress = silent,
     ) -> str:
-        """Push and return the manifest's digest. insecure: also over plain http.
+        """Push and return the digest of the manifest, or of an index unless one `platform` of it was chosen.
 
         Raises NotFound, Unauthorized, Denied, Unavailable …
         """
-        parsed = parse_reference(reference)
+        parsed = self._names.parse(reference)
         try:
             self._storage.images.get(parsed.name)
         except NotFound:
@@ -86,11 +92,14 @@ class Transfers:
         pushed = transfer.push(
             self._storage,
             parsed,
+            platform=parse_platform(platform) if platform else None,
             credentials=credentials,
             insecure=insecure or parsed.registry in self._config.insecure_registries,
             progress=progress,
         )
-        self._events.publish("image", "push", parsed.familiar, {"name": parsed.familiar_repository})
+        self._events.publish(
+            "image", "push", self._names.familiar(parsed), {"name": self._names.familiar_repository(parsed)}
+        )
         return pushed.digest
 
     def login(self, credentials: Credentials | None) -> None:
@@ -101,28 +110,29 @@ class Transfers:
         # Docker's clients know Docker Hub by the address of its long gone index.
         transfer.check_login("docker.io" if host in ("", "index.docker.io") else host, credentials)
 
-    def load(self, stream: BinaryIO, *, progress: Progress = silent) -> list[str]:
+    def load(self, stream: BinaryIO, *, platform: str = "", progress: Progress = silent) -> list[str]:
         """Load an archive and return the names it brought. Raises Invalid, Corrupt, Exhausted."""
         names = []
+        wanted = parse_platform(platform) if platform else None
         with self._clean_failure():
-            loaded = transfer.load(self._storage, stream, progress)
+            loaded = transfer.load(self._storage, stream, progress, platform=wanted)
         for image in loaded:
             names.append(image.name)
             self._events.publish("image", "load", image_id(self._images.load(image.descriptor)), {"name": image.name})
         return names
 
-    def save(self, names: Sequence[str], out: BinaryIO) -> None:
+    def save(self, names: Sequence[str], out: BinaryIO, *, platform: str = "") -> None:
         """Write one archive of the images; a name keeps its tag, an ID saves without. Raises NotFound."""
         chosen = []
         for name in names:
-            found = self._images.find(name)
+            found = self._images.find(name, platform)
             try:
-                canonical = parse_reference(name).name
+                canonical = self._names.parse(name).name
             except Invalid:
                 canonical = ""
             own = self._images.names_of(image_id(found))
             chosen.append(canonical if canonical in own else own[0])
-        transfer.save(self._storage, chosen, out)
+        transfer.save(self._storage, chosen, out, platform=parse_platform(platform) if platform else None)
 
     def import_image(
         self,
@@ -136,7 +146,7 @@ class Transfers:
         progress: Progress = silent,
     ) -> str:
         """Make an image of a tar and return its ID. Raises Invalid, Corrupt."""
-        reference = parse_reference(f"{repository}:{tag}" if tag else repository) if repository else None
+        reference = self._names.parse(f"{repository}:{tag}" if tag else repository) if repository else None
         config = apply_changes(RunConfig(), changes)
         with self._clean_failure():
             image = transfer.import_tar(
@@ -149,5 +159,7 @@ class Transfers:
                 progress=progress,
             )
         found = image_id(self._images.load(image.descriptor))
-        self._events.publish("image", "import", found, {"name": reference.familiar if reference else found})
+        self._events.publish(
+            "image", "import", found, {"name": self._names.familiar(reference) if reference else found}
+        )
         return found

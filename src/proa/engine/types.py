@@ -307,12 +307,16 @@ class LogEntry(msgspec.Struct, kw_only=True):
 
 
 class ImageRecord(msgspec.Struct, kw_only=True):
-    """One image as the store has it: all its names, and the parsed views of its documents."""
+    """One image as the store has it: all its names, and the parsed views of its documents.
+
+    digests: `registry/repository@digest` for every name: of the manifest, and of the index that it was chosen from
+    """
 
     id: str
     manifest: str
     manifest_size: int
     names: list[str]
+    digests: list[str] = []
     config_raw: bytes
     created: str
     size: int

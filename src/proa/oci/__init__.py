@@ -20,17 +20,20 @@ from proa.oci.documents import (
     check_config,
     children,
     encode,
+    is_platform_image,
     parse_config,
     parse_index,
     parse_manifest,
     select_platform,
 )
-from proa.oci.platform import Platform, host_platform, parse_platform
+from proa.oci.platform import Platform, host_platform, nearest, parse_platform
 from proa.oci.reference import Reference, parse_reference
+from proa.oci.short_names import DOCKER_NAMES, ShortNames
 from proa.oci.strict_json import strict_loads
 
 __all__ = [
     "CONFIG_LIMIT",
+    "DOCKER_NAMES",
     "Descriptor",
     "Digest",
     "Healthcheck",
@@ -43,6 +46,7 @@ __all__ = [
     "Reference",
     "RootFS",
     "RunConfig",
+    "ShortNames",
     "Verifier",
     "chain_ids",
     "check_config",
@@ -52,7 +56,9 @@ __all__ = [
     "digest_of",
     "encode",
     "host_platform",
+    "is_platform_image",
     "media_types",
+    "nearest",
     "parse_config",
     "parse_digest",
     "parse_index",

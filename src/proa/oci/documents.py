@@ -15,7 +15,7 @@ import msgspec
 from proa.errors import Corrupt, Invalid, NotFound, Unsupported
 from proa.oci import media_types
 from proa.oci.digest import Digest, parse_digest
-from proa.oci.platform import Platform, host_platform
+from proa.oci.platform import Platform, host_platform, nearest
 from proa.oci.strict_json import strict_loads
 
 MANIFEST_LIMIT = 4 << 20
@@ -217,22 +217,25 @@ def children(descriptor: Descriptor, raw: bytes) -> list[Descriptor]:
 
 def select_platform(index: Index, wanted: Platform | None = None) -> Descriptor:
     """The manifest for `wanted` (default: this machine). Raises NotFound that lists what there is."""
-    wanted = wanted or host_platform()
-    for d in index.manifests:
-        if d.platform is not None and d.platform.matches(wanted) and _is_image(d):
-            return d
+    images = [d for d in index.manifests if is_platform_image(d)]
+    chosen = nearest([d.platform for d in images], wanted)
+    if chosen is not None:
+        return images[chosen]
     if len(index.manifests) == 1 and index.manifests[0].platform is None:
         return index.manifests[0]
-    offered = ", ".join(sorted({str(d.platform) for d in index.manifests if d.platform and d.platform.os != "unknown"}))
+    offered = ", ".join(sorted({str(d.platform) for d in images if d.platform}))
     raise NotFound(
-        f"no matching manifest for {wanted} in the manifest list entries",
+        f"no matching manifest for {wanted or host_platform()} in the manifest list entries: "
+        f"the image is offered for {offered or 'no platform'}",
         code="platform-not-found",
-        hint=f"the image is offered for: {offered or 'no platform'}",
+        hint="choose one of them with --platform" if offered else "",
     )
 
 
-def _is_image(d: Descriptor) -> bool:
-    return not (d.annotations or {}).get("vnd.docker.reference.type")
+def is_platform_image(d: Descriptor) -> bool:
+    """True for an entry of an index that is an image to run, and no attestation about one."""
+    unknown = d.platform is not None and d.platform.os == "unknown"
+    return not unknown and not (d.annotations or {}).get("vnd.docker.reference.type")
 
 
 def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:

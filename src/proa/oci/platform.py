@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -22,6 +23,8 @@ _MACHINES = {
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm"}
 _PART = re.compile(r"[A-Za-z0-9._-]+")
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
+# What a processor also runs without emulation, in 32-bit mode.
+_COMPATIBLE = {"amd64": "386", "arm64": "arm"}
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -47,9 +50,46 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         )
 
     def matches(self, wanted: Platform) -> bool:
-        """True when an image for this platform is what `wanted` asks for."""
+        """True when an image for this platform serves one who asked for `wanted`: also an older variant of it does."""
+        return self.distance(wanted) is not None
+
+    def distance(self, wanted: Platform, *, compatible: bool = False) -> int | None:
+        """How far an image for this platform is from `wanted`: 0 is exactly it, more is worse, None does not serve.
+
+        A processor runs programs for older variants of itself (arm v6 on v7, amd64 v1 on v3), and where `compatible`
+        is enough, for its 32-bit mode.
+        """
         mine, theirs = self.normalized, wanted.normalized
-        return (mine.os, mine.architecture, mine.variant) == (theirs.os, theirs.architecture, theirs.variant)
+        if mine.os != theirs.os:
+            return None
+        if mine.architecture != theirs.architecture:
+            if not compatible or _COMPATIBLE.get(theirs.architecture) != mine.architecture:
+                return None
+            return 50 + (9 - mine._level)
+        if mine.variant == theirs.variant:
+            return 0
+        behind = theirs._level - mine._level
+        return behind if behind >= 0 and mine._level else None
+
+    @property
+    def _level(self) -> int:
+        """The number of a variant such as v7; 0 for another form. No variant of amd64 is its first."""
+        variant = self.variant or ("v1" if self.architecture == "amd64" else "")
+        return int(variant[1:]) if re.fullmatch(r"v[0-9]", variant) else 0
+
+
+def nearest(offered: Sequence[Platform | None], wanted: Platform | None = None) -> int | None:
+    """Which of `offered` serves `wanted` best, by its index; None when none does. Of equals the first.
+
+    Without `wanted` it is this machine that is to be served, and then its 32-bit mode is enough.
+    """
+    target = wanted or host_platform()
+    found: list[tuple[int, int]] = []
+    for index, platform in enumerate(offered):
+        far = platform.distance(target, compatible=wanted is None) if platform else None
+        if far is not None:
+            found.append((far, index))
+    return min(found)[1] if found else None
 
 
 def parse_platform(text: str) -> Platform:

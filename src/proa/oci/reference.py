@@ -61,7 +61,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         first, _, rest = self.repository.partition("/")
         if first == "library" and "/" not in rest and not _ID.fullmatch(rest):
             return rest
-        return f"{self.registry}/{self.repository}" if _is_registry(first) else self.repository
+        return f"{self.registry}/{self.repository}" if names_registry(first) else self.repository
 
     @property
     def object(self) -> str:
@@ -69,7 +69,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         return self.digest or self.tag or DEFAULT_TAG
 
 
-def _is_registry(first: str) -> bool:
+def names_registry(first: str) -> bool:
     """Whether the part before the first slash is a host rather than a repository's beginning: Docker's rule."""
     return "." in first or ":" in first or first == "localhost" or first.lower() != first or first[:1] == "["
 
@@ -85,7 +85,7 @@ def parse_reference(text: str) -> Reference:
     rest, at, digest_text = text.partition("@")
     digest = parse_digest(digest_text) if at else None
     first, slash, tail = rest.partition("/")
-    if slash and _is_registry(first):
+    if slash and names_registry(first):
         registry, path = first, tail
     else:
         registry, path = DEFAULT_REGISTRY, rest

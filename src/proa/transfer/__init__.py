@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from proa.transfer.stored import Stored as Stored
     from proa.transfer.stored_image import StoredImage as StoredImage
     from proa.transfer.stored_image import assign as assign
+    from proa.transfer.stored_image import image_manifests as image_manifests
     from proa.transfer.stored_image import make_image as make_image
+    from proa.transfer.stored_image import origin_digest as origin_digest
     from proa.transfer.stored_image import read_image as read_image
 
 _MODULES = {
@@ -55,7 +57,9 @@ _MODULES = {
     "Stored": "stored",
     "StoredImage": "stored_image",
     "assign": "stored_image",
+    "image_manifests": "stored_image",
     "make_image": "stored_image",
+    "origin_digest": "stored_image",
     "read_image": "stored_image",
 }
 

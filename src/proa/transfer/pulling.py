@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import msgspec
+
 from proa.errors import ProaError
 from proa.oci import (
     Descriptor,
@@ -17,12 +19,14 @@ from proa.oci import (
     Platform,
     Reference,
     chain_ids,
+    is_platform_image,
     media_types,
+    nearest,
     parse_index,
     select_platform,
 )
 from proa.storage import Image, Storage, unpack_image
-from proa.transfer.copying import unique
+from proa.transfer.copying import copy, unique
 from proa.transfer.credentials import Credentials
 from proa.transfer.ends import Source
 from proa.transfer.parallel import JOBS, run_parallel
@@ -30,7 +34,7 @@ from proa.transfer.progress import Progress, ProgressEvent, silent
 from proa.transfer.pull_progress import LayerLines
 from proa.transfer.remote import Remote, mirrors_for
 from proa.transfer.stored import Following, Stored
-from proa.transfer.stored_image import assign, parse_image_config, parse_image_manifest, plain
+from proa.transfer.stored_image import ORIGIN, assign, parse_image_config, parse_image_manifest, plain
 from proa.transfer.transport import CERTS_DIR
 
 
@@ -39,6 +43,7 @@ def pull(
     reference: Reference,
     *,
     platform: Platform | None = None,
+    all_platforms: bool = False,
     credentials: Credentials | None = None,
     progress: Progress = silent,
     plain_http: bool | None = None,
@@ -51,7 +56,10 @@ def pull(
     """Pull `reference` for `platform` (default: this machine) and name it.
 
     The name then points to the platform's manifest, the same bytes as in the registry, also when the registry has an
-    index. Layers that were complete before a failure or cancellation stay for the next attempt, partial ones resume.
+    index, whose digest is noted with the name. Layers that were complete before a failure or cancellation stay for the
+    next attempt, partial ones resume.
+
+    all_platforms: keep a whole index; then the name points to it
 
     progress: called from several threads, one at a time
     mirrors:  registry -> hosts asked before it
@@ -69,7 +77,7 @@ def pull(
     )
     try:
         with storage.leases.hold(f"pull {reference.name}"):
-            return _pull(storage, remote, reference, platform, progress, stopped)
+            return _pull(storage, remote, reference, platform, all_platforms, progress, stopped)
     finally:
         remote.close()
 
@@ -79,12 +87,18 @@ def _pull(
     remote: Remote,
     reference: Reference,
     platform: Platform | None,
+    all_platforms: bool,
     progress: Progress,
     stopped: threading.Event | None,
 ) -> Image:
     root = remote.resolve()
     progress(ProgressEvent(status=f"Pulling from {reference.repository}", id=str(reference.object)))
-    descriptor = fetch_image(storage, remote, root, platform=platform, progress=progress, stopped=stopped)
+    if all_platforms and media_types.is_index(root.media_type):
+        descriptor = _fetch_index(storage, remote, root, platform, progress, stopped)
+    else:
+        descriptor = fetch_image(storage, remote, root, platform=platform, progress=progress, stopped=stopped)
+        if descriptor.digest != root.digest:
+            descriptor = msgspec.structs.replace(descriptor, annotations={ORIGIN: root.digest})
     name = reference.name
     if reference.digest:
         name = Reference(registry=reference.registry, repository=reference.repository, digest=reference.digest).name
@@ -94,6 +108,23 @@ def _pull(
     what = "Downloaded newer image for" if fresh else "Image is up to date for"
     progress(ProgressEvent(status=f"Status: {what} {reference.familiar}"))
     return image
+
+
+def _fetch_index(
+    storage: Storage,
+    remote: Remote,
+    root: Descriptor,
+    platform: Platform | None,
+    progress: Progress,
+    stopped: threading.Event | None,
+) -> Descriptor:
+    """Everything below an index; the image for `platform`, or this machine if there is one, is unpacked at once."""
+    index = parse_index(_document(Stored(storage.content), remote, root), root.media_type)
+    images = [d for d in index.manifests if is_platform_image(d)]
+    if platform is not None or nearest([d.platform for d in images]) is not None:
+        fetch_image(storage, remote, root, platform=platform, progress=progress, stopped=stopped)
+    copy(remote, Stored(storage.content), root, progress=progress, stopped=stopped)
+    return plain(root)
 
 
 def fetch_image(

@@ -11,11 +11,13 @@ from proa.oci import (
     CONFIG_LIMIT,
     MANIFEST_LIMIT,
     Descriptor,
+    Digest,
     ImageConfig,
     Manifest,
     Platform,
     check_config,
     encode,
+    is_platform_image,
     media_types,
     parse_config,
     parse_index,
@@ -27,6 +29,8 @@ from proa.storage.content import ContentStore, read_blob, write_blob
 
 # On manifests of our own making whose layers are as they came: plain tars, to be compressed before others see them.
 UNPUBLISHED = "org.proa.unpublished"
+# In a name's record, not in a document: the digest of the index of which the name has one platform.
+ORIGIN = "org.proa.index"
 OCI_LAYERS = {"none": media_types.OCI_LAYER, "gzip": media_types.OCI_LAYER_GZIP, "zstd": media_types.OCI_LAYER_ZSTD}
 
 
@@ -54,6 +58,37 @@ def read_image(content: ContentStore, descriptor: Descriptor, platform: Platform
     manifest = parse_image_manifest(raw, descriptor)
     config_raw = read_blob(content, manifest.config, CONFIG_LIMIT)
     return StoredImage(descriptor, raw, manifest, config_raw, parse_image_config(config_raw, manifest))
+
+
+def image_manifests(content: ContentStore, descriptor: Descriptor) -> list[Descriptor]:
+    """`descriptor` itself, or the image manifests of an index that are in the store: at least one.
+
+    Raises NotFound when there is none, Corrupt, Invalid.
+    """
+    if not media_types.is_index(descriptor.media_type):
+        return [descriptor]
+    index = parse_index(read_blob(content, descriptor, MANIFEST_LIMIT), descriptor.media_type)
+    found = [d for d in index.manifests if is_platform_image(d) and _has_documents(content, d)]
+    if not found:
+        raise NotFound(f"no image of index {descriptor.digest} is here", code="platform-not-found")
+    return found
+
+
+def _has_documents(content: ContentStore, descriptor: Descriptor) -> bool:
+    if not media_types.is_manifest(descriptor.media_type):
+        return False
+    try:
+        manifest = parse_manifest(read_blob(content, descriptor, MANIFEST_LIMIT), descriptor.media_type)
+        content.info(manifest.config.digest)
+    except NotFound:
+        return False
+    return True
+
+
+def origin_digest(descriptor: Descriptor) -> Digest | None:
+    """The index that the manifest a name points to was chosen from at its pull, as `pull` has noted it."""
+    noted = (descriptor.annotations or {}).get(ORIGIN)
+    return Digest(noted) if noted else None
 
 
 def parse_image_manifest(raw: bytes, descriptor: Descriptor) -> Manifest:

@@ -115,7 +115,7 @@ def test_an_index_gives_this_platform_or_lists_what_there_is(fake_registry, stor
     assert image.descriptor.digest == arm.digest
     with pytest.raises(NotFound) as caught:
         pull(storage, reference, platform=Platform(os="linux", architecture="s390x"))
-    assert "linux/amd64, linux/arm64/v8" in caught.value.hint
+    assert "linux/amd64, linux/arm64/v8" in caught.value.message
 
 
 def test_a_cut_connection_resumes_where_it_broke(fake_registry, storage, make_image):

@@ -25,7 +25,7 @@ class Transfers:
         self.calls: list[Any] = []
         self.released = threading.Event()
 
-    def pull(self, reference: str, *, platform: str, credentials: Any, progress: Any) -> str:
+    def pull(self, reference: str, *, platform: str, all_platforms: bool, credentials: Any, progress: Any) -> str:
         self.calls.append((reference, platform, credentials))
         if "missing" in reference:
             raise NotFound(f"manifest for {reference} not found")
@@ -45,7 +45,7 @@ class Transfers:
         progress(ProgressEvent(status="Digest: sha256:0"))
         return "sha256:1"
 
-    def push(self, reference: str, *, credentials: Any, progress: Any) -> str:
+    def push(self, reference: str, *, platform: str, credentials: Any, progress: Any) -> str:
         self.calls.append((reference, credentials))
         progress(ProgressEvent(aux={"Tag": "1", "Digest": "sha256:0", "Size": 5}))
         return "sha256:0"
@@ -55,7 +55,7 @@ class Transfers:
         if credentials.password != "right":
             raise Unauthorized("login was refused")
 
-    def load(self, stream: Any, *, progress: Any) -> list[str]:
+    def load(self, stream: Any, *, platform: str, progress: Any) -> list[str]:
         first = stream.read(4)
         if first == b"bad!":
             raise Corrupt("not an archive")
@@ -71,13 +71,13 @@ class Transfers:
         options["progress"](ProgressEvent(status="sha256:2"))
         return "sha256:2"
 
-    def save(self, names: list[str], out: Any) -> None:
+    def save(self, names: list[str], out: Any, *, platform: str) -> None:
         out.write(repr(names).encode())
 
 
 @pytest.fixture
 def live(serve: Serve) -> Any:
-    def get(name: str) -> None:
+    def get(name: str, platform: str) -> None:
         if name == "nope":
             raise NotFound("No such image: nope:latest")
 

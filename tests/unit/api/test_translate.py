@@ -199,7 +199,8 @@ def _image(names: list[str], **changes: object) -> ImageRecord:
 def test_image_names() -> None:
     names = ["docker.io/library/bb:1", "docker.io/library/bb:2", "127.0.0.1:5000/x/bb:1"]
     digest = "sha256:" + "2" * 64
-    assert images.tags_and_digests(_image(names)) == (
+    of_names = [f"docker.io/library/bb@{digest}", f"127.0.0.1:5000/x/bb@{digest}"]
+    assert images.tags_and_digests(msgspec.structs.replace(_image(names), digests=of_names)) == (
         ["bb:1", "bb:2", "127.0.0.1:5000/x/bb:1"],
         [f"bb@{digest}", f"127.0.0.1:5000/x/bb@{digest}"],
     )

@@ -162,7 +162,7 @@ def test_the_platform_is_selected() -> None:
     with pytest.raises(NotFound) as caught:
         select_platform(found, Platform(os="linux", architecture="s390x"))
     assert "no matching manifest for linux/s390x" in caught.value.message
-    assert "linux/arm64/v8" in (caught.value.hint or "")
+    assert "linux/arm64/v8" in caught.value.message
     assert select_platform(parse_index(index(entry(1, None)))).digest == D[1]
     with pytest.raises(NotFound, match="no matching manifest"):
         select_platform(parse_index(index()))

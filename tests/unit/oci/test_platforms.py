@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proa.errors import Invalid
 from proa.oci import Platform, host_platform
-from proa.oci.platform import parse_platform
+from proa.oci.platform import nearest, parse_platform
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,13 @@ def test_an_operating_system_alone_means_this_machine() -> None:
         (("linux", "x86_64", ""), ("linux", "amd64", ""), True),
         (("linux", "aarch64", ""), ("linux", "arm64", "v8"), True),
         (("linux", "arm", ""), ("linux", "arm", "v7"), True),
-        (("linux", "arm", "v6"), ("linux", "arm", "v7"), False),
+        (("linux", "arm", "v6"), ("linux", "arm", "v7"), True),
+        (("linux", "arm", "v7"), ("linux", "arm", "v6"), False),
+        (("linux", "arm", "v8"), ("linux", "arm", ""), False),
+        (("linux", "arm64", "v8"), ("linux", "arm64", "v9"), True),
+        (("linux", "amd64", "v1"), ("linux", "amd64", ""), True),
+        (("linux", "amd64", ""), ("linux", "amd64", "v3"), True),
+        (("linux", "arm", "odd"), ("linux", "arm", "v7"), False),
         (("", "amd64", ""), ("linux", "amd64", ""), True),
         (("windows", "amd64", ""), ("linux", "amd64", ""), False),
         (("linux", "amd64", "v3"), ("linux", "amd64", ""), False),
@@ -59,7 +65,6 @@ def test_matches(mine: tuple[str, str, str], wanted: tuple[str, str, str], answe
         return Platform(os=parts[0], architecture=parts[1], variant=parts[2])
 
     assert platform(mine).matches(platform(wanted)) is answer
-    assert platform(wanted).matches(platform(mine)) is answer
 
 
 def test_this_machine() -> None:
@@ -75,3 +80,23 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         return
     assert parse_platform(str(platform)) == platform
     assert str(platform).isascii()
+
+
+def test_the_nearest_platform_wins() -> None:
+    def offered(*texts: str) -> list[Platform]:
+        return [parse_platform(text) for text in texts]
+
+    def chosen(wanted: str, *texts: str) -> int | None:
+        return nearest(offered(*texts), parse_platform(wanted))
+
+    assert chosen("linux/arm/v7", "linux/arm/v5", "linux/arm/v6", "linux/arm64") == 1
+    assert chosen("linux/amd64/v3", "linux/amd64", "linux/amd64/v2", "linux/amd64/v4") == 1
+    assert chosen("linux/amd64", "linux/386") is None, "asked for by name, it is to be just that"
+    assert nearest([None, *offered("linux/s390x")]) is None
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="what a machine also runs depends on it")
+def test_this_machine_also_runs_32_bit_programs() -> None:
+    linux = [Platform(os="linux", architecture=a) for a in ("arm64", "386", "amd64")]
+    assert nearest(linux) == 2
+    assert nearest(linux[:2]) == 1

@@ -31,7 +31,7 @@ async def list_(service: Service, request: Request) -> Outcome:
 async def create(service: Service, request: Request) -> Outcome:
     """`POST /containers/create`: 404 for a missing image, which tells clients to pull it."""
     body = await json_body(request)
-    wanted = translate.create_request(body, request.query.text("name"), request.query.text("platform"))
+    wanted = translate.create_request(body, request.query.text("name"), request.query.platform())
     if not wanted.config.image:
         raise Invalid("config cannot be empty: it names no image", code="image-missing")
     result = await service.pools.change(service.engine.containers.create, wanted)

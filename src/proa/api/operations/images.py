@@ -22,21 +22,23 @@ async def list_(service: Service, request: Request) -> Outcome:
         filters["reference"] = [name]
 
     def work() -> list[dict[str, object]]:
-        found = service.engine.images.list(filters=filters)
-        return [translate.summary(image, request.version) for image in found]
+        images = service.engine.images
+        return [translate.summary(i, request.version, images.short_names) for i in images.list(filters=filters)]
 
     return Reply(value=await service.pools.quick(work))
 
 
 async def inspect(service: Service, request: Request) -> Outcome:
-    """`GET /images/{name}/json`."""
-    image = await service.pools.quick(service.engine.images.get, request["name"])
-    return Reply(value=translate.inspect(image, request.version))
+    """`GET /images/{name}/json`; `platform` chooses among those of a multi-platform image."""
+    images = service.engine.images
+    image = await service.pools.quick(images.get, request["name"], request.query.platform())
+    return Reply(value=translate.inspect(image, request.version, images.short_names))
 
 
 async def history(service: Service, request: Request) -> Outcome:
     """`GET /images/{name}/history`."""
-    return Reply(value=translate.history(await service.pools.quick(service.engine.images.history, request["name"])))
+    entries = await service.pools.quick(service.engine.images.history, request["name"], request.query.platform())
+    return Reply(value=translate.history(entries))
 
 
 async def tag(service: Service, request: Request) -> Outcome:

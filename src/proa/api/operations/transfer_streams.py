@@ -97,6 +97,8 @@ async def progress(
                 log.error("transfer failed: %s", error, exc_info=error)
             message = printable(failure.message)
             detail = {"message": message, "code": failure.code}
+            if failure.hint:
+                detail["hint"] = printable(failure.hint)
             try:
                 lines.say(errorDetail=detail, error=message)
             except Cancelled:

@@ -33,11 +33,13 @@ def _credentials(request: Request) -> Credentials | None:
 async def _pull(service: Service, request: Request) -> Stream:
     query = request.query
     reference = joined(query.text("fromImage"), query.text("tag"))
-    platform = query.text("platform")
+    platform, all_platforms = query.platform(), query.flag("allPlatforms")
     credentials = _credentials(request)
 
     def work(report: Report) -> str:
-        return service.engine.transfers.pull(reference, platform=platform, credentials=credentials, progress=report)
+        return service.engine.transfers.pull(
+            reference, platform=platform, all_platforms=all_platforms, credentials=credentials, progress=report
+        )
 
     return await progress(service, work)
 
@@ -63,7 +65,7 @@ async def _import(service: Service, request: Request) -> Stream:
             tag=query.text("tag"),
             message=query.text("message"),
             changes=query.texts("changes"),
-            platform=query.text("platform"),
+            platform=query.platform(),
             progress=report,
         )
 
@@ -73,19 +75,21 @@ async def _import(service: Service, request: Request) -> Stream:
 async def push(service: Service, request: Request) -> Outcome:
     """`POST /images/{name}/push`."""
     reference = joined(request["name"], request.query.text("tag"))
+    platform = request.query.platform()
     credentials = _credentials(request)
 
     def work(report: Report) -> object:
-        return service.engine.transfers.push(reference, credentials=credentials, progress=report)
+        return service.engine.transfers.push(reference, platform=platform, credentials=credentials, progress=report)
 
     return await progress(service, work)
 
 
 async def load(service: Service, request: Request) -> Outcome:
     """`POST /images/load`: a docker-archive or an OCI archive."""
+    platform = request.query.platform()
 
     def work(body: BinaryIO, report: Report) -> list[str]:
-        return service.engine.transfers.load(body, progress=report)
+        return service.engine.transfers.load(body, platform=platform, progress=report)
 
     return await upload_progress(service, request, work)
 
@@ -96,9 +100,11 @@ async def save(service: Service, request: Request) -> Outcome:
     names = [name for text in names for name in text.split(",") if name]
     if not names:
         raise Invalid("no image was named", code="names-missing")
+    platform = request.query.platform()
     for name in names:
-        await service.pools.quick(service.engine.images.get, name)
-    return await download(service, lambda out: service.engine.transfers.save(names, out), content_type=TAR)
+        await service.pools.quick(service.engine.images.get, name, platform)
+    transfers = service.engine.transfers
+    return await download(service, lambda out: transfers.save(names, out, platform=platform), content_type=TAR)
 
 
 async def login(service: Service, request: Request) -> Outcome:

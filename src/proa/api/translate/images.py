@@ -9,8 +9,7 @@ from typing import Any
 from proa.api.messages import Version
 from proa.engine.clock import parse_rfc3339
 from proa.engine.types import ImageRecord, RemovedImage
-from proa.errors import ProaError
-from proa.oci import parse_reference
+from proa.oci import DOCKER_NAMES, ShortNames, parse_reference
 
 # What Docker's own daemon shows in Config before API 1.50, set or not.
 _CONFIG_DEFAULTS: dict[str, Any] = {
@@ -34,26 +33,17 @@ _CONFIG_DEFAULTS: dict[str, Any] = {
 }
 
 
-def tags_and_digests(image: ImageRecord) -> tuple[list[str], list[str]]:
-    """`RepoTags` in their short form, and `RepoDigests`: every repository the image is known by, at its manifest."""
-    tags: list[str] = []
-    digests: list[str] = []
-    for name in image.names:
-        try:
-            reference = parse_reference(name)
-        except ProaError:
-            continue  # an untagged image is named by its digest alone
-        if reference.tag:
-            tags.append(f"{reference.familiar_repository}:{reference.tag}")
-        digest = f"{reference.familiar_repository}@{image.manifest}"
-        if digest not in digests:
-            digests.append(digest)
-    return tags, digests
+def tags_and_digests(image: ImageRecord, names: ShortNames = DOCKER_NAMES) -> tuple[list[str], list[str]]:
+    """`RepoTags` and `RepoDigests`, as short as they may be."""
+    found = [parse_reference(name) for name in image.names]
+    tags = [f"{names.familiar_repository(r)}:{r.tag}" for r in found if r.tag]
+    digests = [parse_reference(digest) for digest in image.digests]
+    return tags, [f"{names.familiar_repository(r)}@{r.digest}" for r in digests]
 
 
-def summary(image: ImageRecord, version: Version) -> dict[str, Any]:
+def summary(image: ImageRecord, version: Version, names: ShortNames = DOCKER_NAMES) -> dict[str, Any]:
     """One entry of `GET /images/json`."""
-    tags, digests = tags_and_digests(image)
+    tags, digests = tags_and_digests(image, names)
     if not tags and version < (1, 43):
         tags, digests = ["<none>:<none>"], digests or ["<none>@<none>"]
     out: dict[str, Any] = {
@@ -82,10 +72,10 @@ def _descriptor(image: ImageRecord) -> dict[str, Any]:
     }
 
 
-def inspect(image: ImageRecord, version: Version) -> dict[str, Any]:
+def inspect(image: ImageRecord, version: Version, names: ShortNames = DOCKER_NAMES) -> dict[str, Any]:
     """`GET /images/{name}/json`; Config is the image's own document, so members we do not know are shown too."""
     document: dict[str, Any] = json.loads(image.config_raw)
-    tags, digests = tags_and_digests(image)
+    tags, digests = tags_and_digests(image, names)
     config = document.get("config") or {}
     history = document.get("history") or []
     system, _, rest = image.platform.partition("/")

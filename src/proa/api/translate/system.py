@@ -123,7 +123,9 @@ def usage(engine: Engine, wanted: AbstractSet[str], version: Version, now: float
     out: dict[str, Any] = {"LayersSize": 0, "Images": [], "Containers": [], "Volumes": [], "BuildCache": []}
     facts = engine.system.usage()
     if not wanted or "image" in wanted:
-        out["Images"] = [images_shape.summary(image, version) for image in engine.images.list()]
+        out["Images"] = [
+            images_shape.summary(image, version, engine.images.short_names) for image in engine.images.list()
+        ]
         out["LayersSize"] = facts.get("layers_size", 0)
         for entry in out["Images"]:
             entry["Containers"] = max(entry["Containers"], 0)

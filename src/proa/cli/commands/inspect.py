@@ -21,6 +21,7 @@ __all__ = ["CONTAINER", "IMAGE", "INSPECT", "NETWORK", "VOLUME"]
 
 FORMAT: Row = ("format", "f", "text", "string", "Format output: json, or a Go template")
 SIZE: Row = ("size", "s", "flag", "", "Display total file sizes if the type is container")
+PLATFORM: Row = ("platform", "", "text", "string", "Inspect a specific platform of a multi-platform image")
 TYPE: Row = ("type", "", "text", "string", "Only inspect objects of the given type")
 
 PATHS = {
@@ -31,9 +32,9 @@ PATHS = {
 }
 
 
-def _find(caller: Caller, name: str, kinds: tuple[str, ...], *, size: bool) -> Any:
+def _find(caller: Caller, name: str, kinds: tuple[str, ...], *, size: bool, platform: str) -> Any:
     for kind in kinds:
-        tail = query(size=True) if size and kind == "container" else ""
+        tail = query(size=size and kind == "container", platform=platform if kind == "image" else "")
         try:
             return caller.call("GET", PATHS[kind].format(quote(name)) + tail)
         except NotFound:
@@ -55,10 +56,13 @@ def _act_on(*kinds: str) -> Callable[[Settings, Options, list[str]], int]:
                     f"`{wanted[0]}` is not a type to inspect", code="bad-type", hint=f"use {', '.join(PATHS)}"
                 )
         caller = Caller(locate(settings.host))
+        platform = options.text("platform") if kinds == ("image",) else ""
         found, status = [], 0
         for name in words:
             try:
-                found.append(_find(caller, name, wanted, size=len(kinds) > 1 and options.flag("size")))
+                found.append(
+                    _find(caller, name, wanted, size=len(kinds) > 1 and options.flag("size"), platform=platform)
+                )
             except ProaError as error:
                 complain(error.message, error.hint)
                 status = 1
@@ -99,7 +103,7 @@ CONTAINER = Command(
 IMAGE = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
     "Display detailed information on one or more images",
-    (FORMAT,),
+    (FORMAT, PLATFORM),
     _act_on("image"),
     least=1,
 )

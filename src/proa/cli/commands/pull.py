@@ -16,17 +16,28 @@ if TYPE_CHECKING:
 __all__ = ["PULL", "PUSH", "pull_image"]
 
 PULL_ROWS: tuple[Row, ...] = (
+    ("all-platforms", "", "flag", "", "Keep the images for all platforms of a multi-platform image"),
     ("all-tags", "a", "flag", "", "Download all tagged images in the repository"),
     ("platform", "", "text", "string", "Set platform if server is multi-platform capable"),
     ("quiet", "q", "flag", "", "Suppress verbose output"),
 )
 PUSH_ROWS: tuple[Row, ...] = (
     ("all-tags", "a", "flag", "", "Push all tags of an image to the repository"),
+    ("platform", "", "text", "string", 'Push one platform of a multi-platform image ("os/arch[/variant]")'),
     ("quiet", "q", "flag", "", "Suppress verbose output"),
 )
 
 
-def pull_image(caller: Caller, image: str, *, platform: str, quiet: bool, fd: int, all_tags: bool = False) -> None:
+def pull_image(
+    caller: Caller,
+    image: str,
+    *,
+    platform: str,
+    quiet: bool,
+    fd: int,
+    all_tags: bool = False,
+    all_platforms: bool = False,
+) -> None:
     """Pull an image, showing progress on `fd` unless quiet.
 
     Raises the failure the engine reports.
@@ -35,7 +46,8 @@ def pull_image(caller: Caller, image: str, *, platform: str, quiet: bool, fd: in
     from proa.client.credentials import auth_header
 
     repository, tag = split_tag(image, "" if all_tags else "latest")
-    target = f"/images/create{query(fromImage=repository, tag=tag, platform=platform)}"
+    wanted = query(fromImage=repository, tag=tag, platform=platform, allPlatforms=all_platforms)
+    target = f"/images/create{wanted}"
     connection = caller.open("POST", target, headers=(auth_header(image),))
     show_progress(json_lines(connection), fd, quiet=quiet)
     caller.keep(connection)
@@ -47,7 +59,15 @@ def _pull(settings: Settings, options: Options, words: list[str]) -> int:
     if not tag and not every and not quiet:
         emit("Using default tag: latest\n")
     caller = Caller(locate(settings.host))
-    pull_image(caller, image, platform=options.text("platform"), quiet=quiet, fd=1, all_tags=every)
+    pull_image(
+        caller,
+        image,
+        platform=options.text("platform"),
+        quiet=quiet,
+        fd=1,
+        all_tags=every,
+        all_platforms=options.flag("all-platforms"),
+    )
     if not every:
         mark = "@" if tag.startswith("sha256:") else ":"
         emit(f"{repository}{mark}{tag or 'latest'}\n")
@@ -61,7 +81,7 @@ def _push(settings: Settings, options: Options, words: list[str]) -> int:
     image, quiet = words[0], options.flag("quiet")
     repository, tag = split_tag(image, "" if options.flag("all-tags") else "latest")
     caller = Caller(locate(settings.host))
-    target = f"/images/{quote(repository)}/push{query(tag=tag)}"
+    target = f"/images/{quote(repository)}/push{query(tag=tag, platform=options.text('platform'))}"
     connection = caller.open("POST", target, headers=(auth_header(image),))
     show_progress(json_lines(connection), 1, quiet=quiet)
     if quiet:

@@ -15,6 +15,7 @@ from proa.cli.options import Command
 from proa.client.caller import Caller
 from proa.client.connection import Connection
 from proa.client.endpoint import locate
+from proa.client.failures import image_is_missing
 from proa.client.http import query
 from proa.errors import NotFound, ProaError
 
@@ -49,7 +50,7 @@ def _create(
         meanwhile()
         reply = caller.answer(asked)
     except NotFound as error:
-        if policy != "missing" or "no such image" not in error.message.lower():
+        if policy != "missing" or not image_is_missing(error):
             raise
         from proa.cli.output import note
 
