@@ -25,7 +25,16 @@ def main() -> NoReturn:
         sys.stderr.flush()
     except OSError:
         status = status or 1
+    _keep_bundle()
     _exit(status)  # nothing is left to finalise: this saves the interpreter's shutdown
+
+
+def _keep_bundle() -> None:
+    """Write the bundle for the next command when it is missing or has become stale."""
+    from proa.cli import bundle
+
+    if bundle.stale:
+        bundle.write(__file__.removesuffix("/proa/cli/__init__.py"))
 
 
 def dispatch(arguments: list[str]) -> int:
