@@ -32,6 +32,8 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "unshare": (c_int, c_int),
     "prctl": (c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong),
     "personality": (c_int, c_ulong),
+    "setfsuid": (c_int, c_uint),
+    "setfsgid": (c_int, c_uint),
     "sethostname": (c_int, c_char_p, c_size_t),
     "setdomainname": (c_int, c_char_p, c_size_t),
     "syncfs": (c_int, c_int),

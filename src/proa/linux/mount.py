@@ -139,12 +139,23 @@ def move_mount(from_fd: int, from_path: Path, to_fd: int, to_path: Path, flags: 
 
 
 def mount_setattr(
-    dir_fd: int, path: Path, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0, recursive: bool = False
+    dir_fd: int,
+    path: Path,
+    *,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    propagation: int = 0,
+    userns_fd: int = 0,
+    recursive: bool = False,
 ) -> None:
-    """mount_setattr(2) on `path` below `dir_fd`, or on the mount `dir_fd` itself when the path is empty."""
+    """mount_setattr(2) on `path` below `dir_fd`, or on the mount `dir_fd` itself when the path is empty.
+
+    userns_fd: with MOUNT_ATTR_IDMAP, whose maps to use.
+    """
     raw = path_bytes(path)
     flags = (0 if raw else AT_EMPTY_PATH) | (AT_RECURSIVE if recursive else 0)
-    if _mount_setattr(dir_fd, raw, flags, MOUNT_ATTR.pack(attr_set, attr_clr, propagation, 0), MOUNT_ATTR.size) < 0:
+    attributes = MOUNT_ATTR.pack(attr_set, attr_clr, propagation, userns_fd)
+    if _mount_setattr(dir_fd, raw, flags, attributes, MOUNT_ATTR.size) < 0:
         fail("mount_setattr", path or None)
 
 

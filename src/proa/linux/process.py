@@ -22,6 +22,8 @@ CLONE_NEWNET = 0x40000000
 CLONE_CLEAR_SIGHAND = 0x100000000
 CLONE_INTO_CGROUP = 0x200000000
 
+SECBIT_NO_SETUID_FIXUP = 1 << 2
+
 PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
@@ -48,6 +50,8 @@ _setns = call("setns")
 _unshare = call("unshare")
 _prctl = call("prctl")
 _personality = call("personality")
+_setfsuid = call("setfsuid")
+_setfsgid = call("setfsgid")
 _sethostname = call("sethostname")
 _setdomainname = call("setdomainname")
 _pidfd_open = syscall("pidfd_open")
@@ -141,6 +145,15 @@ def personality(persona: int) -> int:
     if previous < 0:
         fail("personality")
     return previous
+
+
+def setfsids(uid: int, gid: int) -> None:
+    """setfsuid(2) and setfsgid(2): whom the file system takes this thread for. Raises PermissionError."""
+    # Neither call tells of failure; the second one of each pair tells what is in force.
+    for function, wanted in ((_setfsgid, gid), (_setfsuid, uid)):
+        function(wanted)
+        if function(0xFFFFFFFF) & 0xFFFFFFFF != wanted:
+            raise PermissionError(1, f"setfsids: cannot become {uid}:{gid}")
 
 
 def sethostname(name: bytes) -> None:

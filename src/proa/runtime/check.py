@@ -11,9 +11,19 @@ from typing import Any, NamedTuple
 
 from proa.errors import Invalid, Unsupported
 from proa.linux.sched import IOPRIO_CLASS_BE, IOPRIO_CLASS_IDLE, IOPRIO_CLASS_RT
-from proa.runtime import seccomp
+from proa.runtime import seccomp, userns
 from proa.runtime.defaults import CAPABILITY_NUMBERS, DEFAULT_PATH
-from proa.runtime.spec import Capabilities, IoPriority, MountPoint, Namespace, Process, Rlimit, Spec
+from proa.runtime.spec import (
+    Capabilities,
+    IdMapping,
+    IoPriority,
+    Linux,
+    MountPoint,
+    Namespace,
+    Process,
+    Rlimit,
+    Spec,
+)
 from proa.runtime.steps.attributes import SetIoPriority, sysctl_path
 from proa.runtime.steps.credentials import FilterSystemCalls
 from proa.runtime.steps.isolation import NAMESPACE_FLAGS
@@ -72,8 +82,6 @@ def check_spec(spec: Spec) -> None:
     linux = spec.linux
     missing = {
         "hooks": any(spec.hooks.values()) if spec.hooks else False,
-        "linux.uidMappings": bool(linux.uid_mappings),
-        "linux.gidMappings": bool(linux.gid_mappings),
         "linux.timeOffsets": bool(linux.time_offsets),
         "linux.intelRdt": bool(linux.intel_rdt),
         "linux.mountLabel": bool(linux.mount_label),
@@ -96,6 +104,27 @@ def check_spec(spec: Spec) -> None:
     check_process(spec.process)
 
 
+def mappings(uids: Sequence[IdMapping] | None, gids: Sequence[IdMapping] | None) -> userns.Mappings:
+    """Checked maps of a user namespace. Raises Invalid."""
+
+    def checked(given: Sequence[IdMapping] | None, what: str) -> tuple[userns.Mapping, ...]:
+        found = [userns.Mapping(one.container_id, one.host_id, one.size) for one in given or ()]
+        return userns.check_mappings(found, what)
+
+    return userns.Mappings(checked(uids, "uid"), checked(gids, "gid"))
+
+
+def user_mappings(linux: Linux, made: AbstractSet[str]) -> userns.Mappings | None:
+    """The maps of the user namespace to make, None without one. Raises Invalid when maps and namespace disagree."""
+    given = bool(linux.uid_mappings or linux.gid_mappings)
+    if "user" in made:
+        return mappings(linux.uid_mappings, linux.gid_mappings)
+    if given:
+        text = "uid and gid mappings need a new user namespace"
+        raise Invalid(text, code="invalid-config", hint='add {"type": "user"} to linux.namespaces')
+    return None
+
+
 def check_process(process: Process) -> None:
     """Refuse process attributes that proa lacks, and text that no process can have."""
     for name, asked in (
@@ -115,13 +144,11 @@ def check_process(process: Process) -> None:
 
 
 def sort_namespaces(namespaces: Sequence[Namespace]) -> tuple[frozenset[str], dict[str, str]]:
-    """Kinds to make, and paths to join by kind. Raises Invalid, or Unsupported for user namespaces."""
+    """Kinds to make, and paths to join by kind. Raises Invalid, or Unsupported for what cannot be joined."""
     made: set[str] = set()
     joined: dict[str, str] = {}
     for namespace in namespaces:
         kind = namespace.type
-        if kind == "user":
-            raise Unsupported("user namespaces are not supported yet", code="unsupported-config")
         if kind not in NAMESPACE_FLAGS or kind in made or kind in joined:
             raise Invalid(f"unknown or repeated namespace `{kind}`", code="invalid-config", subject=kind)
         if namespace.path:

@@ -7,20 +7,24 @@ container it joins.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from proa.errors import Conflict, Internal
 from proa.linux import process as p
+from proa.linux.sockets import receive_fds, send_fds
+from proa.runtime import userns
 from proa.runtime.channel import Channel, receive
 from proa.runtime.init_program import init_program
 from proa.runtime.plan import Plan, compile_exec_plan
+from proa.runtime.preparing import prepare
 from proa.runtime.steps.isolation import NAMESPACE_FLAGS, EnterContainer, JoinCgroups, JoinNamespaces, NewSession
 from proa.runtime.steps.step import Init, Step
 
@@ -121,16 +125,20 @@ def launch(
     stdio: Stdio,
     cgroup: Joinable | None = None,
     netns_fd: int | None = None,
+    userns_fd: int | None = None,
     sibling: bool = False,
 ) -> Process:
     """Start a container's first process; returns once execve succeeded.
 
     netns_fd: a network namespace to join; the plan's config must then not ask for a new one.
+    userns_fd: a user namespace with the plan's maps, in place of a new one; the network namespace must be its own.
     sibling:  make it a child of this process's parent (CLONE_PARENT), who then has to reap it, also when this raises.
     Raises what the failing step raised, with the step's name in `fields["step"]`: NotFound `command-not-found`, Denied
-    `command-not-executable`, … Nothing of the process is left then. Only for single-threaded processes.
+    `command-not-executable`, … Nothing of the process is left then. Only for single-threaded processes. With a user
+    namespace and `sibling` this process is in it afterwards, without the host's privileges.
     """
-    return begin(plan, stdio=stdio, cgroup=cgroup, netns_fd=netns_fd, sibling=sibling).outcome()
+    launch = begin(plan, stdio=stdio, cgroup=cgroup, netns_fd=netns_fd, userns_fd=userns_fd, sibling=sibling)
+    return launch.outcome()
 
 
 def begin(
@@ -139,6 +147,7 @@ def begin(
     stdio: Stdio,
     cgroup: Joinable | None = None,
     netns_fd: int | None = None,
+    userns_fd: int | None = None,
     sibling: bool = False,
 ) -> Launch:
     """As `launch`, but without waiting for the outcome: `Launch.outcome`, or `Launch.abandon`, must follow."""
@@ -147,11 +156,17 @@ def begin(
         steps: list[Step] = [NewSession()]
         joins: list[tuple[int, int]] = []
         pid_namespace = -1
+        user = -1 if userns_fd is None else userns_fd
+        if plan.user is not None and user < 0:
+            user = userns.make(plan.user)
+            opened.append(user)
         for kind, path in plan.join:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             opened.append(fd)
             if kind == "pid":
                 pid_namespace = fd
+            elif kind == "user":
+                user = fd
             else:
                 joins.append((fd, NAMESPACE_FLAGS[kind]))
         if netns_fd is not None:
@@ -162,11 +177,19 @@ def begin(
         steps += plan.steps
         directories = cgroup.directories if cgroup is not None else {}
         program = init_program() if plan.below_init else -1
+        trees, root_tree = prepare(plan, user, stdio)
+        opened += [*trees.values(), *([root_tree] if root_tree >= 0 else [])]
+
+        def make_init(channel: Channel) -> Init:
+            init = Init(channel, directories, program)
+            init.trees, init.root_tree = trees, root_tree
+            return init
+
         flags = plan.namespaces & ~(p.CLONE_NEWNET if netns_fd is not None else 0)
         if sibling:
             flags |= p.CLONE_PARENT
         return _start(
-            steps, flags, stdio=stdio, born_in=born_in, pid_namespace=pid_namespace, program=program, dirs=directories
+            steps, flags, make_init, stdio=stdio, born_in=born_in, pid_namespace=pid_namespace, user_namespace=user
         )
     finally:
         for fd in opened:
@@ -193,10 +216,13 @@ def launch_exec(
     try:
         steps: list[Step] = [NewSession()]
         born_in = _prepare_cgroup(cgroup, steps, opened, new_namespace=False)
+        steps += plan.early
         steps.append(EnterContainer(target.pidfd, plan.namespaces))
         steps += plan.steps
         flags = p.CLONE_PARENT if sibling else 0
-        launched = _start(steps, flags, stdio=stdio, born_in=born_in, pid_namespace=target.pidfd, program=-1, dirs={})
+        launched = _start(
+            steps, flags, lambda ch: Init(ch, {}), stdio=stdio, born_in=born_in, pid_namespace=target.pidfd
+        )
         return launched.outcome()
     except (ProcessLookupError, Conflict):
         raise Conflict("the container is not running", code="container-not-running") from None
@@ -223,14 +249,14 @@ def _prepare_cgroup(
 def _start(
     steps: Sequence[Step],
     flags: int,
+    make_init: Callable[[Channel], Init],
     *,
     stdio: Stdio,
     born_in: int | None,
     pid_namespace: int,
-    program: int,
-    dirs: Mapping[str, str],
+    user_namespace: int = -1,
 ) -> Launch:
-    """clone3, and run the steps there."""
+    """clone3, and run the steps there. See `userns` for why this process may have to be in the namespace then."""
     # One system call; `threading` would add memory and a fork hook to every monitor.
     if os.stat("/proc/self/task").st_nlink != 3:
         raise Internal("processes are started from single-threaded processes only", code="threads-running")
@@ -247,13 +273,19 @@ def _start(
         try:
             # With CLONE_PARENT the exit signal is this process's own, and none may be given.
             exit_signal = 0 if flags & p.CLONE_PARENT else int(signal.SIGCHLD)
-            pid, pidfd = p.clone3(flags, exit_signal=exit_signal, cgroup_fd=born_in)
+            if user_namespace < 0:
+                pid, pidfd = p.clone3(flags, exit_signal=exit_signal, cgroup_fd=born_in)
+            elif flags & p.CLONE_PARENT:
+                p.setns(user_namespace, p.CLONE_NEWUSER)
+                pid, pidfd = p.clone3(flags, exit_signal=0, cgroup_fd=born_in)
+            else:
+                pid, pidfd = _clone_by_another(flags, user_namespace, born_in)
         except OSError as error:
             if pid_namespace >= 0 and error.errno == 12:  # ENOMEM: the namespace's first process has ended
                 raise Conflict("the container is not running", code="container-not-running") from None
             raise
         if pid == 0:
-            run_steps(steps, Init(Channel(theirs), dirs, program), stdio)
+            run_steps(steps, make_init(Channel(theirs)), stdio)
     except BaseException:
         ours.close()
         raise
@@ -266,6 +298,35 @@ def _start(
             p.prctl(p.PR_SET_DUMPABLE, 1)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return Launch(pid, pidfd, ours)
+
+
+def _clone_by_another(flags: int, user_namespace: int, born_in: int | None) -> tuple[int, int]:
+    """clone3 by a child process that enters the user namespace for it; what it clones is this process's child.
+
+    Returns as clone3 does: twice, the second time in the new process.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    between, between_fd = p.clone3(0, exit_signal=int(signal.SIGCHLD))
+    if between:
+        theirs.close()
+        with ours:
+            data, fds = receive_fds(ours, 64, 1)
+        p.waitid(p.P_PIDFD, between_fd, os.WEXITED)
+        os.close(between_fd)
+        if fds:
+            return int(data), fds[0]
+        raise OSError(int(data or errno.ECHILD), f"clone3: {os.strerror(int(data or errno.ECHILD))}")
+    try:
+        ours.close()
+        p.setns(user_namespace, p.CLONE_NEWUSER)
+        pid, pidfd = p.clone3(flags | p.CLONE_PARENT, exit_signal=0, cgroup_fd=born_in)
+        if pid == 0:
+            theirs.close()
+            return 0, -1
+        send_fds(theirs, b"%d" % pid, [pidfd])
+    except OSError as error:
+        theirs.send(b"%d" % (error.errno or errno.EIO))
+    os._exit(0)
 
 
 class _NoImports:

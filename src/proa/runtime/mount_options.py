@@ -17,6 +17,7 @@ class MountOptions(NamedTuple):
     bind, recursive:            whether it is a bind, and of a tree.
     propagation:                (MS_* kind, recursive) in order.
     settings:                   what the file system itself gets: (key, value) or (key, None) for a flag.
+    idmap:                      "idmap" or "ridmap": show a bind's ids through the maps of a user namespace; or "".
     """
 
     attr_set: int
@@ -27,6 +28,7 @@ class MountOptions(NamedTuple):
     recursive: bool
     propagation: tuple[tuple[int, bool], ...]
     settings: tuple[tuple[str, str | None], ...]
+    idmap: str = ""
 
     @property
     def readonly(self) -> bool:
@@ -75,13 +77,14 @@ _PROPAGATION: dict[str, tuple[int, bool]] = {
 _IGNORED = frozenset(
     {"defaults", "async", "silent", "loud", "nofail", "auto", "noauto", "user", "nouser", "mand", "nomand"}
 )
-_REFUSED = frozenset({"remount", "move", "idmap", "ridmap", "tmpcopyup", "copy-symlink"})
+_REFUSED = frozenset({"remount", "move", "tmpcopyup", "copy-symlink"})
 
 
 def parse_mount_options(options: Sequence[str], where: str) -> MountOptions:
     """Sort `options`. Raises Invalid for ones a bind cannot have and Unsupported for ones proa does not do."""
     attr_set = attr_clr = rec_set = rec_clr = 0
     bind = recursive = False
+    idmap = ""
     propagation: list[tuple[int, bool]] = []
     settings: list[tuple[str, str | None]] = []
     for option in options:
@@ -95,6 +98,8 @@ def parse_mount_options(options: Sequence[str], where: str) -> MountOptions:
             propagation.append(_PROPAGATION[option])
         elif option in ("bind", "rbind"):
             bind, recursive = True, recursive or option == "rbind"
+        elif option in ("idmap", "ridmap"):
+            idmap = option
         elif option in _REFUSED or option.partition("=")[0] in _REFUSED:
             raise Unsupported(
                 f"mount option `{option}` of {where} is not supported", code="mount-option", subject=where
@@ -107,4 +112,6 @@ def parse_mount_options(options: Sequence[str], where: str) -> MountOptions:
     if bind and settings:
         names = ", ".join(key for key, _value in settings)
         raise Invalid(f"a bind mount cannot have the options {names} ({where})", code="mount-option", subject=where)
-    return MountOptions(attr_set, attr_clr, rec_set, rec_clr, bind, recursive, tuple(propagation), tuple(settings))
+    return MountOptions(
+        attr_set, attr_clr, rec_set, rec_clr, bind, recursive, tuple(propagation), tuple(settings), idmap
+    )

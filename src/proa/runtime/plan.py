@@ -19,6 +19,7 @@ from proa.runtime.spec import Linux, MountPoint, Process, RootMount, Spec, parse
 from proa.runtime.steps import attributes, credentials, devices, isolation, masks, mounts, rootfs
 from proa.runtime.steps.command import CloseFiles, EnterWorkingDirectory, Execute
 from proa.runtime.steps.step import Step
+from proa.runtime.userns import Mappings
 
 __all__ = ["Plan", "compile_exec_plan", "compile_plan"]
 
@@ -34,9 +35,11 @@ class Plan:
     cgroup_namespace: whether the process sees its cgroups as the root.
     terminal:         whether the standard streams are a new terminal.
     below_init:       whether process 1 is the reaping init and the user process its child.
+    user:             the maps of the user namespace to make, if any; one to join is in `join`.
+    early:            steps to do before namespaces are joined.
     """
 
-    __slots__ = ("below_init", "cgroup_namespace", "join", "namespaces", "steps", "terminal")
+    __slots__ = ("below_init", "cgroup_namespace", "early", "join", "namespaces", "steps", "terminal", "user")
 
     def __init__(
         self,
@@ -47,6 +50,8 @@ class Plan:
         cgroup_namespace: bool = False,
         terminal: bool = False,
         below_init: bool = False,
+        user: Mappings | None = None,
+        early: Sequence[Step] = (),
     ) -> None:
         self.steps = tuple(steps)
         self.namespaces = namespaces
@@ -54,6 +59,8 @@ class Plan:
         self.cgroup_namespace = cgroup_namespace
         self.terminal = terminal
         self.below_init = below_init
+        self.user = user
+        self.early = tuple(early)
 
     def describe(self) -> list[str]:
         """One line per step, for people."""
@@ -73,7 +80,10 @@ def compile_plan(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> Pla
     linux = spec.linux
     made, joined = check.sort_namespaces(linux.namespaces)
     own = made | joined.keys()
-    steps: list[Step] = [rootfs.SeparateMounts(_shared_binds(spec.mounts)), _root_step(rootfs_mounts)]
+    steps: list[Step] = _oom_steps(spec.process)
+    if "user" in own:
+        steps.append(isolation.BecomeRoot())
+    steps += [rootfs.SeparateMounts(_shared_binds(spec.mounts)), _root_step(rootfs_mounts)]
     if "network" in made:
         steps.append(isolation.LoopbackUp())
     late_readonly = [] if not spec.root.readonly else ["/"]
@@ -97,8 +107,6 @@ def compile_plan(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> Pla
     if linux.sysctl:
         optional = frozenset(defaults.NETWORK_SYSCTLS)
         steps.append(attributes.SetSysctls(check.check_sysctls(linux.sysctl, own), optional))
-    if process.oom_score_adj is not None:
-        steps.append(attributes.SetOomScore(process.oom_score_adj))
     if linux.readonly_paths:
         steps.append(masks.ReadonlyPaths(linux.readonly_paths))
     if linux.masked_paths:
@@ -108,7 +116,7 @@ def compile_plan(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> Pla
         raise Invalid("an init needs a pid namespace of its own", code="invalid-config")
     steps += _final_steps(process, spec, below_init=below_init)
     flags = 0
-    for kind in made - {"cgroup"}:
+    for kind in made - {"cgroup", "user"}:
         flags |= isolation.NAMESPACE_FLAGS[kind]
     return Plan(
         steps,
@@ -117,6 +125,7 @@ def compile_plan(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> Pla
         cgroup_namespace="cgroup" in made,
         terminal=process.terminal,
         below_init=below_init,
+        user=check.user_mappings(linux, made),
     )
 
 
@@ -129,12 +138,15 @@ def compile_exec_plan(config: Mapping[str, Any], process_config: Mapping[str, An
     flags = p.CLONE_NEWNS
     for kind in (made | joined.keys()) - {"pid", "mount"}:
         flags |= isolation.NAMESPACE_FLAGS[kind]
-    steps: list[Step] = _identity_steps(process)
+    steps: list[Step] = [isolation.BecomeRoot()] if flags & p.CLONE_NEWUSER else []
+    steps += _identity_steps(process)
     steps += _terminal_steps(process, console=False)
-    if process.oom_score_adj is not None:
-        steps.append(attributes.ResetOomScore(process.oom_score_adj))
     steps += _final_steps(process, spec, below_init=False)
-    return Plan(steps, namespaces=flags, terminal=process.terminal)
+    return Plan(steps, namespaces=flags, terminal=process.terminal, early=_oom_steps(process))
+
+
+def _oom_steps(process: Process) -> list[Step]:
+    return [] if process.oom_score_adj is None else [attributes.SetOomScore(process.oom_score_adj)]
 
 
 def _shared_binds(points: Sequence[MountPoint]) -> list[tuple[str, str, bool]]:
@@ -164,7 +176,11 @@ def _mount_step(point: MountPoint, *, new_cgroup_namespace: bool) -> tuple[Step,
     if options.bind or point.type in _BIND_TYPES:
         if point.type == "rbind" and not options.recursive:
             options = options._replace(recursive=True)
-        return mounts.Bind(point.source, destination, options), False
+        own = bool(point.uid_mappings or point.gid_mappings)
+        mappings = check.mappings(point.uid_mappings, point.gid_mappings) if own else None
+        return mounts.Bind(point.source, destination, options, mappings), False
+    if options.idmap:
+        raise Unsupported(f"only binds can be idmapped ({destination})", code="mount-option", subject=destination)
     if point.type in ("cgroup", "cgroup2"):
         return mounts.MountCgroup(destination, options, new_namespace=new_cgroup_namespace), False
     defer = destination == "/dev" and options.readonly

@@ -92,6 +92,14 @@ class Root(Struct, frozen=True, rename="camel"):
     readonly: bool = False
 
 
+class IdMapping(Struct, frozen=True):
+    """`size` ids of a user namespace, and which they are outside."""
+
+    container_id: Id = msgspec.field(name="containerID")
+    host_id: Id = msgspec.field(name="hostID")
+    size: Annotated[int, Meta(ge=1, le=(1 << 32) - 1)]
+
+
 class MountPoint(Struct, frozen=True, rename="camel"):
     """One mount of the container."""
 
@@ -99,6 +107,8 @@ class MountPoint(Struct, frozen=True, rename="camel"):
     type: str = "bind"
     source: str = ""
     options: list[str] = []
+    uid_mappings: list[IdMapping] = []
+    gid_mappings: list[IdMapping] = []
 
 
 class Namespace(Struct, frozen=True, rename="camel"):
@@ -134,8 +144,8 @@ class Linux(Struct, frozen=True, rename="camel"):
     rootfs_propagation: str = ""
     mount_label: str = ""
     personality: dict[str, Any] | None = None
-    uid_mappings: list[Any] | None = None
-    gid_mappings: list[Any] | None = None
+    uid_mappings: list[IdMapping] | None = None
+    gid_mappings: list[IdMapping] | None = None
     time_offsets: dict[str, Any] | None = None
     intel_rdt: Any = None
 
@@ -155,7 +165,10 @@ class Spec(Struct, frozen=True, rename="camel"):
 
 
 class RootMount(Struct, frozen=True, rename="camel"):
-    """One of the mounts that make the root file system, as a snapshotter emits them."""
+    """One of the mounts that make the root file system, as a snapshotter emits them.
+
+    Option `idmap`: its ids on disk are those inside the container's user namespace.
+    """
 
     type: str
     source: str

@@ -11,7 +11,7 @@ from proa.linux import mount as m
 from proa.linux.keyring import join_session_keyring
 from proa.linux.process import personality
 from proa.linux.sched import ioprio_set
-from proa.runtime.root import open_in_root, write_proc
+from proa.runtime.root import write_proc
 from proa.runtime.steps.step import Init, Step
 
 
@@ -92,7 +92,10 @@ def _lower(value: int, top: int) -> int:
 
 
 class SetOomScore(Step):
-    """Set oom_score_adj; a score lower than allowed becomes the lowest allowed, with a warning."""
+    """Set oom_score_adj; a score lower than allowed becomes the lowest allowed, with a warning.
+
+    The first of all steps: the /proc is still the host's own, and the file belongs to who this process still is.
+    """
 
     __slots__ = ("score",)
     name = "setting the out-of-memory score"
@@ -104,30 +107,21 @@ class SetOomScore(Step):
         return f"set oom_score_adj to {self.score}"
 
     def execute(self, init: Init) -> None:
-        path = f"{os.getpid()}/oom_score_adj"
-        proc = _proc(init)
+        path = "/proc/self/oom_score_adj"
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            write_proc(proc, path, b"%d" % self.score)
+            if int(os.read(fd, 16)) == self.score:
+                return
+        finally:
+            os.close(fd)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, b"%d" % self.score)
+            finally:
+                os.close(fd)
         except PermissionError:
             init.channel.warn("oom_score_adj was not lowered: that needs CAP_SYS_RESOURCE")
-
-
-class ResetOomScore(Step):
-    """Give a process that joined a running container its score, through the container's /proc, checked to be one."""
-
-    __slots__ = ("score",)
-    name = "setting the out-of-memory score"
-
-    def __init__(self, score: int) -> None:
-        self.score = score
-
-    def execute(self, init: Init) -> None:
-        proc = open_in_root(init.root_fd, "/proc", os.O_PATH | os.O_DIRECTORY, symlinks=False)
-        if m.fstatfs_magic(proc) == m.PROC_SUPER_MAGIC:
-            init.proc_fd = proc
-        else:
-            os.close(proc)
-        SetOomScore(self.score).execute(init)
 
 
 class JoinKeyring(Step):

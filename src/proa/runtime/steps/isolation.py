@@ -18,6 +18,7 @@ NAMESPACE_FLAGS = {
     "network": p.CLONE_NEWNET,
     "cgroup": p.CLONE_NEWCGROUP,
     "time": p.CLONE_NEWTIME,
+    "user": p.CLONE_NEWUSER,
 }
 
 
@@ -63,6 +64,19 @@ class NewNamespaces(Step):
 
     def execute(self, init: Init) -> None:
         p.unshare(self.kinds)
+
+
+class BecomeRoot(Step):
+    """Take on the ids of root in the user namespace that this process was born in or joined, in place of none."""
+
+    __slots__ = ()
+    name = "becoming root of the user namespace"
+
+    def execute(self, init: Init) -> None:
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        p.prctl(p.PR_SET_DUMPABLE, 0)  # the change of ids may have set it
 
 
 class JoinNamespaces(Step):

@@ -8,6 +8,7 @@ import stat
 
 from proa.errors import Denied, Invalid
 from proa.linux import mount as m
+from proa.runtime import userns
 from proa.runtime.mount_options import MountOptions
 from proa.runtime.root import open_directory, open_file, open_in_root
 from proa.runtime.steps.step import Init, Step
@@ -122,13 +123,16 @@ class Mount(Step):
 class Bind(Step):
     """Bind a file or directory of the host, or an already open tree of mounts."""
 
-    __slots__ = ("destination", "options", "source")
+    __slots__ = ("destination", "mappings", "options", "source")
     name = "binding"
 
-    def __init__(self, source: str, destination: str, options: MountOptions) -> None:
+    def __init__(
+        self, source: str, destination: str, options: MountOptions, mappings: userns.Mappings | None = None
+    ) -> None:
         self.source = source
         self.destination = destination
         self.options = options
+        self.mappings = mappings
 
     def describe(self) -> str:
         return f"bind {self.source} on {self.destination}{' (read-only)' if self.options.readonly else ''}"
@@ -138,16 +142,29 @@ class Bind(Step):
         return self.destination
 
     def execute(self, init: Init) -> None:
-        options = self.options
         tree = init.trees.pop(self.destination, -1)
-        if tree < 0:
-            flags = m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if options.recursive else 0)
+        attach(init, tree if tree >= 0 else self.open_tree(), self.destination, self.options)
+
+    def open_tree(self, user: userns.Target | None = None) -> int:
+        """The detached tree, through the maps of its own or those of the container's namespace `user` when asked."""
+        options = self.options
+        flags = m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if options.recursive else 0)
+        try:
+            tree = m.open_tree(m.AT_FDCWD, self.source, flags)
+        except FileNotFoundError:
+            text = f"bind source path does not exist: {self.source}"
+            raise Invalid(text, code="bind-source-missing", subject=self.source) from None
+        if options.idmap or self.mappings is not None:
+            if self.mappings is None and user is None:
+                text = f"an idmapped mount on {self.destination} needs mappings or a user namespace"
+                raise Invalid(text, code="invalid-config", subject=self.destination)
+            fd = userns.make(self.mappings) if self.mappings is not None else user.fd if user is not None else -1
             try:
-                tree = m.open_tree(m.AT_FDCWD, self.source, flags)
-            except FileNotFoundError:
-                text = f"bind source path does not exist: {self.source}"
-                raise Invalid(text, code="bind-source-missing", subject=self.source) from None
-        attach(init, tree, self.destination, options)
+                userns.map_tree(tree, fd, recursive=options.idmap == "ridmap")
+            finally:
+                if self.mappings is not None:
+                    os.close(fd)
+        return tree
 
 
 def attach(init: Init, tree: int, destination: str, options: MountOptions) -> None:

@@ -7,8 +7,10 @@ import os
 import stat
 from collections.abc import Sequence
 
-from proa.errors import Denied, Unsupported
+from proa.errors import Denied, Invalid, Unsupported
 from proa.linux import mount as m
+from proa.linux import process as p
+from proa.runtime import userns
 from proa.runtime.root import open_in_root
 from proa.runtime.steps.step import Init, Step
 
@@ -30,6 +32,8 @@ class SeparateMounts(Step):
 
     def execute(self, init: Init) -> None:
         for destination, source, recursive in self.shared:
+            if destination in init.trees:
+                continue
             flags = m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if recursive else 0)
             init.trees[destination] = m.open_tree(m.AT_FDCWD, source, flags)
         m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
@@ -54,17 +58,30 @@ class MountRoot(Step):
         return self.source
 
     def execute(self, init: Init) -> None:
-        if self.kind in ("bind", "rbind", "none"):
-            recursive = self.kind == "rbind" or "rbind" in self.options
-            fd = m.open_tree(m.AT_FDCWD, self.source, m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if recursive else 0))
-            attrs = m.MOUNT_ATTR_RDONLY if "ro" in self.options else 0
-            m.mount_setattr(fd, "", attr_set=attrs, propagation=m.MS_PRIVATE, recursive=recursive)
-        else:
-            fd = mount_overlay(self.options)
+        fd = init.root_tree if init.root_tree >= 0 else self.open_tree()
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             raise Denied("the root file system is not a directory", code="invalid-rootfs", subject=self.source)
         m.move_mount(fd, "", m.AT_FDCWD, "/")
+        init.root_tree = -1
         init.keep_root(fd)
+
+    def open_tree(self, user: userns.Target | None = None) -> int:
+        """The detached mount; with option `idmap` through the maps of `user`, which must be given then."""
+        idmap = "idmap" in self.options
+        if idmap and user is None:
+            raise Invalid("an idmapped root needs a user namespace", code="invalid-config", subject=self.source)
+        options = [option for option in self.options if option != "idmap"]
+        if self.kind not in ("bind", "rbind", "none"):
+            if idmap and user is not None:
+                return mapped_overlay(options, user)
+            return mount_overlay(options)
+        recursive = self.kind == "rbind" or "rbind" in options
+        fd = m.open_tree(m.AT_FDCWD, self.source, m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if recursive else 0))
+        attrs = m.MOUNT_ATTR_RDONLY if "ro" in options else 0
+        m.mount_setattr(fd, "", attr_set=attrs, propagation=m.MS_PRIVATE, recursive=recursive)
+        if idmap and user is not None:
+            userns.map_tree(fd, user.fd, recursive=recursive)
+        return fd
 
 
 def mount_overlay(options: Sequence[str]) -> int:
@@ -98,6 +115,39 @@ def mount_overlay(options: Sequence[str]) -> int:
         return m.fsmount(fs, attrs)
     finally:
         os.close(fs)
+
+
+def mapped_overlay(options: Sequence[str], user: userns.Target) -> int:
+    """A detached overlay mount whose layers have, on disk, the ids of the user namespace.
+
+    overlayfs itself cannot be shown with other ids, its layers can (Linux 5.19). Upper and work directory must be in
+    one mount: all layers are, a mapped copy of the directory they have in common, in place of it, in a mount namespace
+    that ends with the child. Who mounts must be somebody in the maps: overlayfs makes files in his name. Raises
+    Unsupported.
+    """
+    if user.uid < 0:
+        raise Invalid("the user namespace of an idmapped root must have a root of its own", code="invalid-mappings")
+    paths = [path for option in options for path in _layer_paths(option)]
+    common = os.path.commonpath(paths)
+
+    def mount() -> int:
+        p.unshare(p.CLONE_NEWNS)
+        m.mount(None, "/", None, m.MS_REC | m.MS_PRIVATE)
+        tree = m.open_tree(m.AT_FDCWD, common, m.OPEN_TREE_CLONE)
+        userns.map_tree(tree, user.fd)
+        m.move_mount(tree, "", m.AT_FDCWD, common)
+        p.prctl(p.PR_SET_SECUREBITS, p.SECBIT_NO_SETUID_FIXUP)  # not to lose the capabilities with the next call
+        p.setfsids(user.uid, user.gid)
+        return mount_overlay(options)
+
+    return userns.from_child(mount)
+
+
+def _layer_paths(option: str) -> list[str]:
+    key, _separator, value = option.partition("=")
+    if key == "lowerdir":
+        return split_layers(value)
+    return [value] if key in ("lowerdir+", "upperdir", "workdir") else []
 
 
 def _before_linux_6_5() -> bool:

@@ -17,7 +17,9 @@ class Init:
     devpts_fd:   likewise the devpts mount.
     null_fd:     a detached mount of the host's /dev/null, checked to be the device.
     dev_bound:   whether /dev is a directory of the host, which nothing may be made in.
-    trees:       detached copies of mounts whose sharing with the host must be kept, by destination.
+    trees:       detached copies of mounts, by destination, that only the host's side could make: whose sharing with the
+                 host must be kept, or that are shown through the maps of a user namespace.
+    root_tree:   likewise the root file system; -1 when it is to be mounted here.
     propagation: (mount fd, MS_* flags, recursive) to apply after the pivot.
     cgroup_dirs: host directories of the container's cgroup by controller; "" for version 2.
     home:        home directory of the user, known once the user is.
@@ -37,6 +39,7 @@ class Init:
         "program_fd",
         "propagation",
         "root_fd",
+        "root_tree",
         "trees",
         "uid",
     )
@@ -46,6 +49,7 @@ class Init:
         self.cgroup_dirs = cgroup_dirs
         self.program_fd = program_fd
         self.root_fd = -1
+        self.root_tree = -1
         self.proc_fd = -1
         self.devpts_fd = -1
         self.null_fd = -1
