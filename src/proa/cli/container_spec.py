@@ -12,9 +12,12 @@ from proa.cli.values import (
     nano_cpus,
     port_range,
     published_ports,
+    restart_policy,
+    throttled_device,
     ulimit,
     variables,
     variables_of_files,
+    weighted_device,
 )
 from proa.errors import Invalid
 
@@ -32,10 +35,12 @@ _HOST_TEXTS = (
     ("cpuset-cpus", "CpusetCpus"),
     ("cpuset-mems", "CpusetMems"),
     ("ipc", "IpcMode"),
+    ("isolation", "Isolation"),
     ("pid", "PidMode"),
     ("runtime", "Runtime"),
     ("userns", "UsernsMode"),
     ("uts", "UTSMode"),
+    ("volume-driver", "VolumeDriver"),
 )
 _HOST_NUMBERS = (
     ("blkio-weight", "BlkioWeight"),
@@ -63,7 +68,14 @@ _HOST_LISTS = (
     ("dns-option", "DnsOptions"),
     ("dns-search", "DnsSearch"),
     ("group-add", "GroupAdd"),
+    ("link", "Links"),
     ("volumes-from", "VolumesFrom"),
+)
+_THROTTLES = (
+    ("device-read-bps", "BlkioDeviceReadBps"),
+    ("device-read-iops", "BlkioDeviceReadIOps"),
+    ("device-write-bps", "BlkioDeviceWriteBps"),
+    ("device-write-iops", "BlkioDeviceWriteIOps"),
 )
 _HOST_SIZES = (
     ("memory", "Memory"),
@@ -153,6 +165,14 @@ def _host_values(options: Options, host: dict[str, Any]) -> None:
         host["NanoCpus"] = nano_cpus(options.text("cpus"))
     if options.given("ulimit"):
         host["Ulimits"] = [ulimit(text) for text in options.texts("ulimit")]
+    if options.given("blkio-weight-device"):
+        texts = options.texts("blkio-weight-device")
+        host["BlkioWeightDevice"] = [weighted_device(text, "blkio-weight-device") for text in texts]
+    for name, key in _THROTTLES:
+        if options.given(name):
+            host[key] = [throttled_device(text, name) for text in options.texts(name)]
+    if options.given("gpus"):
+        host["DeviceRequests"] = [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]], "Options": {}}]
     if options.given("device"):
         host["Devices"] = [_device(text) for text in options.texts("device")]
     if options.given("security-opt"):
@@ -161,10 +181,7 @@ def _host_values(options: Options, host: dict[str, Any]) -> None:
         if options.given(name):
             host[key] = key_values(options.texts(name), name, need_value=True)
     if options.given("restart"):
-        policy, _, times = options.text("restart").partition(":")
-        if times and not (times.isascii() and times.isdigit()):
-            raise Invalid(f"invalid restart policy `{options.text('restart')}`", code="bad-restart-policy")
-        host["RestartPolicy"] = {"Name": policy, "MaximumRetryCount": int(times or 0)}
+        host["RestartPolicy"] = restart_policy(options.text("restart"))
     if options.given("log-driver") or options.given("log-opt"):
         config = key_values(options.texts("log-opt"), "log-opt", need_value=True)
         host["LogConfig"] = {"Type": options.text("log-driver"), "Config": config}
@@ -238,7 +255,8 @@ def _security(text: str) -> str:
 
 def _health(options: Options, document: dict[str, Any]) -> None:
     names = ("health-interval", "health-start-interval", "health-start-period", "health-timeout")
-    asked = options.given("health-cmd") or options.given("health-retries") or any(options.given(n) for n in names)
+    others = ("health-cmd", "health-on-failure", "health-retries")
+    asked = any(options.given(n) for n in (*names, *others))
     if options.flag("no-healthcheck"):
         if asked:
             raise Invalid("--no-healthcheck conflicts with --health-* options", code="bad-options")
@@ -252,6 +270,8 @@ def _health(options: Options, document: dict[str, Any]) -> None:
                 check[key] = duration_ns(options.text(name), name)
         if options.given("health-retries"):
             check["Retries"] = options.number("health-retries")
+        if options.given("health-on-failure"):
+            check["OnFailure"] = options.text("health-on-failure")
         document["Healthcheck"] = check
 
 

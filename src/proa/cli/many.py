@@ -12,6 +12,7 @@ from proa.errors import NotFound, NotModified, ProaError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from proa.cli.options import Settings
 
@@ -27,9 +28,11 @@ def for_each(
     *,
     show: Callable[[str, bytes], str] = lambda name, _: name,
     missing_is_fine: bool = False,
+    document: Any = None,
 ) -> int:
     """Send `request(name)` (method, target) for every name and print `show(name, reply)`; 1 if any failed.
 
+    document: the JSON body of each request
     missing_is_fine: an object that is not there is told but does not count as a failure
     """
     caller = Caller(locate(settings.host))
@@ -38,7 +41,7 @@ def for_each(
         pending: list[tuple[str, Connection]] = []
         for name in names[start : start + _AT_ONCE]:
             method, target = request(name)
-            pending.append((name, caller.begin(method, target)))
+            pending.append((name, caller.begin(method, target, document)))
         for name, connection in pending:
             try:
                 body = caller.reply(connection).body()

@@ -15,9 +15,12 @@ __all__ = [
     "nano_cpus",
     "port_range",
     "published_ports",
+    "restart_policy",
+    "throttled_device",
     "ulimit",
     "variables",
     "variables_of_files",
+    "weighted_device",
 ]
 
 _UNITS = {"": 0, "b": 0, "k": 10, "kb": 10, "kib": 10, "m": 20, "mb": 20, "mib": 20, "g": 30, "gb": 30, "gib": 30}
@@ -79,6 +82,32 @@ def ulimit(text: str) -> dict[str, object]:
     ):
         raise Invalid(f"invalid ulimit `{text}`", code="bad-ulimit", hint="write name=soft:hard")
     return {"Name": name, "Soft": numbers[0], "Hard": numbers[1]}
+
+
+def restart_policy(text: str) -> dict[str, object]:
+    """`on-failure:3` as Docker's {"Name", "MaximumRetryCount"}."""
+    policy, mark, times = text.partition(":")
+    if (mark and _whole(times) < 0) or not policy:
+        raise Invalid(f"invalid restart policy format: `{text}`", code="bad-restart-policy", hint="write on-failure:3")
+    return {"Name": policy, "MaximumRetryCount": int(times or 0)}
+
+
+def weighted_device(text: str, option: str) -> dict[str, object]:
+    """`/dev/sda:500` as Docker's {"Path", "Weight"}."""
+    path, mark, weight = text.rpartition(":")
+    if not mark or not path.startswith("/dev/") or _whole(weight) < 0:
+        raise Invalid(f"bad format for --{option}: {text}", code="bad-device", hint="write /dev/sda:500")
+    return {"Path": path, "Weight": int(weight)}
+
+
+def throttled_device(text: str, option: str) -> dict[str, object]:
+    """`/dev/sda:1mb` (or operations per second, for the iops options) as Docker's {"Path", "Rate"}."""
+    path, mark, rate = text.rpartition(":")
+    if not mark or not path.startswith("/dev/"):
+        raise Invalid(f"bad format for --{option}: {text}", code="bad-device", hint="write /dev/sda:1mb")
+    if option.endswith("iops") and _whole(rate) < 0:
+        raise Invalid(f"invalid rate for device: {text}: not a whole number", code="bad-device")
+    return {"Path": path, "Rate": int(rate) if option.endswith("iops") else byte_size(rate, option)}
 
 
 def key_values(texts: list[str], option: str, *, need_value: bool = False) -> dict[str, str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from proa.engine.agenda import Ticket
 from proa.engine.types import Container
 from proa.errors import Conflict, Corrupt, Invalid, NotFound
 from proa.storage import read_record, write_record
@@ -28,13 +29,15 @@ RECORD = "container.json"
 class Entry:
     """A record with the lock that serialises what is done to its container."""
 
-    __slots__ = ("lock", "record", "removed", "restarting")
+    __slots__ = ("lock", "pause_s", "pending", "record", "removed", "restarting")
 
     def __init__(self, record: Container) -> None:
         self.record = record
         self.lock = threading.RLock()
         self.removed = False
-        self.restarting = False
+        self.restarting = False  # by a user, not by its policy
+        self.pause_s = 0.0  # before its last restart by policy
+        self.pending: Ticket | None = None  # its next one
 
 
 class Catalog:

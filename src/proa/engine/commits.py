@@ -13,6 +13,7 @@ import msgspec
 from proa.engine.catalog import Entry
 from proa.engine.changes import apply_changes
 from proa.engine.clock import now
+from proa.engine.healthcheck import merged_check
 from proa.engine.startup import bind_targets
 from proa.engine.types import ContainerConfig
 from proa.errors import Corrupt, ProaError
@@ -170,7 +171,7 @@ def _run_config(config: ContainerConfig) -> RunConfig:
         working_dir=config.working_dir,
         labels=config.labels,
         stop_signal=config.stop_signal,
-        healthcheck=config.healthcheck,
+        healthcheck=merged_check(None, config.healthcheck),
         shell=config.shell,
         on_build=config.on_build,
     )

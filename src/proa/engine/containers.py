@@ -14,10 +14,11 @@ from proa.engine.images import image_id, run_config, top_chain_id
 from proa.engine.merge import merge_config
 from proa.engine.mounts import resolve_mounts
 from proa.engine.names import check_name, new_id, random_name
-from proa.engine.resources import linux_resources
+from proa.engine.resources import fill_in, linux_resources
+from proa.engine.restarts import check_policy
 from proa.engine.security import check_security
 from proa.engine.types import Container, CreateRequest, CreateResult
-from proa.errors import Conflict, Invalid, ProaError, Unsupported
+from proa.errors import Conflict, Invalid, ProaError
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
@@ -40,10 +41,11 @@ class Containers:
         image = engine.images.find(request.config.image, platform=request.platform)
         config = merge_config(request.config, run_config(image))
         host = request.host
+        fill_in(host)
         linux_resources(host)
         check_security(host)
-        warnings = _check_host(host.restart_policy.name, host.auto_remove)
-        warnings += platform_warnings(image.config.platform, asked=bool(request.platform))
+        check_policy(host.restart_policy, auto_remove=host.auto_remove)
+        warnings = platform_warnings(image.config.platform, asked=bool(request.platform))
         name = check_name(request.name) if request.name else self._free_name()
         id = new_id()  # noqa: A001
         if host.uts_mode == "host":
@@ -133,7 +135,7 @@ class Containers:
         found = [
             entry.record
             for entry in sorted(self._catalog, key=lambda e: e.record.created, reverse=True)
-            if (every or entry.record.state.running) and wanted(entry.record)
+            if (every or entry.record.state.active) and wanted(entry.record)
         ]
         return [copy_record(record) for record in (found[:limit] if limit > 0 else found)]
 
@@ -157,15 +159,20 @@ class Containers:
             if entry.removed:
                 return
             record = entry.record
-            if record.state.running:
+            status = record.state.status
+            if record.state.active:
                 if not force:
+                    advice = "Stop the container before attempting removal or force remove"
+                    if status == "paused":
+                        advice = f"Unpause and then s{advice[1:]}"
                     raise Conflict(
-                        f"You cannot remove a running container {record.id}. "
-                        "Stop the container before attempting removal or force remove",
+                        f"You cannot remove a {status} container {record.id}. {advice}",
                         code="container-running",
                         subject=record.id,
                     )
-                engine.lifecycle.kill_and_wait(entry)
+                record.state.manually_stopped = True
+                if not engine.restarts.cancel(entry):
+                    engine.lifecycle.kill_and_wait(entry)
             self.remove_entry(entry, volumes=volumes or record.host.auto_remove)
 
     def remove_entry(self, entry: Entry, *, volumes: bool) -> None:
@@ -190,7 +197,7 @@ class Containers:
         freed = 0
         for entry in self._catalog:
             with entry.lock:
-                if entry.removed or entry.record.state.running or not wanted(entry.record):
+                if entry.removed or entry.record.state.active or not wanted(entry.record):
                     continue
                 freed += self._engine.storage.snapshots.usage(f"container:{entry.record.id}").size_bytes
                 self.remove_entry(entry, volumes=False)
@@ -216,13 +223,3 @@ class Containers:
             record.id,
             {**record.labels, "image": record.image_name, "name": record.name, **attributes},
         )
-
-
-def _check_host(restart: str, auto_remove: bool) -> builtins.list[str]:
-    if restart not in ("", "no", "always", "on-failure", "unless-stopped"):
-        raise Invalid(f"invalid restart policy '{restart}'", code="restart-policy")
-    if restart not in ("", "no"):
-        if auto_remove:
-            raise Invalid("can't create 'AutoRemove' container with restart policy", code="restart-policy")
-        raise Unsupported(f"restart policy '{restart}' is not supported yet", code="restart-policy")
-    return []

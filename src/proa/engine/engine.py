@@ -5,6 +5,8 @@
     engine.streams     attach, resize, logs                    engine.networks   the networks containers join
     engine.execs       additional processes                    engine.volumes    named directories that stay
     engine.events      what happened                           engine.system     facts and usage
+    engine.restarts    what is started again                   engine.health     what healthchecks find
+    engine.updates     limits and policies of what runs        engine.agenda     what is done later
 
 Everything is synchronous and thread-safe; locks are per container, never held over a transfer.
 """
@@ -17,20 +19,24 @@ import secrets
 import threading
 from pathlib import Path
 
+from proa.engine.agenda import Agenda
 from proa.engine.catalog import Catalog
 from proa.engine.commits import Commits
 from proa.engine.config import load_config
 from proa.engine.containers import Containers
 from proa.engine.events import Events
 from proa.engine.execs import Execs
+from proa.engine.health import HealthChecks
 from proa.engine.images import Images
 from proa.engine.lifecycle import Lifecycle
 from proa.engine.networks import Networks
 from proa.engine.reconcile import reconcile
+from proa.engine.restarts import Restarts
 from proa.engine.runs import Runs
 from proa.engine.streams import Streams
 from proa.engine.system import System
 from proa.engine.transfers import Transfers
+from proa.engine.updates import Updates
 from proa.engine.volumes import Volumes
 from proa.engine.watch import Watcher
 from proa.monitor.nursery import Nursery
@@ -54,9 +60,10 @@ class Engine:
         self.id = _engine_id(root)
         self.config = load_config()
         self.catalog = Catalog(containers)
-        self.events = Events()
+        self.events = Events(root / "events")
         self._nursery = Nursery.start(run)
         self._nursery_lock = threading.Lock()
+        self.agenda = Agenda()
         self.watcher = Watcher()
         self.runs = Runs()
         self.volumes = Volumes(root / "volumes", storage.trash, self.events)
@@ -64,7 +71,10 @@ class Engine:
         self.images = Images(storage, self.catalog, self.events, self.config.short_names)
         self.transfers = Transfers(self)
         self.streams = Streams(self.catalog, self.runs)
+        self.restarts = Restarts(self)
+        self.health = HealthChecks(self)
         self.lifecycle = Lifecycle(self)
+        self.updates = Updates(self)
         self.containers = Containers(self)
         self.commits = Commits(self)
         self.execs = Execs(self)
@@ -85,6 +95,7 @@ class Engine:
             raise
         try:
             reconcile(engine)
+            engine.restarts.resume()
         except BaseException:
             engine.close()
             raise
@@ -106,15 +117,16 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """True while a container runs; the service does not end itself then."""
-        return any(entry.record.state.running for entry in self.catalog)
+        """True while a container runs or waits for its restart; the service does not end itself then."""
+        return any(entry.record.state.active for entry in self.catalog)
 
     def close(self) -> None:
         """Let go of the root. Containers keep running; the next engine finds them."""
+        self.agenda.close()
         self.watcher.close()
-        self.lifecycle.close()
         self._nursery.close()
         self.networks.close()
+        self.events.close()
         self.storage.close()
         self._lock.close()
 

@@ -45,6 +45,11 @@ class Execs:
             raise Conflict(
                 f"Container {record.id} is paused, unpause the container before exec", code="container-paused"
             )
+        if record.state.status == "restarting":
+            raise Conflict(
+                f"Container {record.id} is restarting, wait until the container is running",
+                code="container-restarting",
+            )
         if not record.state.running:
             raise Conflict(f"Container {record.id} is not running", code="not-running", subject=record.id)
         parse_detach_keys(request.detach_keys)
@@ -168,6 +173,11 @@ class Execs:
         """Ids of the execs that run in a container."""
         with self._lock:
             return [e.id for e in self._execs.values() if e.container == container and e.running]
+
+    def discard(self, exec_id: str) -> None:
+        """Forget an exec nobody else knows of."""
+        with self._lock:
+            self._execs.pop(exec_id, None)
 
     def ended(self, entry: Entry, event: dict[str, Any]) -> None:
         """A monitor says that an exec ended."""

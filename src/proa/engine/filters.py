@@ -99,7 +99,7 @@ def until_time(text: str) -> float:
 
 
 def _health(values: Sequence[str]) -> Callable[[Container], bool]:
-    return lambda r: ((r.state.health or {}).get("Status") or "none") in values
+    return lambda r: (r.state.health.status if r.state.health else "none") in values
 
 
 def _published(values: Sequence[str]) -> Callable[[Container], bool]:

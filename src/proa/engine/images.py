@@ -364,7 +364,7 @@ class Images:
                 going = names
             last = set(going) == set(names)
             if last and users:
-                running = [u for u in users if u.state.running]
+                running = [u for u in users if u.state.active]
                 if running or not force:
                     user, how = (running[0], "cannot be forced") if running else (users[0], "must be forced")
                     id12, state = digest_hex(image_id(stored))[:12], "running" if running else "stopped"

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import logging
 import signal as signals
-import threading
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 from proa.engine import exits
 from proa.engine.catalog import Entry
-from proa.engine.clock import now
+from proa.engine.clock import now, parse_rfc3339
 from proa.engine.leftovers import cgroup_path, end_cgroup
 from proa.engine.processes import TITLES, process_table, usage_sample
 from proa.engine.runs import Run
 from proa.engine.signal_names import parse_signal
 from proa.engine.startup import start_request
 from proa.engine.types import ExitStatus, State
+from proa.engine.waits import Condition, Waits
 from proa.errors import Conflict, Internal, NotFound, NotModified, ProaError, Unavailable, Unsupported
 from proa.monitor.client import MonitorConnection
 
@@ -30,12 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Condition = Literal["not-running", "next-exit", "removed"]
 DEFAULT_STOP_S = 10
 # How long a container may take to die of SIGKILL before we say so: a process in uninterruptible sleep.
 KILL_WAIT_S = 30
-# So many removed auto-remove containers have their exit status kept, for clients that come back after a crash.
-GONE_STATUSES = 256
 
 
 class Lifecycle:
@@ -45,10 +42,7 @@ class Lifecycle:
         self._engine = engine
         self._catalog = engine.catalog
         self._runs = engine.runs
-        self._waiting: dict[str, list[tuple[Condition, Future[ExitStatus]]]] = {}
-        self._gone: dict[str, ExitStatus] = {}
-        self._waiting_lock = threading.Lock()
-        self._later = ThreadPoolExecutor(max_workers=8, thread_name_prefix="settle")
+        self._waits = Waits(engine.catalog)
 
     def start(self, name_or_id: str) -> None:
         """Start a container and return once its program runs.
@@ -63,12 +57,31 @@ class Lifecycle:
                 raise Conflict(f"container {record.id} is marked for removal and cannot be started", code="removing")
             if record.state.status == "paused":
                 raise Conflict("cannot start a paused container, try unpause instead", code="container-paused")
-            if record.state.running:
+            if record.state.active:
                 raise NotModified(f"container {record.id} is already running", code="already-running")
+            entry.pause_s = 0.0
+            record.state.restart_count, record.state.manually_stopped = 0, False
             try:
                 self._start(entry)
             except ProaError as error:
                 self._start_failed(entry, error)
+                raise
+
+    def start_again(self, entry: Entry) -> None:
+        """Start a container whose restart is due. Raises NotModified when nothing is due any more, and as `start`."""
+        with entry.lock:
+            if entry.removed or entry.record.state.status != "restarting":
+                raise NotModified(f"container {entry.record.id} waits for no restart", code="not-restarting")
+            entry.pending = None
+            try:
+                self._start(entry)
+            except ProaError as error:
+                state = entry.record.state
+                state.exit_code, state.error = exits.start_failure_status(error), error.message
+                if not self._engine.restarts.after_failure(entry):
+                    state.status = "exited"
+                    self._waits.ended(entry)
+                self._catalog.save(entry)
                 raise
 
     def _start(self, entry: Entry) -> None:
@@ -89,8 +102,10 @@ class Lifecycle:
             pid=connection.started["pid"],
             started_at=connection.started["started_at"],
             restart_count=record.state.restart_count,
+            health=record.state.health,
         )
         run = self._runs.add(entry, connection)
+        engine.health.begin(entry)
         self._catalog.save(entry)
         engine.containers.announce(entry, "start")
         engine.streams.join_waiting(entry)
@@ -105,7 +120,7 @@ class Lifecycle:
             self._engine.containers.remove_entry(entry, volumes=True)
         else:
             self._catalog.save(entry)
-            self._resolve(record.id, ("not-running", "next-exit"), ExitStatus(status_code=code))
+            self._waits.ended(entry)
 
     def adopt(self, entry: Entry, connection: MonitorConnection) -> None:
         """Watch a container that an earlier engine started. Its record says running already."""
@@ -120,6 +135,7 @@ class Lifecycle:
         except ProaError as error:
             log.warning("the state of %s is not known: %s", entry.record.id, error)
         run = self._runs.add(entry, connection)
+        self._engine.health.resume(entry)
         self._engine.watcher.add(connection, lambda event: self._heard(entry, run, event))
 
     def take_over_exit(self, entry: Entry) -> None:
@@ -131,6 +147,7 @@ class Lifecycle:
         kind = event["event"] if event else None
         if kind == "exec-exit" and event:
             self._engine.execs.ended(entry, event)
+            self._engine.health.exec_ended(event)
             return
         if kind == "detached":
             self._engine.containers.announce(entry, "detach")
@@ -147,14 +164,11 @@ class Lifecycle:
             finally:
                 entry.lock.release()
         else:
-            self._later.submit(self._settle_later, entry, run)
+            self._engine.agenda.soon(self._settle_later, entry, run)
 
     def _settle_later(self, entry: Entry, run: Run) -> None:
-        try:
-            with entry.lock:
-                self._settle(entry, run)
-        except Exception:
-            log.exception("taking over the exit of %s failed", entry.record.id)
+        with entry.lock:
+            self._settle(entry, run)
 
     def _settle(self, entry: Entry, run: Run) -> None:
         """Take the exit over into the record, once; the caller holds the lock."""
@@ -175,24 +189,35 @@ class Lifecycle:
             started_at=state.started_at,
             finished_at=str(found.get("time") or now()),
             restart_count=state.restart_count,
+            manually_stopped=state.manually_stopped,
+            health=state.health,
         )
         self._runs.drop(entry)
+        engine.health.end(entry)
         engine.networks.leave(entry)
         engine.execs.forget(record.id)
+        engine.restarts.after_end(entry)
         removing = record.host.auto_remove and not entry.restarting
         if not removing:  # else the record goes in a moment; one that says "running" still is dealt with by `reconcile`
             self._catalog.save(entry)
         if record.state.oom_killed:
             engine.containers.announce(entry, "oom")
-        engine.containers.announce(entry, "die", exitCode=str(record.state.exit_code))
-        self._resolve(record.id, ("not-running", "next-exit"), ExitStatus(status_code=record.state.exit_code))
+        ran_s = parse_rfc3339(record.state.finished_at) - parse_rfc3339(record.state.started_at)
+        attributes = {"execDuration": str(max(int(ran_s), 0)), "exitCode": str(record.state.exit_code)}
+        engine.containers.announce(entry, "die", **attributes)
+        self._waits.ended(entry)
         if removing:
             engine.containers.remove_entry(entry, volumes=True)
 
-    def kill(self, name_or_id: str, signal: str = "KILL") -> None:
-        """Send a signal to the container's first process. Raises Conflict when it does not run, Invalid."""
+    def kill(self, name_or_id: str, signal: str = "KILL", *, for_good: bool = True) -> None:
+        """Send a signal to the container's first process. Raises Conflict when it does not run, Invalid.
+
+        for_good: SIGKILL and the container's stop signal also end what its restart policy would do.
+        """
         entry = self._catalog.find(name_or_id)
         number = parse_signal(signal)
+        if for_good and number in (signals.SIGKILL, _stop_signal(entry)) and self._stop_restarts(entry):
+            return
         if not entry.record.state.running:
             raise Conflict(
                 f"Cannot kill container: {name_or_id}: Container {entry.record.id} is not running", code="not-running"
@@ -232,12 +257,14 @@ class Lifecycle:
         """
         entry = self._catalog.find(name_or_id)
         record = entry.record
+        if self._stop_restarts(entry):
+            return
         run = self._runs.find(entry)
         if run is None or not record.state.running:
             raise NotModified(f"container {record.id} is not running", code="not-running")
         if timeout is None:
             timeout = record.config.stop_timeout if record.config.stop_timeout is not None else DEFAULT_STOP_S
-        number = parse_signal(signal or record.config.stop_signal or "TERM")
+        number = parse_signal(signal) if signal else _stop_signal(entry)
         if record.state.status == "paused":
             self.unpause(record.id)
         try:
@@ -253,6 +280,21 @@ class Lifecycle:
         with entry.lock:
             self._settle(entry, run)
         self._engine.containers.announce(entry, "stop")
+
+    def _stop_restarts(self, entry: Entry) -> bool:
+        """Note that a user stops the container; True when it only waited for its restart, and so has stopped."""
+        with entry.lock:
+            state = entry.record.state
+            if not state.active or entry.removed:
+                return False
+            state.manually_stopped = not entry.restarting
+            waited = self._engine.restarts.cancel(entry)
+            if waited or entry.record.host.restart_policy.name not in ("", "no"):
+                self._catalog.save(entry)
+        if waited:
+            self._waits.ended(entry)
+            self._engine.containers.announce(entry, "stop")
+        return waited
 
     def restart(self, name_or_id: str, *, timeout: int | None = None, signal: str = "") -> None:
         """Stop, if it runs, and start."""
@@ -279,6 +321,7 @@ class Lifecycle:
                 raise Conflict(f"Container {entry.record.id} is already paused", code="already-paused")
             self._runs.monitor(entry).pause()
             entry.record.state.status = "paused"
+            self._engine.health.suspend(entry)
             if recorded:
                 self._catalog.save(entry)
         self._engine.containers.announce(entry, "pause")
@@ -292,6 +335,7 @@ class Lifecycle:
             self._runs.monitor(entry).resume()
             entry.record.state.status = "running"
             self._catalog.save(entry)
+            self._engine.health.resume(entry)
         self._engine.containers.announce(entry, "unpause")
 
     def top(self, name_or_id: str, ps_args: str = "-ef") -> tuple[list[str], list[list[str]]]:
@@ -308,50 +352,17 @@ class Lifecycle:
         return usage_sample(entry.record.state.pid) if entry.record.state.running else {}
 
     def wait(self, name_or_id: str, condition: Condition = "not-running") -> Future[ExitStatus]:
-        """A future of how the container ends; already resolved when it meets the condition now.
-
-        Who waits for the removal of an auto-remove container by its full id may come a little late: a client whose
-        engine was killed finds the next one when that has taken over the exit already.
-        """
-        future: Future[ExitStatus] = Future()
-        if condition == "removed" and name_or_id in self._gone:
-            future.set_result(self._gone[name_or_id])
-            return future
-        entry = self._catalog.find(name_or_id)
-        with self._waiting_lock:
-            if entry.removed or (condition == "not-running" and not entry.record.state.running):
-                future.set_result(ExitStatus(status_code=entry.record.state.exit_code))
-            else:
-                self._waiting.setdefault(entry.record.id, []).append((condition, future))
-                future.add_done_callback(lambda f: self._stop_waiting(entry.record.id, f) if f.cancelled() else None)
-        return future
-
-    def _stop_waiting(self, id: str, future: Future[ExitStatus]) -> None:  # noqa: A002
-        with self._waiting_lock:
-            rest = [(c, f) for c, f in self._waiting.pop(id, []) if f is not future]
-            if rest:
-                self._waiting[id] = rest
+        """A future of how the container ends or gets healthy (see `waits.Waits.add`). Raises NotFound, Conflict."""
+        return self._waits.add(name_or_id, condition)
 
     def removed(self, entry: Entry) -> None:
         """Tell everyone who waits that the container is gone."""
-        status = ExitStatus(status_code=entry.record.state.exit_code, error="")
-        if entry.record.host.auto_remove:
-            with self._waiting_lock:
-                self._gone[entry.record.id] = status
-                if len(self._gone) > GONE_STATUSES:
-                    del self._gone[next(iter(self._gone))]
-        self._resolve(entry.record.id, ("removed", "not-running", "next-exit"), status)
+        self._waits.removed(entry)
 
-    def _resolve(self, id: str, conditions: tuple[Condition, ...], status: ExitStatus) -> None:  # noqa: A002
-        with self._waiting_lock:
-            waiting = self._waiting.pop(id, [])
-            rest = [(c, f) for c, f in waiting if c not in conditions]
-            if rest:
-                self._waiting[id] = rest
-        for condition, future in waiting:
-            if condition in conditions and future.set_running_or_notify_cancel():
-                future.set_result(status)
+    def health_changed(self, entry: Entry, status: Condition) -> None:
+        """Tell everyone who waits for it that the container is healthy, or unhealthy."""
+        self._waits.resolve(entry.record.id, (status,), ExitStatus(status_code=0))
 
-    def close(self) -> None:
-        """Let what is being settled end."""
-        self._later.shutdown(wait=True)
+
+def _stop_signal(entry: Entry) -> int:
+    return parse_signal(entry.record.config.stop_signal or "TERM")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from proa.engine.healthcheck import check_healthcheck, merged_check
 from proa.engine.signal_names import parse_signal
 from proa.engine.types import ContainerConfig
 from proa.errors import Invalid
@@ -19,6 +20,7 @@ def merge_config(wanted: ContainerConfig, image: RunConfig) -> ContainerConfig:
     """
     if wanted.stop_signal:
         parse_signal(wanted.stop_signal)
+    check_healthcheck(wanted.healthcheck)
     entrypoint, command = wanted.entrypoint, wanted.cmd
     if not entrypoint:
         if not command:
@@ -40,7 +42,7 @@ def merge_config(wanted: ContainerConfig, image: RunConfig) -> ContainerConfig:
         exposed_ports={**(image.exposed_ports or {}), **(wanted.exposed_ports or {})} or None,
         volumes={**(image.volumes or {}), **(wanted.volumes or {})} or None,
         stop_signal=wanted.stop_signal or _known_signal(image.stop_signal),
-        healthcheck=wanted.healthcheck or image.healthcheck,
+        healthcheck=merged_check(wanted.healthcheck, image.healthcheck),
     )
     if not any(e.startswith("PATH=") for e in merged.env or []):
         merged.env = [DEFAULT_PATH, *(merged.env or [])]

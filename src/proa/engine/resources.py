@@ -7,12 +7,21 @@ from typing import Any
 
 from proa.engine.types import HostConfig
 from proa.errors import Invalid
+from proa.runtime.defaults import SHM_SIZE_BYTES
 
 MIN_MEMORY = 6 << 20  # Docker's minimum: below it a process can hardly be started
 CPU_PERIOD_US = 100_000
 MIN_NANO_CPUS = 10_000_000
 # A container without a limit can exhaust the machine's process table; Podman's default, well above real programs.
 DEFAULT_PIDS = 2048
+
+
+def fill_in(host: HostConfig) -> None:
+    """Write down what leaving a member open means, as Docker shows it."""
+    if host.memory > 0 and not host.memory_swap:
+        host.memory_swap = host.memory * 2
+    host.shm_size = host.shm_size or SHM_SIZE_BYTES
+    host.ipc_mode = host.ipc_mode or "private"
 
 
 def linux_resources(host: HostConfig) -> dict[str, Any]:
@@ -40,11 +49,11 @@ def _pids(host: HostConfig) -> int:
 def _memory(host: HostConfig) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if host.memory:
-        if host.memory < MIN_MEMORY:
+        if host.memory != -1 and host.memory < MIN_MEMORY:
             raise Invalid("Minimum memory limit allowed is 6MB", code="limit-invalid")
-        out["limit"] = host.memory
+        out["limit"] = max(host.memory, -1)
         # As Docker: as much swap again, unless said otherwise.
-        out["swap"] = host.memory_swap or host.memory * 2
+        out["swap"] = max(host.memory_swap or host.memory * 2, -1)
         if host.memory_swap > 0 and host.memory_swap < host.memory:
             raise Invalid(
                 "Minimum memoryswap limit should be larger than memory limit, see usage", code="limit-invalid"
@@ -54,7 +63,7 @@ def _memory(host: HostConfig) -> dict[str, Any]:
             "You should always set the Memory limit when using Memoryswap limit, see usage", code="limit-invalid"
         )
     if host.memory_reservation:
-        if host.memory and host.memory_reservation > host.memory:
+        if 0 < host.memory < host.memory_reservation:
             raise Invalid(
                 "Minimum memory limit can not be less than memory reservation limit, see usage", code="limit-invalid"
             )

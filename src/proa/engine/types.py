@@ -66,6 +66,20 @@ class Ulimit(msgspec.Struct, rename="pascal", kw_only=True):
     hard: int
 
 
+class WeightDevice(msgspec.Struct, rename="pascal", kw_only=True):
+    """One `--blkio-weight-device`."""
+
+    path: str
+    weight: int
+
+
+class ThrottleDevice(msgspec.Struct, rename="pascal", kw_only=True):
+    """One `--device-read-bps` or its like: bytes, or operations, per second."""
+
+    path: str
+    rate: int
+
+
 class ContainerConfig(msgspec.Struct, rename="pascal", kw_only=True):
     """The portable half of a create request (Docker's Config), after merging the image's defaults in a record."""
 
@@ -139,10 +153,18 @@ class HostConfig(msgspec.Struct, rename="pascal", kw_only=True):
     nano_cpus: int = 0
     cgroup_parent: str = ""
     blkio_weight: int = 0
+    blkio_weight_device: list[WeightDevice] | None = None
+    blkio_device_read_bps: list[ThrottleDevice] | None = None
+    blkio_device_write_bps: list[ThrottleDevice] | None = None
+    blkio_device_read_iops: list[ThrottleDevice] | None = msgspec.field(name="BlkioDeviceReadIOps", default=None)
+    blkio_device_write_iops: list[ThrottleDevice] | None = msgspec.field(name="BlkioDeviceWriteIOps", default=None)
     cpu_period: int = 0
     cpu_quota: int = 0
+    cpu_realtime_period: int = 0
+    cpu_realtime_runtime: int = 0
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
+    device_requests: list[dict[str, Any]] | None = None
     devices: list[DeviceMapping] | None = None
     device_cgroup_rules: list[str] | None = None
     memory_reservation: int = 0
@@ -155,6 +177,23 @@ class HostConfig(msgspec.Struct, rename="pascal", kw_only=True):
     mounts: list[MountRequest] | None = None
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
+
+
+class UpdateRequest(msgspec.Struct, rename="pascal", kw_only=True):
+    """What to change in a container's HostConfig; zero, None and empty text leave the member as it is."""
+
+    cpu_shares: int = 0
+    memory: int = 0
+    nano_cpus: int = 0
+    blkio_weight: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    pids_limit: int | None = None
+    restart_policy: RestartPolicy | None = None
 
 
 class EndpointRequest(msgspec.Struct, rename="pascal", kw_only=True):
@@ -197,6 +236,23 @@ class EndpointSettings(msgspec.Struct, kw_only=True):
     aliases: list[str] = []
 
 
+class ProbeResult(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
+    """One run of a healthcheck: exit code 0 is healthy, -1 is a probe that could not be run or took too long."""
+
+    start: str
+    end: str
+    exit_code: int
+    output: str
+
+
+class Health(msgspec.Struct, rename="pascal", kw_only=True):
+    """What a container's healthcheck found: starting, healthy or unhealthy, and the last results, oldest first."""
+
+    status: str = "starting"
+    failing_streak: int = 0
+    log: list[ProbeResult] = []
+
+
 class State(msgspec.Struct, kw_only=True):
     """Where a container is in its life. Written by the engine, derived from the monitor's records."""
 
@@ -208,12 +264,18 @@ class State(msgspec.Struct, kw_only=True):
     started_at: str = NEVER
     finished_at: str = NEVER
     restart_count: int = 0
-    health: dict[str, Any] | None = None
+    manually_stopped: bool = False
+    health: Health | None = None
 
     @property
     def running(self) -> bool:
         """True while the process exists, paused or not."""
         return self.status in ("running", "paused")
+
+    @property
+    def active(self) -> bool:
+        """True while it runs or waits for its restart: what Docker calls running."""
+        return self.running or self.status == "restarting"
 
 
 class MountPoint(msgspec.Struct, kw_only=True):

@@ -67,7 +67,7 @@ class Index(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
 
 
 class Healthcheck(msgspec.Struct, omit_defaults=True, rename="pascal", kw_only=True):
-    """How to tell that a container works; durations in nanoseconds."""
+    """How to tell that a container works; durations in nanoseconds. `on_failure` is ours, and never an image's."""
 
     test: list[str] | None = None
     interval: int = 0
@@ -75,6 +75,7 @@ class Healthcheck(msgspec.Struct, omit_defaults=True, rename="pascal", kw_only=T
     start_period: int = 0
     start_interval: int = 0
     retries: int = 0
+    on_failure: str = ""
 
 
 class RunConfig(msgspec.Struct, omit_defaults=True, rename="pascal", kw_only=True):

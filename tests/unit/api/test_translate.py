@@ -10,6 +10,7 @@ from proa.engine.types import (
     Container,
     ContainerConfig,
     EndpointSettings,
+    Health,
     HostConfig,
     ImageRecord,
     MountPoint,
@@ -79,8 +80,8 @@ def test_durations_in_words(seconds: float, words: str) -> None:
     ("state", "words"),
     [
         (State(status="running"), "Up 5 minutes"),
-        (State(status="running", health={"Status": "healthy"}), "Up 5 minutes (healthy)"),
-        (State(status="running", health={"Status": "starting"}), "Up 5 minutes (health: starting)"),
+        (State(status="running", health=Health(status="healthy")), "Up 5 minutes (healthy)"),
+        (State(status="running", health=Health()), "Up 5 minutes (health: starting)"),
         (State(status="paused"), "Up 5 minutes (Paused)"),
         (State(status="exited", exit_code=3), "Exited (3) About a minute ago"),
         (State(status="restarting", exit_code=1), "Restarting (1) About a minute ago"),

@@ -44,7 +44,7 @@ def test_limits(asked: dict[str, Any], part: str, expected: dict[str, Any] | Non
     ("asked", "text"),
     [
         ({"memory": 6 * MIB - 1}, "Minimum memory limit allowed is 6MB"),
-        ({"memory": -1}, "Minimum memory limit allowed is 6MB"),
+        ({"memory": -2}, "Minimum memory limit allowed is 6MB"),
         ({"memory": 64 * MIB, "memory_swap": 32 * MIB}, "larger than memory limit"),
         ({"memory_swap": 32 * MIB}, "always set the Memory limit"),
         ({"memory": 64 * MIB, "memory_reservation": 65 * MIB}, "less than memory reservation"),

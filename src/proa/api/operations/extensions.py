@@ -38,7 +38,14 @@ async def stop(service: Service, request: Request) -> Outcome:  # noqa: ARG001
     return Reply(status=202, value={"Stopping": True})
 
 
+async def boot(service: Service, request: Request) -> Outcome:  # noqa: ARG001
+    """`POST /proa/v1/boot`: start what shall run after the machine's boot; answered once each start was tried."""
+    found = await service.pools.slow(service.engine.restarts.boot_and_wait)
+    return Reply(value=[{"Id": c.id, "Name": c.name, "Status": c.state.status, "Error": c.state.error} for c in found])
+
+
 ROUTES = (
+    Route("POST", "/proa/v1/boot", boot),
     Route("GET", "/proa/v1/status", status),
     Route("POST", "/proa/v1/stop", stop),
 )

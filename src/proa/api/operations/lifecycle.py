@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import msgspec
 
-from proa.api.messages import NO_CONTENT, Outcome, Reply, Request, Stream
+from proa.api.messages import NO_CONTENT, Outcome, Reply, Request, Stream, json_body, typed
 from proa.api.routes import Route
 from proa.api.service import Service
 from proa.api.translate.stats import stats as stats_object
-from proa.engine.types import Container
+from proa.engine.types import Container, UpdateRequest
+from proa.engine.waits import Condition
 from proa.errors import Conflict, Invalid, NotFound
 
-Condition = Literal["not-running", "next-exit", "removed"]
-_CONDITIONS = ("not-running", "next-exit", "removed")
+_CONDITIONS = ("not-running", "next-exit", "removed", "healthy", "unhealthy")
 SAMPLE_SECONDS = 1.0
 
 
@@ -62,8 +62,18 @@ async def unpause(service: Service, request: Request) -> Outcome:
     return NO_CONTENT
 
 
+async def update(service: Service, request: Request) -> Outcome:
+    """`POST /containers/{id}/update`."""
+    wanted = typed(await json_body(request), UpdateRequest, "update config")
+    await service.pools.change(service.engine.updates.update, request["id"], wanted)
+    return Reply(value={"Warnings": None})
+
+
 async def wait(service: Service, request: Request) -> Outcome:
-    """`POST /containers/{id}/wait`: the head at once, since clients start the container only after it."""
+    """`POST /containers/{id}/wait`: the head at once, since clients start the container only after it.
+
+    The conditions `healthy` and `unhealthy` are ours.
+    """
     condition = request.query.text("condition") or "not-running"
     if condition not in _CONDITIONS:
         raise Invalid(f"invalid condition: {condition[:60]!r}", code="condition-invalid")
@@ -131,6 +141,7 @@ ROUTES = (
     Route("POST", "/containers/{id}/kill", kill),
     Route("POST", "/containers/{id}/pause", pause),
     Route("POST", "/containers/{id}/unpause", unpause),
+    Route("POST", "/containers/{id}/update", update),
     Route("POST", "/containers/{id}/wait", wait),
     Route("GET", "/containers/{id}/top", top),
     Route("GET", "/containers/{id}/stats", stats),

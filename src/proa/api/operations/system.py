@@ -81,8 +81,9 @@ async def _events(service: Service, passes: EventFilter, since: int, until: int)
     deadline = loop.time() + (until - time.time_ns()) / 1e9 if until else None
     unsubscribe = service.engine.events.subscribe(sink)  # before looking back, so that nothing falls between
     try:
-        past = service.engine.events.history(since, until or None) if since or until else []
-        seen = {id(event) for event in past}
+        history = service.engine.events.history
+        past = await service.pools.quick(history, since, until or None) if since or until else []
+        seen = past[-1].time_nano if past else 0
         for event in past:
             if passes(event):
                 yield _line(event)
@@ -91,7 +92,7 @@ async def _events(service: Service, passes: EventFilter, since: int, until: int)
                 if len(queue) > MAX_LAG:
                     raise Exhausted(f"the client lags {len(queue)} events behind", code="events-lag")
                 event = queue.popleft()
-                if id(event) not in seen:
+                if event.time_nano > seen:
                     yield _line(event)
             more.clear()
             left = None if deadline is None else deadline - loop.time()

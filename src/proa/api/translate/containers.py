@@ -23,20 +23,15 @@ from proa.engine.types import (
 
 # Members of Docker's HostConfig that have no place in ours; clients index them without asking.
 _HOST_DEFAULTS: dict[str, Any] = {
-    "BlkioWeightDevice": [],
-    "BlkioDeviceReadBps": [],
-    "BlkioDeviceWriteBps": [],
-    "BlkioDeviceReadIOps": [],
-    "BlkioDeviceWriteIOps": [],
-    "CpuRealtimePeriod": 0,
-    "CpuRealtimeRuntime": 0,
-    "DeviceRequests": None,
     "CpuCount": 0,
     "CpuPercent": 0,
     "IOMaximumIOps": 0,
     "IOMaximumBandwidth": 0,
 }
-_EMPTY_LISTS = ("Dns", "DnsOptions", "DnsSearch", "Devices", "Ulimits")
+_EMPTY_LISTS = (
+    *("Dns", "DnsOptions", "DnsSearch", "Devices", "Ulimits", "BlkioWeightDevice", "BlkioDeviceReadBps"),
+    *("BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps"),
+)
 _OMIT_EMPTY = {"Mounts", "Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Init"}
 
 
@@ -162,7 +157,7 @@ def _manifest(container: Container) -> dict[str, Any] | None:
 def _state(state: State) -> dict[str, Any]:
     out: dict[str, Any] = {
         "Status": state.status,
-        "Running": state.running or state.status == "restarting",
+        "Running": state.active,
         "Paused": state.status == "paused",
         "Restarting": state.status == "restarting",
         "OOMKilled": state.oom_killed,
@@ -174,7 +169,7 @@ def _state(state: State) -> dict[str, Any]:
         "FinishedAt": state.finished_at,
     }
     if state.health:
-        out["Health"] = state.health
+        out["Health"] = msgspec.to_builtins(state.health)
     return out
 
 

@@ -32,7 +32,7 @@ def status(state: State, now: float, started: float, finished: float) -> str:
     up = duration(max(now - started, 0.0))
     ago = duration(max(now - finished, 0.0))
     if state.status == "running":
-        health = (state.health or {}).get("Status", "")
+        health = state.health.status if state.health else ""
         if health in ("", "none"):
             return f"Up {up}"
         return f"Up {up} (health: starting)" if health == "starting" else f"Up {up} ({health})"

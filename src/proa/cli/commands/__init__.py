@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "version": ("version", "VERSION", "Show the proa version information"),
     "info": ("version", "INFO", "Display system-wide information"),
     "attach": ("attach", "ATTACH", "Attach local standard input, output, and error streams to a running container"),
+    "boot": ("boot", "BOOT", "Start the engine and every container that shall run after a boot"),
     "commit": ("commit", "COMMIT", "Create a new image from a container's changes"),
     "completion": ("completion", "COMPLETION", "Print a completion script for bash, zsh or fish"),
     "create": ("run", "CREATE", "Create a new container"),
@@ -46,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "tag": ("images", "TAG", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "top": ("top", "TOP", "Display the running processes of a container"),
     "unpause": ("lifecycle", "UNPAUSE", "Unpause all processes within one or more containers"),
+    "update": ("update", "UPDATE", "Update configuration of one or more containers"),
     "wait": ("lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes"),
     "container inspect": ("inspect", "CONTAINER", "Display detailed information on one or more containers"),
     "container prune": ("prune", "CONTAINERS", "Remove all stopped containers"),
@@ -61,6 +63,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "system service": ("system", "SERVICE", "Run the engine in the foreground"),
     "system status": ("system", "STATUS", "Show whether the engine runs, and where"),
     "system stop": ("system", "STOP", "Stop the engine; containers keep running"),
+    "system unit": ("boot", "UNIT", "Print a systemd unit that runs the engine from the machine's boot on"),
     "volume create": ("volume", "CREATE", "Create a volume"),
     "volume inspect": ("inspect", "VOLUME", "Display detailed information on one or more volumes"),
     "volume ls": ("volume", "LS", "List volumes"),
@@ -70,7 +73,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 _CONTAINER_WORDS = (
     *("attach", "commit", "create", "exec", "kill", "logs", "pause", "port", "rename"),
-    *("restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "wait"),
+    *("restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait"),
 )
 
 # The two-word commands: a group has a summary, and each word after it names a row.
@@ -110,7 +113,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "system": (
         "Manage the engine",
         {
-            **{word: f"system {word}" for word in ("df", "prune", "service", "status", "stop")},
+            **{word: f"system {word}" for word in ("df", "prune", "service", "status", "stop", "unit")},
             "events": "events",
             "info": "info",
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from proa.cli.failures import complain
 from proa.cli.many import for_each
 from proa.cli.options import Command
 from proa.client.caller import Caller
@@ -22,6 +23,9 @@ STOP_ROWS: tuple[Row, ...] = (
     SIGNAL,
     ("time", "", "int", "int", "Same as --timeout"),
     ("timeout", "t", "int", "int", "Seconds to wait before killing the container"),
+)
+WAIT_ROWS: tuple[Row, ...] = (
+    ("condition", "", "text", "string", "What to wait for: not-running, next-exit, removed, healthy or unhealthy"),
 )
 RM_ROWS: tuple[Row, ...] = (
     ("force", "f", "flag", "", "Force the removal of a running container (uses SIGKILL)"),
@@ -66,13 +70,20 @@ def _rm(settings: Settings, options: Options, words: list[str]) -> int:
     return for_each(settings, words, lambda name: ("DELETE", f"/containers/{quote(name)}{tail}"), missing_is_fine=force)
 
 
-def _wait(settings: Settings, _: Options, words: list[str]) -> int:
-    return for_each(
-        settings,
-        words,
-        lambda name: ("POST", f"/containers/{quote(name)}/wait"),
-        show=lambda _, body: str(loads(body)["StatusCode"]),
-    )
+def _wait(settings: Settings, options: Options, words: list[str]) -> int:
+    tail = query(condition=options.text("condition"))
+    failures = []
+
+    def show(_: str, body: bytes) -> str:
+        reply = loads(body)
+        if reply.get("Error"):
+            failures.append(reply["Error"]["Message"])
+            complain(reply["Error"]["Message"])
+            return ""
+        return str(reply["StatusCode"])
+
+    status = for_each(settings, words, lambda name: ("POST", f"/containers/{quote(name)}/wait{tail}"), show=show)
+    return 1 if failures else status
 
 
 def _rename(settings: Settings, _: Options, words: list[str]) -> int:
@@ -89,9 +100,9 @@ UNPAUSE = Command(
 )
 RM = Command(CONTAINERS, "Remove one or more containers", RM_ROWS, _rm, least=1)
 WAIT = Command(
-    "CONTAINER [CONTAINER...]",
+    CONTAINERS,
     "Block until one or more containers stop, then print their exit codes",
-    (),
+    WAIT_ROWS,
     _wait,
     least=1,
 )

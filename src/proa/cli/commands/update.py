@@ -1,0 +1,65 @@
+"""`proa update`."""
+
+from __future__ import annotations
+
+from proa.cli.many import for_each
+from proa.cli.options import Command, UsageError
+from proa.cli.values import byte_size, nano_cpus, restart_policy
+from proa.client.http import quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from proa.cli.options import Options, Row, Settings
+
+__all__ = ["UPDATE"]
+
+ROWS: tuple[Row, ...] = (
+    ("blkio-weight", "", "int", "int", "Block IO weight, between 10 and 1000, or 0 to disable"),
+    ("cpu-period", "", "int", "int", "Limit CPU CFS (Completely Fair Scheduler) period"),
+    ("cpu-quota", "", "int", "int", "Limit CPU CFS (Completely Fair Scheduler) quota"),
+    ("cpu-shares", "c", "int", "int", "CPU shares (relative weight)"),
+    ("cpus", "", "text", "decimal", "Number of CPUs"),
+    ("cpuset-cpus", "", "text", "string", "CPUs in which to allow execution (0-3, 0,1)"),
+    ("cpuset-mems", "", "text", "string", "MEMs in which to allow execution (0-3, 0,1)"),
+    ("memory", "m", "text", "bytes", "Memory limit"),
+    ("memory-reservation", "", "text", "bytes", "Memory soft limit"),
+    ("memory-swap", "", "text", "bytes", "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
+    ("pids-limit", "", "int", "int", "Tune container pids limit (set -1 for unlimited)"),
+    ("restart", "", "text", "string", "Restart policy to apply when a container exits"),
+)
+_NUMBERS = (
+    ("blkio-weight", "BlkioWeight"),
+    ("cpu-period", "CpuPeriod"),
+    ("cpu-quota", "CpuQuota"),
+    ("cpu-shares", "CpuShares"),
+    ("pids-limit", "PidsLimit"),
+)
+_SIZES = (("memory", "Memory"), ("memory-reservation", "MemoryReservation"), ("memory-swap", "MemorySwap"))
+
+
+def update_document(options: Options) -> dict[str, Any]:
+    """The document of POST /containers/{id}/update. Raises Invalid, and UsageError when it would change nothing."""
+    document: dict[str, Any] = {key: options.number(name) for name, key in _NUMBERS if options.given(name)}
+    document |= {key: byte_size(options.text(name), name) for name, key in _SIZES if options.given(name)}
+    for name, key in (("cpuset-cpus", "CpusetCpus"), ("cpuset-mems", "CpusetMems")):
+        if options.given(name):
+            document[key] = options.text(name)
+    if options.given("cpus"):
+        document["NanoCpus"] = nano_cpus(options.text("cpus"))
+    if options.given("restart"):
+        document["RestartPolicy"] = restart_policy(options.text("restart"))
+    if not document:
+        raise UsageError("you must provide one or more flags when using this command", 1)
+    return document
+
+
+def _act(settings: Settings, options: Options, words: list[str]) -> int:
+    document = update_document(options)
+    return for_each(settings, words, lambda name: ("POST", f"/containers/{quote(name)}/update"), document=document)
+
+
+UPDATE = Command(
+    "[OPTIONS] CONTAINER [CONTAINER...]", "Update configuration of one or more containers", ROWS, _act, least=1
+)
