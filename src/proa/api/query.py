@@ -61,6 +61,13 @@ class Query:
             raise Invalid(f"invalid parameter {name}: {value[:60]!r} is not a number", code="query-invalid")
         return int(value)
 
+    def epoch(self) -> int | None:
+        """`sourceDateEpoch`, the client's SOURCE_DATE_EPOCH: seconds, or None. Raises Invalid."""
+        value = self.number("sourceDateEpoch")
+        if value is not None and not 0 <= value < 1 << 33:
+            raise Invalid(f"SOURCE_DATE_EPOCH {value} is out of range", code="query-invalid")
+        return value
+
     def seconds(self, name: str) -> float:
         """A time as seconds since the epoch with up to nine decimals; 0.0 when absent. Raises Invalid."""
         return self.nanoseconds(name) / 1e9

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from proa.api.messages import Reply
-from proa.errors import Exhausted, Internal, ProaError
+from proa.errors import Exhausted, Internal, ProaError, Unavailable
 
 STATUS: dict[str, int] = {
     "invalid": 400,
@@ -33,6 +33,7 @@ STATUS_OF_CODE: dict[str, int] = {
 }
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.ENOMEM))
+_BROKEN_DISK = frozenset((errno.EIO, errno.EROFS, errno.EUCLEAN, errno.ESTALE))
 _NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
 
 
@@ -49,6 +50,13 @@ def as_failure(error: BaseException) -> ProaError:
         return Exhausted(f"the engine is out of file descriptors: {error.strerror}", code="descriptors-exhausted")
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return Exhausted(f"out of space or memory: {error.strerror}", subject=str(error.filename or ""))
+    if isinstance(error, OSError) and error.errno in _BROKEN_DISK:
+        return Unavailable(
+            f"the data root's file system fails: {error.strerror}",
+            code="disk-failing",
+            subject=str(error.filename or ""),
+            hint="the kernel log says more; nothing that was reported done is affected",
+        )
     if isinstance(error, MemoryError):
         return Exhausted("out of memory")
     # The text may hold what a container or a registry sent: the log has it, the client gets the class.

@@ -12,7 +12,7 @@ import msgspec
 
 from proa.engine.catalog import Entry
 from proa.engine.changes import apply_changes
-from proa.engine.clock import now
+from proa.engine.clock import now, rfc3339
 from proa.engine.healthcheck import merged_check
 from proa.engine.startup import bind_targets
 from proa.engine.types import ContainerConfig
@@ -45,10 +45,13 @@ class Commits:
         pause: bool = True,
         changes: list[str] | None = None,
         config: ContainerConfig | None = None,
+        source_date_epoch: int | None = None,
     ) -> str:
         """Make an image of a container's file system and return its ID.
 
-        The container is frozen meanwhile, unless `pause` is false. Raises NotFound, Invalid, Conflict, Exhausted.
+        The container is frozen meanwhile, unless `pause` is false. source_date_epoch: seconds since the epoch; the
+        image is of that time, and no file in the layer is newer, so the same changes make the same image.
+        Raises NotFound, Invalid, Conflict, Exhausted.
         """
         engine = self._engine
         entry = engine.catalog.find(container)
@@ -58,8 +61,9 @@ class Commits:
         base = engine.images.load_manifest(entry.record.manifest, entry.record.image_id)
         run_config = apply_changes(_run_config(config or entry.record.config), changes or [])
         with engine.storage.leases.hold(f"commit {entry.record.id[:12]}"):
-            layer, diff_id = self._write_layer(entry, pause=pause)
-            raw = self._config(base.config_raw, run_config, diff_id, entry, message, author)
+            layer, diff_id = self._write_layer(entry, pause=pause, source_date_epoch=source_date_epoch)
+            created = now() if source_date_epoch is None else rfc3339(source_date_epoch * 1_000_000_000)
+            raw = self._config(base.config_raw, run_config, diff_id, entry, message, author, created)
             layers = [*base.manifest.layers, layer]
             descriptor = make_image(engine.storage.content, raw, layers)
             unpack_image(engine.storage, parse_config(raw), layers)
@@ -69,7 +73,7 @@ class Commits:
         engine.containers.announce(entry, "commit", comment=message, imageID=image_id, imageRef=name)
         return image_id
 
-    def _write_layer(self, entry: Entry, *, pause: bool) -> tuple[Descriptor, str]:
+    def _write_layer(self, entry: Entry, *, pause: bool, source_date_epoch: int | None) -> tuple[Descriptor, str]:
         engine, record = self._engine, entry.record
         frozen = pause and record.state.status == "running"
         if frozen:
@@ -77,7 +81,13 @@ class Commits:
         try:
             mounts = engine.storage.snapshots.mounts(f"container:{record.id}")
             with engine.storage.content.ingest(f"commit-{record.id}-{secrets.token_hex(4)}") as ingest:
-                result = diff(upper_dir(mounts), lower_dirs(mounts), _Sink(ingest), exclude=bind_targets(record))
+                result = diff(
+                    upper_dir(mounts),
+                    lower_dirs(mounts),
+                    _Sink(ingest),
+                    exclude=bind_targets(record),
+                    source_date_epoch=source_date_epoch,
+                )
                 digest = ingest.commit()
         finally:
             if frozen:
@@ -92,9 +102,10 @@ class Commits:
         return Descriptor(media_type=media_types.OCI_LAYER, digest=digest, size=result.size_bytes), result.diff_id
 
     @staticmethod
-    def _config(base_raw: bytes, run: RunConfig, diff_id: str, entry: Entry, message: str, author: str) -> bytes:
+    def _config(
+        base_raw: bytes, run: RunConfig, diff_id: str, entry: Entry, message: str, author: str, created: str
+    ) -> bytes:
         """The parent's config with another layer: fields we do not know stay as they are."""
-        created = now()
         document: dict[str, Any] = strict_loads(base_raw, CONFIG_LIMIT, "image config")
         document["created"] = created
         document["config"] = msgspec.to_builtins(run)

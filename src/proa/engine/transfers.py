@@ -143,9 +143,10 @@ class Transfers:
         message: str = "",
         changes: Sequence[str] = (),
         platform: str = "",
+        source_date_epoch: int | None = None,
         progress: Progress = silent,
     ) -> str:
-        """Make an image of a tar and return its ID. Raises Invalid, Corrupt."""
+        """Make an image of a tar and return its ID; `source_date_epoch` as in commit. Raises Invalid, Corrupt."""
         reference = self._names.parse(f"{repository}:{tag}" if tag else repository) if repository else None
         config = apply_changes(RunConfig(), changes)
         with self._clean_failure():
@@ -156,6 +157,7 @@ class Transfers:
                 changes_config=config,
                 message=message or "Imported from -",
                 platform=parse_platform(platform) if platform else None,
+                source_date_epoch=source_date_epoch,
                 progress=progress,
             )
         found = image_id(self._images.load(image.descriptor))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -84,7 +84,8 @@ class FileImageStore:
                 image = Image(name, descriptor, now, now)
             else:
                 image = Image(name, descriptor, before.created, now)
-            self._records.put(name, image)
+            with self._kept_in_step(name):
+                self._records.put(name, image)
             self._insert([image])
         return image
 
@@ -92,9 +93,9 @@ class FileImageStore:
         """Raises NotFound."""
         with self._names.hold(name):
             self.get(name)
-            self._records.delete(name)
-            with self._index.write() as write:
-                write.execute("DELETE FROM images WHERE name=?", (name,))
+            with self._kept_in_step(name):
+                self._records.delete(name)
+            self._forget(name)
 
     def walk(self) -> Iterator[Image]:
         """A list as of now."""
@@ -105,6 +106,22 @@ class FileImageStore:
         """Every image whose descriptor has this digest, by name."""
         rows = self._index.read("SELECT document FROM images WHERE digest=? ORDER BY name", (digest,))
         return [msgspec.json.decode(document, type=Image) for (document,) in rows]
+
+    @contextmanager
+    def _kept_in_step(self, name: str) -> Iterator[None]:
+        """Should changing the record fail half-way, the index is made to show what then is on disk."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self._insert([self._records.get(name)])
+            except (NotFound, Corrupt):
+                self._forget(name)
+            raise
+
+    def _forget(self, name: str) -> None:
+        with self._index.write() as write:
+            write.execute("DELETE FROM images WHERE name=?", (name,))
 
     def _insert(self, images: list[Image]) -> None:
         with self._index.write() as write:

@@ -27,13 +27,17 @@ Row = tuple[Any, ...]
 
 
 class Index:
-    """WAL mode: one connection writes, one reads, so that reading never waits for a commit's fsync. Thread-safe."""
+    """WAL mode: one connection writes, one reads, so that reading never waits for a commit's fsync. Thread-safe.
+
+    rebuilt: it started empty. in_memory: the disk has no room for it, so it is not kept.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.in_memory = False
         self._path = path
         self._dirty = path.with_suffix(".dirty")
-        self._write_lock = threading.Lock()
-        self._read_lock = threading.Lock()
+        self._write_lock = threading.RLock()
+        self._read_lock = threading.RLock()
         self.rebuilt = self._dirty.exists() or not path.exists()
         if self.rebuilt:
             self._discard()
@@ -42,11 +46,25 @@ class Index:
         except sqlite3.DatabaseError:
             self.rebuilt = True
             self._discard()
-            self._connect()
+            try:
+                self._connect()
+            except (sqlite3.DatabaseError, OSError):
+                self._connect_in_memory()
+        except OSError:
+            self.rebuilt = True
+            self._connect_in_memory()
         self._suspect = False
         self._synchronous = "FULL"
-        self._dirty.touch(mode=0o600)
-        fsync_directory(path.parent)
+        try:
+            self._dirty.touch(mode=0o600)
+            fsync_directory(path.parent)
+        except OSError:
+            # Without the mark an unclean end would go unnoticed: keep nothing on disk.
+            if not self.in_memory:
+                self._writer.close()
+                self._reader.close()
+                self._discard()
+                self._connect_in_memory()
 
     def define(self, table: str, columns: str, *indexes: str) -> bool:
         """Make `table` with the column definitions `columns` unless it is there.
@@ -91,6 +109,9 @@ class Index:
     def close(self) -> None:
         """Write the log back and note that the end was clean."""
         with self._write_lock, self._read_lock:
+            if self.in_memory:
+                self._writer.close()
+                return
             self._reader.close()
             try:
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -116,6 +137,12 @@ class Index:
         except sqlite3.DatabaseError:
             self._writer.close()
             raise
+
+    def _connect_in_memory(self) -> None:
+        """For a disk on which not even the index can be made: an engine that cannot start could not free space."""
+        self.in_memory = True
+        self._writer = self._reader = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._read_lock = self._write_lock
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)

@@ -114,7 +114,7 @@ class LocalIngest:
                 with disk_faults(f"content {self.ref!r}"):
                     os.ftruncate(fd, self._offset)
                     os.fchmod(fd, 0o444)
-                    os.fsync(fd)
+                    self._flush(fd)
                     failpoint("content.before-rename")
                     self._publish(found)
                     failpoint("content.after-rename")
@@ -144,6 +144,15 @@ class LocalIngest:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    def _flush(self, fd: int) -> None:
+        try:
+            os.fsync(fd)
+        except OSError:
+            # The kernel has dropped what it could not write and calls it clean: read again it would look whole, and
+            # the next fsync would succeed.
+            self._drop()
+            raise
 
     def _open_fd(self) -> int:
         if self._fd < 0:

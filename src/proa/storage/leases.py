@@ -155,7 +155,12 @@ class Leases:
             if self._held.pop(lease.record.id, None) is None:
                 return
             self._forget_touched()
-        self._records.delete(lease.record.id, durable=False)
+        try:
+            self._records.delete(lease.record.id, durable=False)
+        except OSError:
+            # What was done under the lease is done all the same; a later `expire` removes the file.
+            with self._lock:
+                self._dead[lease.record.id] = msgspec.structs.replace(lease.record, expires=0.0)
 
     def _forget_touched(self) -> None:
         if not self._held and not self._sweeps:

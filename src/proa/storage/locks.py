@@ -58,8 +58,8 @@ def lock_root(root: Path) -> RootLock:
                 subject=str(root),
                 hint="talk to that engine, stop it, or choose another data root",
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        # Over what is there, and cut afterwards: on a full disk there would be no block to write to again.
+        os.ftruncate(fd, os.pwrite(fd, f"{os.getpid()}\n".encode(), 0))
     except BaseException:
         os.close(fd)
         raise

@@ -127,8 +127,12 @@ class OverlaySnapshotter:
                 del self._active[key]
                 entry.key, entry.kind, entry.created, entry.usage, entry.flags = name, "committed", created, usage, ""
                 self._committed[name] = entry
-            self._unlink_active(key)
-            self._drop_work(entry.id)
+            try:
+                # The record last: what a crash or a failing disk leaves of this, the next start finishes.
+                self._drop_work(entry.id)
+                self._unlink_active(key)
+            except OSError:
+                pass
 
     def remove(self, key: str) -> None:
         """Raises NotFound, Conflict."""
@@ -199,7 +203,7 @@ class OverlaySnapshotter:
             except BaseException:
                 self._forget(entry)
                 if entry.id:
-                    self._trash.discard(self._directory(entry.id))
+                    self._trash.discard(self._directory(entry.id), nobodys=True)
                 raise
             entry.created = time.time()
             entry.ready = True
@@ -239,9 +243,13 @@ class OverlaySnapshotter:
                 break
             except FileExistsError:
                 continue
-        os.mkdir(f"{directory}/work", 0o700)
-        os.mkdir(f"{directory}/fs", 0o755)
-        os.chmod(f"{directory}/fs", 0o755)  # noqa: S103 (a container's `/`; its parent directory is 0700)
+        try:
+            os.mkdir(f"{directory}/work", 0o700)
+            os.mkdir(f"{directory}/fs", 0o755)
+            os.chmod(f"{directory}/fs", 0o755)  # noqa: S103 (a container's `/`; its parent directory is 0700)
+        except BaseException:
+            self._trash.discard(directory, nobodys=True)
+            raise
         return new
 
     def _drop_spare(self, spare: str) -> None:
@@ -299,15 +307,28 @@ class OverlaySnapshotter:
                         f"snapshot {key} is the parent of {entry.children} others", code="snapshot-in-use", subject=key
                     )
                 self._forget_locked(entry)
-            if kind == "active":
-                self._unlink_active(key)
-            else:
-                # Not fsynced: a record that a crash brings back without its directory is dropped by _discard_orphans.
-                self._committed_records.delete(key, durable=False)
+            try:
+                if kind == "active":
+                    self._unlink_active(key)
+                else:
+                    # Not fsynced: a record that a crash brings back without its directory is dropped by
+                    # _discard_orphans.
+                    self._committed_records.delete(key, durable=False)
+            except OSError:
+                with self._mutex:
+                    self._remember_locked(entry)
+                raise
             failpoint("snapshot.before-trash")
             if entry.kind != "view":
-                self._trash.discard(self._directory(entry.id))
+                self._trash.discard(self._directory(entry.id), nobodys=True)
         return True
+
+    def _remember_locked(self, entry: _Entry) -> None:
+        (self._committed if entry.kind == "committed" else self._active)[entry.key] = entry
+        self._by_id[entry.id] = entry
+        below = self._by_id.get(entry.parent_id)
+        if below is not None:
+            below.children += 1
 
     def _forget(self, entry: _Entry) -> None:
         with self._mutex:
@@ -333,7 +354,7 @@ class OverlaySnapshotter:
         except FileNotFoundError:
             pass
         except OSError:  # it was mounted once: overlay left its own directory inside
-            self._trash.discard(work)
+            self._trash.discard(work, nobodys=True)
 
     # --- finding ----------------------------------------------------------------------------------------------
 
@@ -380,6 +401,8 @@ class OverlaySnapshotter:
             return
         if key is None or kind not in ("active", "view") or entry_id in self._by_id:
             # Committed already: the crash came between the commit record and the removal of this one.
+            if entry_id in self._by_id:
+                self._drop_work(entry_id)
             os.unlink(path)
             return
         below = self._by_id.get(parent_id)
@@ -396,7 +419,7 @@ class OverlaySnapshotter:
                 continue
             self._last = max(self._last, _number(name))
             if name not in named:
-                self._trash.discard(self._snapshots / name)
+                self._trash.discard(self._snapshots / name, nobodys=True)
         self._last = max([self._last, *(_number(i) for i in named)])
         for entry in list(self._committed.values()):
             # A record whose directory is gone would make every pull believe the layer is there.

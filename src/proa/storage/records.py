@@ -26,7 +26,7 @@ from zlib import crc32
 
 import msgspec
 
-from proa.errors import Corrupt, Exhausted, NotFound
+from proa.errors import Corrupt, Exhausted, NotFound, Unavailable
 from proa.storage.failpoint import failpoint
 
 T = TypeVar("T")
@@ -65,7 +65,8 @@ def fsync_directory(path: Path | str) -> None:
 
 @contextmanager
 def disk_faults(what: str) -> Iterator[None]:
-    """Raise Exhausted, naming `what` was being written, when the disk, a quota or a descriptor table is full."""
+    """Name `what` was being written: Exhausted when the disk, a quota or a descriptor table is full, Unavailable
+    when the disk fails."""
     try:
         yield
     except OSError as e:
@@ -77,6 +78,12 @@ def disk_faults(what: str) -> Iterator[None]:
             ) from e
         if e.errno in (errno.EMFILE, errno.ENFILE):
             raise Exhausted(f"too many open files while writing {what}", code="too-many-files") from e
+        if e.errno in (errno.EIO, errno.EROFS, errno.EUCLEAN):
+            raise Unavailable(
+                f"the disk fails while writing {what}: {os.strerror(e.errno)}",
+                code="disk-failing",
+                hint="the kernel log says more; nothing that was reported done is affected",
+            ) from e
         raise
 
 

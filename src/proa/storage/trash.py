@@ -24,17 +24,26 @@ class Trash:
         left = os.listdir(directory)
         self._next = max((int(n) for n in left if n.isascii() and n.isdecimal()), default=0) + 1
         self.blocked: dict[str, str] = {}
+        self._stranded: list[Path | str] = []
         if left:
             self.retry()
 
-    def discard(self, path: Path | str) -> None:
-        """Take `path`, on the same file system, out of the way; a path that is not there is fine. Raises OSError."""
+    def discard(self, path: Path | str, *, nobodys: bool = False) -> None:
+        """Take `path`, on the same file system, out of the way; a path that is not there is fine. Raises OSError.
+
+        nobodys: nothing refers to it any more, so a failure is no concern of the caller's: `retry` tries again.
+        """
         with self._lock:
             name = str(self._next)
             self._next += 1
         try:
             os.rename(path, self._directory / name)
         except FileNotFoundError:
+            return
+        except OSError:
+            if not nobodys:
+                raise
+            self._stranded.append(path)
             return
         self._enqueue(name)
 
@@ -44,6 +53,9 @@ class Trash:
         self.blocked.clear()
         for name in queued:
             self._enqueue(name)
+        stranded, self._stranded = self._stranded, []
+        for path in stranded:
+            self.discard(path, nobodys=True)
 
     def drain(self, timeout_s: float = 60.0) -> bool:
         """Wait until everything is deleted that can be; False when that takes longer."""

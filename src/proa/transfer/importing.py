@@ -36,19 +36,22 @@ def import_tar(
     changes_config: RunConfig | None = None,
     message: str = "",
     platform: Platform | None = None,
+    source_date_epoch: int | None = None,
     progress: Progress = silent,
     stopped: threading.Event | None = None,
 ) -> Image:
     """Make an image of the tar in `stream` (plain, gzip, zstd, bzip2 or xz), and name it if `reference` is given.
 
-    The layer is kept uncompressed; push compresses it. Raises Corrupt, Invalid, Exhausted, Cancelled.
+    The layer is kept uncompressed; push compresses it. source_date_epoch: when the image says it was made, in seconds
+    since the epoch. Raises Corrupt, Invalid, Exhausted, Cancelled.
     """
     with storage.leases.hold("import"), BaseLayer(storage) as base:
         stored = Stored(storage.content, stopped)
         layer = _store_layer(stored, tar_chunks(stream), base, progress)
         base.settle({layer.digest})
         target = (platform or host_platform()).normalized
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        when = datetime.now(UTC) if source_date_epoch is None else datetime.fromtimestamp(source_date_epoch, UTC)
+        now = when.isoformat().replace("+00:00", "Z")
         config = ImageConfig(
             created=now,
             architecture=target.architecture,

@@ -84,6 +84,7 @@ async def commit(service: Service, request: Request) -> Outcome:
         pause=query.flag("pause", True),
         changes=[line for text in query.texts("changes") for line in text.split("\n") if line.strip()],
         config=config,
+        source_date_epoch=query.epoch(),
     )
     return created({"Id": image})
 

@@ -53,6 +53,7 @@ def joined(repository: str, tag: str) -> str:
 
 async def _import(service: Service, request: Request) -> Stream:
     query = request.query
+    source_date_epoch = query.epoch()
     if query.text("fromSrc") != "-":
         raise Unsupported(
             "importing from a URL is not supported", code="import-from-url", hint="fetch it and import from stdin"
@@ -66,6 +67,7 @@ async def _import(service: Service, request: Request) -> Stream:
             message=query.text("message"),
             changes=query.texts("changes"),
             platform=query.platform(),
+            source_date_epoch=source_date_epoch,
             progress=report,
         )
 

@@ -119,6 +119,7 @@ def _import(settings: Settings, options: Options, words: list[str]) -> int:
     repository, tag = split_tag(words[1]) if len(words) > 1 else ("", "")
     changes = "".join([f"&changes={quote(change)}" for change in options.texts("change")])
     common = {"repo": repository, "tag": tag, "message": options.text("message"), "platform": options.text("platform")}
+    common["sourceDateEpoch"] = os.environ.get("SOURCE_DATE_EPOCH", "")
     caller = Caller(locate(settings.host))
     if "://" in source:
         connection = caller.open("POST", f"/images/create{query(fromSrc=source, **common)}{changes}")

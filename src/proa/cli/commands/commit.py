@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from proa.cli.options import Command
 from proa.cli.terminal import emit
 from proa.client.caller import Caller
@@ -32,6 +34,7 @@ def _act(settings: Settings, options: Options, words: list[str]) -> int:
         comment=options.text("message"),
         author=options.text("author"),
         pause="1" if options.flag("pause", default=True) else "0",
+        sourceDateEpoch=os.environ.get("SOURCE_DATE_EPOCH"),
     )
     changes = "".join([f"&changes={quote(change)}" for change in options.texts("change")])
     reply = Caller(locate(settings.host)).call("POST", f"/commit{target}{changes}", {})
