@@ -27,7 +27,8 @@ def test_every_kind_has_a_status() -> None:
         (OSError(errno.EMFILE, "Too many open files"), 503),
         (MemoryError(), 507),
         (ValueError("secret"), 500),
-        (OSError(errno.EIO, "I/O error"), 500),
+        (OSError(errno.EIO, "I/O error"), 503),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links"), 500),
     ],
 )
 def test_status(error: Exception, status: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proa.errors import Corrupt, Exhausted, NotFound
+from proa.errors import Corrupt, Exhausted, NotFound, Unavailable
 from proa.storage.records import (
     Records,
     delete_record,
@@ -118,8 +118,10 @@ def test_file_names_are_distinct(keys):
 
 def test_other_faults_pass():
     with pytest.raises(OSError, match="odd") as e, disk_faults("x"):
+        raise OSError(errno.ELOOP, "odd")
+    assert e.value.errno == errno.ELOOP
+    with pytest.raises(Unavailable, match="the disk fails while writing x: Input/output error"), disk_faults("x"):
         raise OSError(errno.EIO, "odd")
-    assert e.value.errno == errno.EIO
     with pytest.raises(Exhausted), disk_faults("x"):
         raise OSError(errno.EMFILE, "too many")
 
