@@ -7,17 +7,19 @@ with proa.connect() as engine:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+import msgspec
+
 from proa.client.blocking import BlockingTransport
-from proa.client.calls import decode, exchange, filters_text, json_stream
+from proa.client.calls import decode, exchange, filters_text, json_stream, transfer
 from proa.client.containers import Containers
 from proa.client.endpoint import Endpoint, locate
 from proa.client.flow import Blocking, Flow, Request, Stream, Transport, operation, stream
 from proa.client.http import query
 from proa.client.images import Images
-from proa.client.models import Event, Info, Version
+from proa.client.models import Event, Info, Problem, Progress, Version
 from proa.client.resources import Networks, Volumes
 
 __all__ = ["Client", "ClientCore", "connect"]
@@ -53,6 +55,20 @@ class ClientCore:
             filters=filters_text(filters),
         )
         yield from json_stream(Request("GET", f"/events{target}"), Event)
+
+    @operation
+    def check(
+        self, *, repair: bool = False, quick: bool = False, progress: Callable[[Progress], None] | None = None
+    ) -> Flow[list[Problem]]:
+        """Check everything that is stored for damage; what was found, in order. An empty list is a clean root.
+
+        repair: put right what can be
+        quick: leave out what reads all bytes
+        """
+        target = f"/proa/v1/check{query(repair=repair, quick=quick)}"
+        records = yield from transfer(Request("POST", target), progress)
+        found = [record["aux"] for record in records if "kind" in (record.get("aux") or {})]
+        return msgspec.convert(found, list[Problem])
 
     def close(self) -> None:
         """Close the connections that are kept for further requests."""

@@ -271,3 +271,17 @@ class Info(Record, kw_only=True, frozen=True):
     memory_bytes: int = msgspec.field(name="MemTotal", default=0)
     security_options: list[str] | None = None
     warnings: list[str] | None = None
+
+
+class Problem(msgspec.Struct, kw_only=True, frozen=True):
+    """One thing that `check` found: of a record, the index, a blob, an image or a layer.
+
+    affected: images and containers that need it; repaired: what was done, empty when it is still so.
+    """
+
+    kind: str
+    subject: str
+    detail: str
+    affected: list[str] = []
+    repaired: str = ""
+    hint: str = ""

@@ -24,6 +24,7 @@ from proa.errors import Conflict, Corrupt, Invalid, NotFound
 from proa.storage import read_record, write_record
 
 RECORD = "container.json"
+_ID_LENGTH = 64
 
 
 class Entry:
@@ -48,15 +49,21 @@ class Catalog:
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
+        self.damaged: list[str] = []
 
     def load(self) -> list[str]:
-        """Read every record; returns the directories that hold none (leftovers of a crash during create)."""
-        leftovers = []
+        """Read every record; returns the directories that hold none (leftovers of a crash during create).
+
+        A record that is there and cannot be read is no leftover: its container is set aside, by id in `damaged`.
+        """
+        leftovers: list[str] = []
         for path in sorted(self.directory.iterdir()):
             try:
                 record = read_record(path / RECORD, Container)
-            except (NotFound, Corrupt):
-                leftovers.append(path.name)
+            except (NotFound, Corrupt) as error:
+                # Nothing but a name, or an empty file, is what a power loss leaves of a create.
+                whole = isinstance(error, Corrupt) and error.fields.get("size") and len(path.name) == _ID_LENGTH
+                (self.damaged if whole else leftovers).append(path.name)
                 continue
             if record.id != path.name or record.name in self._names:
                 leftovers.append(path.name)

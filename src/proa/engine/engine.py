@@ -7,6 +7,7 @@
     engine.events      what happened                           engine.system     facts and usage
     engine.restarts    what is started again                   engine.health     what healthchecks find
     engine.updates     limits and policies of what runs        engine.agenda     what is done later
+    engine.integrity   check and repair of the root
 
 Everything is synchronous and thread-safe; locks are per container, never held over a transfer.
 """
@@ -28,6 +29,7 @@ from proa.engine.events import Events
 from proa.engine.execs import Execs
 from proa.engine.health import HealthChecks
 from proa.engine.images import Images
+from proa.engine.integrity import Integrity
 from proa.engine.lifecycle import Lifecycle
 from proa.engine.networks import Networks
 from proa.engine.reconcile import reconcile
@@ -79,6 +81,7 @@ class Engine:
         self.commits = Commits(self)
         self.execs = Execs(self)
         self.system = System(self)
+        self.integrity = Integrity(self)
 
     @classmethod
     def open(cls, root: Path, run: Path) -> Engine:

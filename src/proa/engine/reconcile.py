@@ -27,7 +27,9 @@ def reconcile(engine: Engine) -> None:
     for leftover in engine.catalog.load():
         log.warning("removing the leftover of an interrupted create or remove: %s", leftover)
         engine.storage.trash.discard(engine.catalog.directory / leftover)
-    known = {entry.record.id for entry in engine.catalog}
+    for damaged in engine.catalog.damaged:
+        log.warning("the record of container %s is damaged: it is set aside, see `proa system check`", damaged)
+    known = {entry.record.id for entry in engine.catalog} | set(engine.catalog.damaged)
     for snapshot in list(engine.storage.snapshots.walk()):
         owner = snapshot.key.removeprefix("container:")
         if snapshot.kind == "active" and owner != snapshot.key and owner not in known:
@@ -38,7 +40,8 @@ def reconcile(engine: Engine) -> None:
                 engine.volumes.hold(mount.name, entry.record.id)
         with entry.lock:
             _reconcile_container(engine, entry)
-    end_stray_cgroups(engine.id, {e.record.id for e in engine.catalog if e.record.state.running})
+    running = {e.record.id for e in engine.catalog if e.record.state.running}
+    end_stray_cgroups(engine.id, running | set(engine.catalog.damaged))
     engine.networks.reconcile()
     _remove_stale_sockets(engine)
 

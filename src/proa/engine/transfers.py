@@ -10,7 +10,7 @@ from proa import transfer
 from proa.engine.changes import apply_changes
 from proa.engine.images import image_id
 from proa.errors import Cancelled, Invalid, NotFound, ProaError, TimedOut, Unavailable
-from proa.oci import RunConfig, parse_platform
+from proa.oci import Descriptor, RunConfig, parse_platform, parse_reference
 from proa.transfer import Credentials, Progress
 from proa.transfer.progress import silent
 
@@ -70,6 +70,32 @@ class Transfers:
             "image", "pull", self._names.familiar(parsed), {"name": self._names.familiar_repository(parsed)}
         )
         return found
+
+    def refetch(self, descriptor: Descriptor, names: Sequence[str]) -> None:
+        """Fetch what is damaged in the store from the registries of the images that need it.
+
+        Raises what the last of them said.
+        """
+        from proa.transfer.remote import mirrors_for  # HTTP, which few need
+
+        failure: ProaError = NotFound(f"no registry is known to have {descriptor.digest}", hint="load its image again")
+        for name in names:
+            if name.startswith("sha256:"):
+                continue
+            reference = parse_reference(name)
+            remote = transfer.Remote(
+                reference,
+                insecure=reference.registry in self._config.insecure_registries,
+                mirrors=mirrors_for(reference, self._config.registry_mirrors),
+            )
+            try:
+                transfer.Stored(self._storage.content).replace(descriptor, remote)
+                return
+            except ProaError as error:
+                failure = type(error)(error.message, hint=f"get it again: `proa pull {reference.familiar}`")
+            finally:
+                remote.close()
+        raise failure
 
     def push(
         self,

@@ -63,7 +63,12 @@ class FileImageStore:
         self._names = KeyedLocks()
         self.damaged: list[str] = []
         self._records.tidy()
-        if index.define("images", "name TEXT PRIMARY KEY, digest TEXT NOT NULL, document BLOB NOT NULL", "digest"):
+        self.fill()
+
+    def fill(self) -> None:
+        """Make the index's table from the records, unless it is there."""
+        table = "name TEXT PRIMARY KEY, digest TEXT NOT NULL, document BLOB NOT NULL"
+        if self._index.define("images", table, "digest"):
             self._rebuild()
 
     def get(self, name: str) -> Image:
@@ -122,6 +127,16 @@ class FileImageStore:
     def _forget(self, name: str) -> None:
         with self._index.write() as write:
             write.execute("DELETE FROM images WHERE name=?", (name,))
+
+    def path(self, name: str) -> Path:
+        """The record of `name`."""
+        return self._records.path(name)
+
+    def restore(self, image: Image) -> None:
+        """Write record and row of `image` as they were. Raises Exhausted."""
+        with self._names.hold(image.name), self._pins.pin(image.descriptor):
+            self._records.put(image.name, image)
+            self._insert([image])
 
     def _insert(self, images: list[Image]) -> None:
         with self._index.write() as write:

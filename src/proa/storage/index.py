@@ -106,6 +106,25 @@ class Index:
                 raise
             self._writer.execute("COMMIT")
 
+    def audit(self) -> list[str]:
+        """What SQLite finds wrong with its file (pragma integrity_check); the rows are for their owners to compare."""
+        try:
+            found = self.read("PRAGMA integrity_check(20)")
+        except Corrupt as error:
+            return [error.message]
+        gone = [] if self._path.exists() else ["the file is gone"]
+        return gone + [str(text) for (text,) in found if text != "ok"]
+
+    def reset(self) -> None:
+        """Begin an empty index in place of a damaged one; every table's owner then defines and fills its own again."""
+        with self._write_lock, self._read_lock:
+            self._reader.close()
+            self._writer.close()
+            self._discard()
+            self._connect()
+            self._suspect = False
+            self._synchronous = "FULL"
+
     def close(self) -> None:
         """Write the log back and note that the end was clean."""
         with self._write_lock, self._read_lock:

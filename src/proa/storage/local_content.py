@@ -39,6 +39,8 @@ class LocalContentStore:
         self._blobs = blobs
         self._ingests = ingests
         self._touch = touch
+        # Digests whose bytes were found damaged: whoever would be content with having them brings them again.
+        self.suspects: set[str] = set()
         # Guards the making and removing of ingest directories: short, never held while bytes move.
         self._directories = threading.Lock()
 
@@ -52,6 +54,8 @@ class LocalContentStore:
         path = self.path(digest)
         self._touch(digest)
         try:
+            if digest in self.suspects:
+                raise FileNotFoundError
             found = os.lstat(path)
         except FileNotFoundError:
             raise _missing(digest) from None
@@ -161,6 +165,7 @@ class LocalContentStore:
             os.unlink(self.path(digest))
         except FileNotFoundError:
             raise _missing(digest) from None
+        self.suspects.discard(digest)
 
     def tidy(self) -> int:
         """Remove ingest directories that a crash left without a readable ref or partial; returns how many."""
@@ -204,6 +209,7 @@ class LocalContentStore:
             failpoint("content.before-tidy")
             self._remove_locked(directory)
         fsync_directory(target.parent)
+        self.suspects.discard(digest)
 
     def _remove(self, directory: Path) -> None:
         with self._directories:

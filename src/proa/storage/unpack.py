@@ -14,7 +14,7 @@ from proa.linux.files import syncfs
 from proa.oci import Descriptor, Digest, ImageConfig, chain_ids, media_types
 from proa.storage.failpoint import failpoint
 from proa.storage.paths import INVENTORY
-from proa.storage.snapshots import Usage, lower_dirs, upper_dir
+from proa.storage.snapshots import Mount, Usage, lower_dirs, upper_dir
 
 if TYPE_CHECKING:
     from proa.storage.layers import UnpackResult
@@ -76,38 +76,9 @@ def _unpack_layer(
     key = f"unpack:{chain_id}:{secrets.token_hex(4)}"
     mounts = storage.snapshots.prepare(key, parent)
     try:
-        target = Path(upper_dir(mounts))
-        parents = [Path(p) for p in lower_dirs(mounts)]
-
-        def unpack(source: BinaryIO | int) -> UnpackResult:
-            return storage.unpacker.unpack(
-                source,
-                compression,
-                target,
-                parents,
-                inventory=target.with_name(INVENTORY),
-                meanwhile=partial(sync, target),
-            )
-
-        compression = media_types.layer_compression(layer.media_type)
-        if readers is None:
-            # The worker reads the file itself, past this process; the diff_id below covers every byte it uses.
-            fd = storage.content.open_file(layer)
-            try:
-                result = unpack(fd)
-            finally:
-                os.close(fd)
-        else:
-            with readers(layer) as reader:
-                result = unpack(reader)
-        if result.diff_id != diff_id:
-            raise Corrupt(
-                f"layer {layer.digest} unpacks to {result.diff_id}, the image config says {diff_id}",
-                code="diff-id-mismatch",
-                subject=layer.digest,
-            )
+        usage = unpack_into(storage, layer, diff_id, mounts, readers)
         failpoint("unpack.before-commit")
-        storage.snapshots.commit(chain_id, key, Usage(result.size_bytes, result.inodes))
+        storage.snapshots.commit(chain_id, key, usage)
     except BaseException as e:
         try:
             storage.snapshots.remove(key)
@@ -116,6 +87,44 @@ def _unpack_layer(
         if isinstance(e, Conflict) and _is_committed(storage, chain_id):
             return
         raise
+
+
+def unpack_into(
+    storage: Storage, layer: Descriptor, diff_id: Digest, mounts: Sequence[Mount], readers: Readers | None = None
+) -> Usage:
+    """Apply one layer to a snapshot just prepared; its files and their inventory are verified and durable afterwards.
+
+    Raises as unpack_image.
+    """
+    target = Path(upper_dir(mounts))
+
+    def unpack(source: BinaryIO | int) -> UnpackResult:
+        return storage.unpacker.unpack(
+            source,
+            media_types.layer_compression(layer.media_type),
+            target,
+            [Path(p) for p in lower_dirs(mounts)],
+            inventory=target.with_name(INVENTORY),
+            meanwhile=partial(sync, target),
+        )
+
+    if readers is None:
+        # The worker reads the file itself, past this process; the diff_id below covers every byte it uses.
+        fd = storage.content.open_file(layer)
+        try:
+            result = unpack(fd)
+        finally:
+            os.close(fd)
+    else:
+        with readers(layer) as reader:
+            result = unpack(reader)
+    if result.diff_id != diff_id:
+        raise Corrupt(
+            f"layer {layer.digest} unpacks to {result.diff_id}, the image config says {diff_id}",
+            code="diff-id-mismatch",
+            subject=layer.digest,
+        )
+    return Usage(result.size_bytes, result.inodes)
 
 
 def sync(directory: Path) -> None:

@@ -108,6 +108,16 @@ class Stored:
                 flight.landed.set()
         return False
 
+    def replace(self, descriptor: Descriptor, source: Source) -> None:
+        """Fetch a blob or document although there is one under its digest, which is damaged."""
+        if media_types.is_manifest(descriptor.media_type) or media_types.is_index(descriptor.media_type):
+            raw = source.read(descriptor)
+            with self.begin(descriptor) as ingest:
+                ingest.write(memoryview(raw)[ingest.offset :])
+                ingest.commit()
+        else:
+            self._download(_Flight(), descriptor, source, _ignore)
+
     def put(self, descriptor: Descriptor, raw: bytes) -> None:
         """Store a small document under its digest."""
         if self.exists(descriptor):

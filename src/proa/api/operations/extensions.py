@@ -8,6 +8,7 @@ import time
 
 from proa._version import __version__
 from proa.api.messages import Outcome, Reply, Request
+from proa.api.operations.transfer_streams import Report, progress
 from proa.api.routes import API_VERSION, MIN_API_VERSION, Route, dotted
 from proa.api.service import Service
 
@@ -44,8 +45,22 @@ async def boot(service: Service, request: Request) -> Outcome:  # noqa: ARG001
     return Reply(value=[{"Id": c.id, "Name": c.name, "Status": c.state.status, "Error": c.state.error} for c in found])
 
 
+async def check(service: Service, request: Request) -> Outcome:
+    """`POST /proa/v1/check?repair=&quick=`: progress lines, each problem found as `aux`, last a summary as `aux`."""
+    repair, quick = request.query.flag("repair"), request.query.flag("quick")
+
+    def work(report: Report) -> None:
+        from proa.transfer import ProgressEvent
+
+        checked = service.engine.integrity.check(repair=repair, quick=quick, progress=report)
+        report(ProgressEvent(aux={"Found": len(checked.problems), "Left": checked.left}))
+
+    return await progress(service, work)
+
+
 ROUTES = (
     Route("POST", "/proa/v1/boot", boot),
+    Route("POST", "/proa/v1/check", check),
     Route("GET", "/proa/v1/status", status),
     Route("POST", "/proa/v1/stop", stop),
 )

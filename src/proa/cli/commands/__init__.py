@@ -58,6 +58,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "network ls": ("network", "LS", "List networks"),
     "network prune": ("prune", "NETWORKS", "Remove all unused networks"),
     "network rm": ("network", "RM", "Remove one or more networks"),
+    "system check": ("check", "CHECK", "Check everything stored for damage, and repair it"),
     "system df": ("system", "DF", "Show disk usage"),
     "system prune": ("prune", "SYSTEM", "Remove unused data"),
     "system service": ("system", "SERVICE", "Run the engine in the foreground"),
@@ -113,7 +114,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "system": (
         "Manage the engine",
         {
-            **{word: f"system {word}" for word in ("df", "prune", "service", "status", "stop", "unit")},
+            **{word: f"system {word}" for word in ("check", "df", "prune", "service", "status", "stop", "unit")},
             "events": "events",
             "info": "info",
         },

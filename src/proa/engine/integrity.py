@@ -1,0 +1,146 @@
+"""Integrity: check the whole root against what was written, name who is affected, and repair what can be repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from proa.engine.catalog import RECORD
+from proa.engine.clock import now
+from proa.engine.volumes import Volume
+from proa.errors import NotFound, ProaError
+from proa.storage import write_record
+from proa.storage.check import (
+    Graph,
+    Problem,
+    check_blobs,
+    check_images,
+    check_index,
+    check_layers,
+    check_records,
+    record_fault,
+)
+from proa.storage.repair import Repair
+from proa.transfer.progress import Progress, ProgressEvent, silent
+
+if TYPE_CHECKING:
+    from proa.engine.engine import Engine
+
+
+class Checked(msgspec.Struct, kw_only=True):
+    """What a check found: all problems, and how many of them are still there."""
+
+    problems: list[Problem] = []
+    left: int = 0
+
+
+class Integrity:
+    """`system check`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def check(self, *, repair: bool = False, quick: bool = False, progress: Progress = silent) -> Checked:
+        """Look at everything that is stored; containers and transfers go on meanwhile.
+
+        quick:    leave out what reads all bytes: blobs and layers
+        repair:   put right what memory, the index, a registry or the layers' blobs still know
+        progress: a phase's progress, and each problem as `aux`
+        """
+        engine = self._engine
+        storage = engine.storage
+        checked = Checked()
+
+        def looked(what: str, done: int, total: int) -> None:
+            progress(ProgressEvent(status="Checking", id=what, current=done, total=total))
+
+        def settle(problems: Iterable[Problem]) -> bool:
+            """Repair and tell; True when there was something."""
+            found = list(problems)
+            mender = Repair(storage, graph, engine.transfers.refetch, self._running_on)
+            for problem in found:
+                problem.affected = sorted({*problem.affected, *self._containers_on(problem.subject)})
+                if repair and not problem.repaired:
+                    mender.apply(problem)
+                checked.problems.append(problem)
+                checked.left += not problem.repaired
+                progress(ProgressEvent(aux=msgspec.to_builtins(problem)))
+            return bool(found)
+
+        with storage.leases.hold("check"):
+            graph = Graph(storage)
+            settle(check_index(storage))
+            settle([*check_records(storage, graph), *self._engine_records(repair)])
+            if not quick:
+                graph = Graph(storage)
+                settle(self._suspected(check_blobs(storage, graph, looked)))
+            graph = Graph(storage)
+            settle(check_images(graph))
+            settle(check_layers(storage, graph, looked, quick=quick))
+        return checked
+
+    def _suspected(self, problems: Iterable[Problem]) -> Iterable[Problem]:
+        for problem in problems:
+            self._engine.storage.content.suspects.add(problem.subject)
+            yield problem
+
+    def _engine_records(self, repair: bool) -> Iterable[Problem]:
+        """Records of containers, which memory has as well, and of volumes."""
+        engine = self._engine
+        for damaged in engine.catalog.damaged:
+            directory = engine.catalog.directory / damaged
+            yield Problem(
+                kind="record",
+                subject=str(directory / RECORD),
+                detail="it cannot be read",
+                affected=[damaged[:12]],
+                hint=f"its files are kept: delete {directory} when they are not needed, and restart the engine",
+            )
+        for entry in engine.catalog:
+            path = engine.catalog.path(entry) / RECORD
+            with entry.lock:
+                fault = "" if entry.removed else _fault(path)
+                if fault and repair:
+                    engine.catalog.save(entry)
+            if fault:
+                yield _faulty(path, fault, entry.record.name, "written again" if repair else "")
+        for path in sorted(engine.volumes.directory.glob("*/volume.json")):
+            if fault := _fault(path):
+                name = path.parent.name
+                if repair:
+                    write_record(path, Volume(name=name, created=now(), mountpoint=str(path.parent / "data")))
+                yield _faulty(path, fault, name, "made anew, without labels" if repair else "")
+
+    def _running_on(self, chain: str) -> list[str]:
+        return [
+            entry.record.name
+            for entry in self._engine.catalog
+            if entry.record.state.running and chain in self._chains_below(entry.record.chain_id)
+        ]
+
+    def _containers_on(self, chain: str) -> list[str]:
+        return [e.record.name for e in self._engine.catalog if chain in self._chains_below(e.record.chain_id)]
+
+    def _chains_below(self, chain: str) -> set[str]:
+        out = set()
+        while chain and chain not in out:
+            out.add(chain)
+            try:
+                chain = self._engine.storage.snapshots.stat(chain).parent
+            except NotFound:
+                break
+        return out
+
+
+def _faulty(path: Path, fault: str, name: str, repaired: str) -> Problem:
+    return Problem(kind="record", subject=str(path), detail=fault, affected=[name], repaired=repaired)
+
+
+def _fault(path: Path) -> str:
+    try:
+        return record_fault(path)
+    except (ProaError, OSError) as error:
+        return str(error)
