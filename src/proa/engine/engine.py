@@ -8,6 +8,7 @@
     engine.restarts    what is started again                   engine.health     what healthchecks find
     engine.updates     limits and policies of what runs        engine.agenda     what is done later
     engine.integrity   check and repair of the root
+    engine.copies      files out of and into containers
 
 Everything is synchronous and thread-safe; locks are per container, never held over a transfer.
 """
@@ -25,6 +26,7 @@ from proa.engine.catalog import Catalog
 from proa.engine.commits import Commits
 from proa.engine.config import load_config
 from proa.engine.containers import Containers
+from proa.engine.copies import Copies
 from proa.engine.events import Events
 from proa.engine.execs import Execs
 from proa.engine.health import HealthChecks
@@ -79,6 +81,7 @@ class Engine:
         self.updates = Updates(self)
         self.containers = Containers(self)
         self.commits = Commits(self)
+        self.copies = Copies(self)
         self.execs = Execs(self)
         self.system = System(self)
         self.integrity = Integrity(self)

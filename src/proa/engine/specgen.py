@@ -67,6 +67,17 @@ def oci_config(record: Container, joined: Joined, *, files: Mapping[str, str], c
     return config
 
 
+def files_config(record: Container) -> dict[str, Any]:
+    """The part of config.json that tells what a container's files are: its root, and what of the host is mounted."""
+    return {
+        "ociVersion": "1.2.0",
+        "process": {"args": ["true"], "cwd": "/"},
+        "root": {"path": "rootfs", "readonly": record.host.readonly_rootfs},
+        "mounts": [_user_mount(m) for m in record.mounts if m.type != "tmpfs"],
+        "linux": {"namespaces": [{"type": "mount"}]},
+    }
+
+
 def exec_process(record: Container, request: ExecRequest, console_size: tuple[int, int] | None) -> dict[str, Any]:
     """The `process` object of an exec. Raises Invalid."""
     security = resolve_security(record.host)

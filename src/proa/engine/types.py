@@ -348,6 +348,16 @@ class Exec(msgspec.Struct, kw_only=True):
     pid: int = 0
 
 
+class PathStat(msgspec.Struct, kw_only=True):
+    """A file in a container: `mode` as st_mode has it, and where a link leads in the end."""
+
+    name: str
+    size: int
+    mode: int
+    mtime_ns: int
+    link_target: str = ""
+
+
 class LogRequest(msgspec.Struct, kw_only=True):
     """Which part of a log; `tail` -1 is all; since/until are seconds since the epoch, 0 for none."""
 

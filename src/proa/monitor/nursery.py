@@ -7,7 +7,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -19,6 +20,7 @@ from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor.client import Channel, MonitorConnection
 from proa.monitor.protocol import StartRequest
 from proa.monitor.sealed import import_locations, start_sealed
+from proa.runtime.channel import decode_failure
 
 __all__ = ["NetworkNamespace", "Nursery"]
 
@@ -159,6 +161,33 @@ class Nursery:
                 os.close(fd)
             raise
         return NetworkNamespace(fds[0], fds[1], fds[2] if len(fds) == 3 else -1)
+
+    @contextmanager
+    def hold_mounts(
+        self, config: Mapping[str, Any], rootfs: Sequence[Mapping[str, Any]], timeout_s: float = START_TIMEOUT_S
+    ) -> Iterator[int]:
+        """The mounts of a container that does not run, for the time of the context: the pidfd of who has them.
+
+        config: config.json, of which `root` and `mounts` count; rootfs: the mounts of its root file system. Raises what
+        the mounting met, TimedOut, Unavailable.
+        """
+        with self._fork("mounts") as connection:
+            connection.settimeout(timeout_s)
+            try:
+                connection.sendall(msgspec.json.encode({"config": config, "rootfs": rootfs}) + b"\n")
+                data, fds = receive_fds(connection, 1 << 16)
+            except TimeoutError as error:
+                raise TimedOut("the container's files were not mounted in time", code="nursery-slow") from error
+            except OSError as error:
+                raise self._broken(f"the container's files were not mounted: {error}") from error
+            if data[:1] == b"E":
+                raise decode_failure(data[1:])
+            if not fds:
+                raise self._broken("the container's files were not mounted")
+            try:
+                yield fds[0]
+            finally:
+                os.close(fds[0])
 
     def close(self) -> None:
         """End the nursery; monitors and containers go on."""

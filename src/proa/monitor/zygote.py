@@ -27,6 +27,7 @@ from proa.linux import process
 from proa.linux.process import CLONE_NEWNET, PR_SET_DUMPABLE
 from proa.linux.sockets import send_fds, set_interface_up
 from proa.monitor import container, title
+from proa.monitor.mounts import hold_mounts
 from proa.monitor.protocol import encode_line
 from proa.monitor.starting import rehearse
 from proa.runtime.launching import preload
@@ -133,7 +134,7 @@ def _serve(channel: _socket.socket) -> NoReturn:
                 spare = None
         elif os.fork() == 0:
             channel.close()
-            _child(partial(_netns, fds[0]))
+            _child(partial(_netns if data == b"netns" else hold_mounts, fds[0]))
         os.close(fds[0])
 
 

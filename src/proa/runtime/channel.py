@@ -116,13 +116,14 @@ def receive(sock: socket.socket, keep_waiting: Callable[[], bool] | None = None)
         elif kind == b"T" and fds and terminal_fd < 0:
             terminal_fd = fds.pop()
         elif kind == b"E":
-            error = _decode(body)
+            error = decode_failure(body)
         for fd in fds:
             os.close(fd)
     return Outcome(ready, tuple(warnings), terminal_fd, error)
 
 
-def _decode(body: bytes) -> ProaError:
+def decode_failure(body: bytes) -> ProaError:
+    """The error that `Channel.fail` wrote after its first byte."""
     values = [field.decode(errors="backslashreplace") for field in body.split(b"\0")]
     kind, code, step, number, subject, message, hint = (values + [""] * 7)[:7]
     text = message if code else f"{message} (while {step})"

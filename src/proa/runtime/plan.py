@@ -21,7 +21,7 @@ from proa.runtime.steps.command import CloseFiles, EnterWorkingDirectory, Execut
 from proa.runtime.steps.step import Step
 from proa.runtime.userns import Mappings
 
-__all__ = ["Plan", "compile_exec_plan", "compile_plan"]
+__all__ = ["Plan", "compile_exec_plan", "compile_plan", "compile_root"]
 
 _BIND_TYPES = ("bind", "rbind", "none", "")
 
@@ -147,6 +147,21 @@ def compile_exec_plan(config: Mapping[str, Any], process_config: Mapping[str, An
 
 def _oom_steps(process: Process) -> list[Step]:
     return [] if process.oom_score_adj is None else [attributes.SetOomScore(process.oom_score_adj)]
+
+
+def compile_root(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> list[Step]:
+    """The steps that only make a container's root file system and enter it; raises as `compile_plan` does.
+
+    For processes of the engine's own in a new mount namespace: no devices, no limits, no program.
+    """
+    spec = parse_spec(config)
+    check.check_spec(spec)
+    steps: list[Step] = [rootfs.SeparateMounts(_shared_binds(spec.mounts)), _root_step(rootfs_mounts)]
+    steps += [_mount_step(mount, new_cgroup_namespace=False)[0] for mount in spec.mounts]
+    steps.append(rootfs.PivotRoot())
+    if spec.root.readonly:
+        steps.append(rootfs.RemountReadonly("/"))
+    return steps
 
 
 def _shared_binds(points: Sequence[MountPoint]) -> list[tuple[str, str, bool]]:

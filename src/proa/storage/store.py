@@ -22,7 +22,7 @@ from proa.storage.paths import Paths
 from proa.storage.trash import Trash
 
 if TYPE_CHECKING:
-    from proa.storage.layers import Unpacker
+    from proa.storage.layers import Unpacker, Workers
 
 
 class Totals(msgspec.Struct):
@@ -60,6 +60,8 @@ class Storage:
         self.collecting = threading.Lock()
         # What manifests and indexes refer to, by digest: they never change.
         self.edges: dict[Digest, tuple[Descriptor, ...]] = {}
+        self._workers: Workers | None = None
+        self._workers_lock = threading.Lock()
         self._unpacker: Unpacker | None = None
         self._unpacker_lock = threading.Lock()
 
@@ -78,8 +80,18 @@ class Storage:
             if self._unpacker is None:
                 from proa.storage.layers import Unpacker
 
-                self._unpacker = Unpacker()
+                self._unpacker = Unpacker(workers=self.workers)
             return self._unpacker
+
+    @property
+    def workers(self) -> Workers:
+        """Forks confined processes for layers and for visits of containers' roots; started by the first use."""
+        with self._workers_lock:
+            if self._workers is None:
+                from proa.storage.layers import Workers
+
+                self._workers = Workers()
+            return self._workers
 
     @property
     def damaged(self) -> list[str]:
@@ -108,6 +120,10 @@ class Storage:
             if self._unpacker is not None:
                 self._unpacker.close()
                 self._unpacker = None
+        with self._workers_lock:
+            if self._workers is not None:
+                self._workers.close()
+                self._workers = None
         self.snapshots.close()
         self.trash.close()
         self.index.close()

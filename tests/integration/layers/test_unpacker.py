@@ -204,7 +204,7 @@ def test_cancelling_kills_the_worker(unpacker, target, by):
         os.close(feeder)
     else:
         source.close()
-    assert children(unpacker._process.pid) == []
+    assert children(unpacker._workers._process.pid) == []
 
 
 def test_ten_layers_at_once(unpacker, tmp_path):
@@ -238,13 +238,13 @@ def test_no_descriptor_or_process_is_left(unpacker, tmp_path):
     before = os.listdir("/proc/self/fd")
     unpack_some()
     assert len(os.listdir("/proc/self/fd")) == len(before)
-    assert len(os.listdir(f"/proc/{unpacker._process.pid}/fd")) <= 5
-    wait_for(lambda: not children(unpacker._process.pid))
+    assert len(os.listdir(f"/proc/{unpacker._workers._process.pid}/fd")) <= 5
+    wait_for(lambda: not children(unpacker._workers._process.pid))
 
 
 def test_a_killed_worker_is_reported(unpacker, target):
     def kill():
-        for pid in wait_for(lambda: children(unpacker._process.pid)):
+        for pid in wait_for(lambda: children(unpacker._workers._process.pid)):
             os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(Unavailable, match="was killed"):
@@ -253,7 +253,7 @@ def test_a_killed_worker_is_reported(unpacker, target):
 
 def test_a_killed_decoder_is_reported(unpacker, target):
     def kill():
-        (worker,) = wait_for(lambda: children(unpacker._process.pid))
+        (worker,) = wait_for(lambda: children(unpacker._workers._process.pid))
         for pid in wait_for(lambda: children(worker)):
             os.kill(pid, signal.SIGKILL)
 
@@ -267,7 +267,7 @@ def test_a_killed_zygote_is_replaced(tmp_path):
             path = tmp_path / str(number)
             path.mkdir()
             unpacker.unpack(io.BytesIO(DATA), "none", path)
-            process = unpacker._process
+            process = unpacker._workers._process
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
 
@@ -291,14 +291,14 @@ def test_a_killed_zygote_is_replaced_once_for_all_threads(tmp_path):
             for thread in threads:
                 thread.join()
             assert errors == []
-            os.kill(unpacker._process.pid, signal.SIGKILL)
-            unpacker._process.wait()
+            os.kill(unpacker._workers._process.pid, signal.SIGKILL)
+            unpacker._workers._process.wait()
 
 
 def test_after_close_nothing_runs_and_nothing_starts(target):
     unpacker = Unpacker()
     unpacker.unpack(io.BytesIO(DATA), "none", target)
-    pid = unpacker._process.pid
+    pid = unpacker._workers._process.pid
     unpacker.close()
     unpacker.close()
     assert not Path(f"/proc/{pid}").exists()
@@ -314,7 +314,7 @@ from proa.storage.layers import Unpacker
 class Slow(io.RawIOBase):
     def read(self, size=-1):
         if hasattr(self, "sent"):
-            zygote = unpacker._process.pid
+            zygote = unpacker._workers._process.pid
             family = [zygote]
             while len(family) < 3:
                 found = open(f"/proc/{{family[-1]}}/task/{{family[-1]}}/children").read().split()
@@ -339,7 +339,7 @@ def test_the_processes_are_confined(unpacker, target):
     seen = {}
 
     def look():
-        zygote = unpacker._process.pid
+        zygote = unpacker._workers._process.pid
         (worker,) = wait_for(lambda: children(zygote))
         (decoder,) = wait_for(lambda: children(worker))
         wait_for(lambda: status(decoder)["Seccomp"] == "2")

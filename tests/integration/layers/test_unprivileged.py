@@ -60,7 +60,7 @@ from pathlib import Path
 from proa.storage.layers import Unpacker
 class Look(io.RawIOBase):
     def read(self, size=-1):
-        maps = open(f"/proc/{unpacker._process.pid}/maps").read()
+        maps = open(f"/proc/{unpacker._workers._process.pid}/maps").read()
         print(*sorted({line.split("/")[-1].split(".")[0] for line in maps.splitlines() if ".so" in line}))
         return b""
 unpacker = Unpacker()

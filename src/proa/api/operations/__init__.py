@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proa.api.operations import (
+    archives,
     containers,
     execs,
     extensions,
@@ -20,6 +21,7 @@ from proa.api.routes import Route
 ROUTES: tuple[Route, ...] = (
     *system.ROUTES,
     *containers.ROUTES,
+    *archives.ROUTES,
     *lifecycle.ROUTES,
     *streams.ROUTES,
     *execs.ROUTES,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from proa.storage.layers.changes import DiffResult, diff, tar_tree
     from proa.storage.layers.compress import CompressedLayer, CompressedLayerWriter
     from proa.storage.layers.unpacker import Unpacker, UnpackResult
+    from proa.storage.layers.workers import Workers
 
 _HOME = {
     "Budget": "budget",
@@ -25,6 +26,7 @@ _HOME = {
     "DiffResult": "changes",
     "UnpackResult": "unpacker",
     "Unpacker": "unpacker",
+    "Workers": "workers",
     "diff": "changes",
     "tar_tree": "changes",
 }
@@ -32,6 +34,7 @@ _HOME = {
 __all__ = [
     "Unpacker",
     "UnpackResult",
+    "Workers",
     "Budget",
     "DEFAULT_BUDGET",
     "diff",

@@ -1,4 +1,4 @@
-"""The unpack zygote: a warm, single-threaded process that forks one worker per layer.
+"""The unpack zygote: a warm, single-threaded process that forks one worker per layer or visit.
 
 The engine has threads and may not fork; a fresh interpreter per layer would cost tens of milliseconds. So the engine
 executes this program once. It imports everything a worker needs, freezes it, and then forks for every socket it is
@@ -19,6 +19,8 @@ from proa.linux.process import PR_SET_DUMPABLE, prctl, set_name
 from proa.linux.sockets import receive_fds
 from proa.storage.layers import worker
 from proa.storage.layers.decompress import decompress
+from proa.storage.layers.workers import VISIT
+from proa.storage.roots import visitor
 
 __all__ = ["main"]
 
@@ -47,7 +49,8 @@ def main(control_fd: int) -> None:
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 control.close()
-                worker.run(socket.socket(fileno=fd), pid)
+                run = visitor.run if message == VISIT else worker.run
+                run(socket.socket(fileno=fd), pid)
             os.close(fd)
 
 

@@ -1,0 +1,163 @@
+"""The visitor: one process per copy, which enters a container's root and does one job there.
+
+        engine                                     visitor (forked by the zygote)
+          |  <-- {"pid"} + pidfd ---------------------  |
+          |  --- job + [data fd, pidfd] ------------->  |  join the mount namespace, give up privileges
+          |  === archive, by the data fd =============  |
+          |  <-- {"result"} or {"error"} -------------  |  _exit
+
+The pidfd is of a process in the container: its init, or one that holds the mounts of a container that does not run
+(`monitor.mounts`). Nothing is imported after it was entered.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+from typing import Any, NoReturn
+
+from proa.errors import Exhausted, Internal, Invalid, ProaError, Unavailable
+from proa.linux import capability
+from proa.linux.process import (
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    prctl,
+    set_name,
+    setns,
+)
+from proa.linux.sockets import receive_fds, send_fds
+from proa.runtime.users import resolve_user
+from proa.storage.layers.budget import Budget
+from proa.storage.layers.confine import confine_decoder, forbid_imports
+from proa.storage.layers.names import display
+from proa.storage.layers.pipeline import Decoder
+from proa.storage.layers.reader import TarReader
+from proa.storage.roots.lookup import absolute, describe, look_up
+from proa.storage.roots.packing import pack
+from proa.storage.roots.placing import place
+
+__all__ = ["run"]
+
+_MESSAGE_LIMIT = 64 << 10
+_ADDRESS_SPACE = 1 << 30
+
+_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER, _CAP_FSETID, _CAP_MKNOD, _CAP_SETFCAP = 0, 1, 3, 4, 27, 31
+_CAPABILITIES = sum(
+    1 << number for number in (_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER, _CAP_FSETID, _CAP_MKNOD, _CAP_SETFCAP)
+)
+
+
+def run(sock: socket.socket, zygote_pid: int) -> NoReturn:
+    """Do the one job that comes over `sock` and leave the process."""
+    gc.disable()
+    try:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != zygote_pid:
+            os._exit(1)
+        set_name("proa-visit")
+        sock.send(json.dumps(_answer(sock)).encode()[:_MESSAGE_LIMIT])
+    except BaseException:  # noqa: BLE001 - a traceback would read files of the container
+        os._exit(1)
+    os._exit(0)
+
+
+def _answer(sock: socket.socket) -> dict[str, Any]:
+    try:
+        return {"result": _visit(sock)}
+    except ProaError as error:
+        return {"error": error.to_record()}
+    except MemoryError:
+        return {"error": Exhausted("the copy ran out of memory", code="copy-memory").to_record()}
+    except OSError as error:
+        name = display(os.fsencode(error.filename)) if error.filename is not None else ""
+        text = f"cannot copy {name}: {os.strerror(error.errno or 0)}"
+        return {"error": Unavailable(text, code="copy-failed", subject=name, errno=error.errno).to_record()}
+    except Exception as error:  # noqa: BLE001 - see run
+        text = f"the copy failed: {type(error).__name__}: {error}"
+        return {"error": Internal(text[:1000], code="copy-worker").to_record()}
+
+
+def _visit(sock: socket.socket) -> dict[str, Any]:
+    pidfd = os.pidfd_open(os.getpid())
+    send_fds(sock, json.dumps({"pid": os.getpid()}).encode(), [pidfd])
+    os.close(pidfd)
+    message, fds = receive_fds(sock, _MESSAGE_LIMIT)
+    if len(fds) != 2:
+        raise Internal("the visitor got no job", code="copy-worker")
+    job: dict[str, Any] = json.loads(message)
+    data_fd, container = fds
+    path = absolute(job["path"])
+    own_devices = _enter(container)
+    if job["verb"] == "place":
+        return {"entries": _place(job, path, data_fd, skip_devices=not own_devices)}
+    status = look_up(path)
+    found = describe(path, status)
+    if job["verb"] == "look":
+        return found
+    return {"entries": pack(path, found["name"], _Pipe(data_fd))}
+
+
+def _enter(container: int) -> bool:
+    """Join the container's mounts and, where it has one, its user namespace; returns whether devices can be made."""
+    forbid_imports()
+    own_user = True
+    try:
+        setns(container, CLONE_NEWUSER | CLONE_NEWNS)
+        own_user = False
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not own_user:  # EINVAL: the container is in this user namespace
+            raise
+        setns(container, CLONE_NEWNS)
+    os.close(container)
+    os.chdir("/")
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    _, permitted, _ = capability.capget()
+    capability.clear_ambient()
+    capability.capset(permitted & _CAPABILITIES, permitted & _CAPABILITIES, 0)
+    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
+    return own_user
+
+
+def _place(job: dict[str, Any], path: str, data_fd: int, *, skip_devices: bool) -> int:
+    try:
+        root_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise Invalid("extraction point is not a directory", code="no-directory", subject=path) from None
+    except OSError:
+        look_up(path)
+        raise
+    owner = None
+    if job["owner"]:
+        top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        owner = resolve_user(top, job["owner"])[:2]
+    budget = Budget(**job["budget"])
+    decoder = Decoder("auto", data_fd, budget, confine_decoder)
+    return place(
+        TarReader(iter(decoder), budget),
+        root_fd,
+        owner=owner,
+        keep_kinds=job["keep_kinds"],
+        skip_devices=skip_devices,
+    )
+
+
+class _Pipe:
+    """A sink that is a pipe."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, data: bytes) -> None:
+        """Write all of it; the reader's going away ends this process's work (EPIPE)."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
