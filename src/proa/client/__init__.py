@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from proa.client.container import AsyncContainer, Container
     from proa.client.images import AsyncImage, Image
     from proa.client.models import (
+        Change,
         ContainerDetails,
         Event,
         ExecResult,
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
         Info,
         NetworkDetails,
         Output,
+        PathStat,
+        ProcessTable,
         Progress,
         PruneResult,
         RunResult,
@@ -39,6 +42,7 @@ __all__ = [
     "AsyncImage",
     "Session",
     "AsyncSession",
+    "Change",
     "ContainerDetails",
     "Event",
     "ExecResult",
@@ -47,6 +51,8 @@ __all__ = [
     "Info",
     "NetworkDetails",
     "Output",
+    "PathStat",
+    "ProcessTable",
     "Progress",
     "PruneResult",
     "RunResult",

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import msgspec
 
 from proa.client.calls import collect, decode, exchange, gathered, outputs
+from proa.client.container_files import FilesCore
 from proa.client.flow import (
     AsyncTransport,
     Awaiting,
@@ -33,7 +34,7 @@ __all__ = ["AsyncContainer", "Container", "ContainerCore"]
 S = TypeVar("S", Session, AsyncSession)
 
 
-class ContainerCore(Generic[S]):
+class ContainerCore(FilesCore, Generic[S]):
     """The operations of a container."""
 
     _session: ClassVar[type[Any]]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
@@ -27,15 +26,12 @@ from proa.client.flow import (
 from proa.client.http import query, quote
 from proa.client.models import ImageDetails, ImageLayer, ListedImage, Progress, PruneResult
 from proa.client.names import split_tag
+from proa.client.sources import Source, pieces
 from proa.errors import Corrupt, NotFound
 
 __all__ = ["AsyncImage", "AsyncImages", "Image", "Images"]
 
 I = TypeVar("I", bound="ImageCore")  # noqa: E741
-
-_PIECE = 1 << 20
-
-Source = bytes | Path | BinaryIO | Iterable[bytes]
 
 
 class ImageCore:
@@ -138,7 +134,7 @@ class ImagesCore(Generic[I]):
 
         Raises Invalid or Corrupt for an archive that is none.
         """
-        records = yield from transfer(Request("POST", "/images/load?quiet=1", _pieces(source)), progress)
+        records = yield from transfer(Request("POST", "/images/load?quiet=1", pieces(source)), progress)
         texts = [str(record.get("stream") or "").strip() for record in records]
         marks = ("Loaded image ID: ", "Loaded image: ")
         names = [text.removeprefix(mark) for text in texts for mark in marks if text.startswith(mark)]
@@ -167,7 +163,7 @@ class ImagesCore(Generic[I]):
         repository, tag = split_tag(name, "latest") if name else ("", "")
         target = f"/images/create{query(fromSrc='-', repo=repository, tag=tag, message=message)}"
         target += "".join([f"&changes={quote(change)}" for change in changes])
-        records = yield from transfer(Request("POST", target, _pieces(source)), None)
+        records = yield from transfer(Request("POST", target, pieces(source)), None)
         if not records:
             raise Corrupt("the engine did not say which image it made", code="bad-reply")
         return (yield from self._get(str(records[-1].get("status", "")).strip()))
@@ -200,19 +196,6 @@ class ImagesCore(Generic[I]):
         body = yield from exchange("GET", f"/images/{quote(name)}/json")
         image: I = self._image(self._transport, body)
         return image
-
-
-def _pieces(source: Source) -> Iterator[bytes]:
-    if isinstance(source, bytes):
-        yield from (source[start : start + _PIECE] for start in range(0, len(source), _PIECE))
-    elif isinstance(source, Path):
-        with source.open("rb") as file:
-            yield from _pieces(file)
-    elif hasattr(source, "read"):
-        while data := source.read(_PIECE):
-            yield data
-    else:
-        yield from source
 
 
 class Image(ImageCore, Blocking):

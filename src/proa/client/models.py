@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 __all__ = [
+    "Change",
     "ContainerConfig",
     "ContainerDetails",
     "ContainerState",
@@ -23,12 +24,38 @@ __all__ = [
     "MountPoint",
     "NetworkDetails",
     "Output",
+    "PathStat",
+    "ProcessTable",
     "Progress",
     "PruneResult",
     "RunResult",
     "Version",
     "VolumeDetails",
 ]
+
+
+class Change(NamedTuple):
+    """A path that differs from the image."""
+
+    path: str
+    kind: Literal["modified", "added", "deleted"]
+
+
+class ProcessTable(NamedTuple):
+    """What `ps` would show: the titles of the columns, and one row a process."""
+
+    titles: list[str]
+    rows: list[list[str]]
+
+
+class PathStat(msgspec.Struct, rename="camel", kw_only=True):
+    """A file in a container; `mode` has Go's bits (1 << 31 a directory, 1 << 27 a link) and the permissions."""
+
+    name: str
+    size: int
+    mode: int
+    mtime: str
+    link_target: str = ""
 
 
 class Output(NamedTuple):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tarfile
+from pathlib import Path
 
 import engines
 import pytest
@@ -65,6 +68,94 @@ def test_the_answers_are_the_same(server: str, request: pytest.FixtureRequest) -
     theirs = [(words, spoken("docker", host, words)) for words in SCENARIO]
     different = [(mine, other[1]) for mine, other in zip(ours, theirs, strict=True) if mine != other]
     assert not different
+
+
+COPIES = [
+    ("cp", "src/a", "copied:/tmp/"),
+    ("cp", "src/a", "copied:/tmp/newname"),
+    ("cp", "src", "copied:/tmp/"),
+    ("cp", "src", "copied:/tmp/fresh"),
+    ("cp", "src/.", "copied:/tmp/contents"),
+    ("cp", "src/.", "copied:/opt"),
+    ("cp", "src", "copied:/nope/deeper"),
+    ("cp", "src/a", "copied:/nope/deeper"),
+    ("cp", "src/a", "copied:/nope/"),
+    ("cp", "src", "copied:/tmp/newname"),
+    ("cp", "src/a", "copied:/tmp/src"),
+    ("cp", "nothing", "copied:/tmp"),
+    ("cp", "copied:/nothing", "."),
+    ("cp", "copied:/tmp/a", "nowhere/x"),
+    ("cp", "copied:/tmp/a", "nowhere/"),
+    ("cp", "filelink", "copied:/tmp/"),
+    ("cp", "-L", "filelink", "copied:/tmp/followed"),
+    ("cp", "dirlink", "copied:/tmp/"),
+    ("cp", "-L", "dirlink", "copied:/tmp/dfollowed"),
+    ("cp", "src/a", "copied:/tmp/dirlink"),
+    ("cp", "-a", "src/a", "copied:/tmp/archived"),
+    ("cp", "copied:/tmp/fresh", "OUT/out1"),
+    ("cp", "copied:/tmp/fresh/.", "OUT/out2"),
+    ("cp", "copied:/tmp/fresh", "OUT"),
+    ("cp", "copied:tmp/filelink", "OUT/out4"),
+    ("cp", "-L", "copied:/tmp/src/link", "OUT/out5"),
+    ("cp", "copied:/tmp/a", "OUT/out6"),
+    ("cp", "OUT/out6", "OUT/out7"),
+    ("cp", "copied:/tmp/a", "copied:/tmp/b"),
+    ("cp", "copied:/tmp", "OUT/end"),
+    ("cp", "copied:/opt", "OUT/end"),
+    ("export", "-o", "OUT/exported", "copied"),
+    ("diff", "copied"),
+    ("diff", "nope"),
+    ("export", "nope"),
+]
+
+
+def copied(program: str, host: str, directory: Path) -> tuple[list[object], list[str]]:
+    """What the steps answer, and the files they make on this machine."""
+    directory.mkdir()
+    host_files(directory)
+    command = [engines.PROA if program == "proa" else "docker", "-H", host]
+    subprocess.run([*command, "create", "--name", "copied", "busybox", "true"], check=True, capture_output=True)
+    answers: list[object] = []
+    try:
+        for step in COPIES:
+            words = [word.replace("OUT", str(directory / "out")) for word in step]
+            done = subprocess.run([*command, *words], cwd=directory, capture_output=True, check=False, timeout=60)
+            answers.append((step, done.returncode, sorted(done.stdout.splitlines())))
+    finally:
+        subprocess.run([*command, "rm", "-f", "copied"], check=True, capture_output=True)
+    with tarfile.open(directory / "out/exported") as archive:
+        exported = [
+            f"{m.name} {m.type!r} {m.mode & 0o7777:o} {m.uid}:{m.gid} {m.size} {m.linkname}"
+            for m in sorted(archive, key=lambda m: m.name)
+            if m.name.startswith(("tmp", "opt", "bin/b"))
+        ]
+    (directory / "out/exported").unlink()
+    files = subprocess.run(
+        ["find", ".", "-printf", "%p %y %m %U:%G %l %s\n"], cwd=directory, capture_output=True, text=True, check=True
+    )
+    return answers, exported + sorted(line for line in files.stdout.splitlines() if " d " not in line)
+
+
+def host_files(directory: Path) -> None:
+    (directory / "src/sub").mkdir(parents=True)
+    (directory / "out/end").mkdir(parents=True)
+    (directory / "src/a").write_text("hello")
+    (directory / "src/sub/b").write_text("x")
+    (directory / "src/link").symlink_to("a")
+    (directory / "src/sub/b").chmod(0o4751)
+    (directory / "src" / "\u00fc l\u00e4").write_text("name")
+    os.chown(directory / "src/a", 1234, 2345)
+    os.link(directory / "src/a", directory / "src/again")
+    (directory / "dirlink").symlink_to("src")
+    (directory / "filelink").symlink_to("src/a")
+
+
+@pytest.mark.parametrize("program", ["proa", "docker"])
+def test_copies_are_the_same(program: str, dockerd: str, shared: engines.PrivateEngine, tmp_path: Path) -> None:
+    expected, their_files = copied("docker", dockerd, tmp_path / "docker")
+    answers, files = copied(program, shared.socket, tmp_path / "ours")
+    assert [pair for pair in zip(answers, expected, strict=True) if pair[0] != pair[1]] == []
+    assert files == their_files
 
 
 def test_we_have_the_flags_of_docker_run() -> None:

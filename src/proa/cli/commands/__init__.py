@@ -25,8 +25,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "boot": ("boot", "BOOT", "Start the engine and every container that shall run after a boot"),
     "commit": ("commit", "COMMIT", "Create a new image from a container's changes"),
     "completion": ("completion", "COMPLETION", "Print a completion script for bash, zsh or fish"),
+    "cp": ("copy", "COPY", "Copy files/folders between a container and the local filesystem"),
     "create": ("run", "CREATE", "Create a new container"),
+    "diff": ("diff", "DIFF", "Inspect changes to files or directories on a container's filesystem"),
     "events": ("events", "EVENTS", "Get real time events from the engine"),
+    "export": ("copy", "EXPORT", "Export a container's filesystem as a tar archive"),
     "help": ("about", "HELP", "Show the usage of a command"),
     "history": ("history", "HISTORY", "Show the history of an image"),
     "import": ("archive", "IMPORT", "Import the contents from a tarball to create an image"),
@@ -73,7 +76,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 _CONTAINER_WORDS = (
-    *("attach", "commit", "create", "exec", "kill", "logs", "pause", "port", "rename"),
+    *("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename"),
     *("restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait"),
 )
 

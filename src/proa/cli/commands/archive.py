@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from proa.cli.options import Options, Row, Settings
     from proa.client.connection import Connection
 
-__all__ = ["IMPORT", "LOAD", "SAVE"]
+__all__ = ["IMPORT", "LOAD", "SAVE", "receive"]
 
 _PIECE = 1 << 20
 
@@ -92,10 +92,16 @@ def _save(settings: Settings, options: Options, words: list[str]) -> int:
     platform = options.text("platform")
     tail = f"&platform={quote(platform)}" if platform else ""
     connection = caller.open("GET", f"/images/get?{names}{tail}")
+    receive(connection, path)
+    return 0
+
+
+def receive(connection: Connection, path: str) -> None:
+    """Write a reply to a file, replaced when all of it has come, or to stdout. Raises Invalid."""
     if not path:
         while data := connection.read():
             put(1, data)
-        return 0
+        return
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{os.getpid()}")
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device
@@ -111,7 +117,6 @@ def _save(settings: Settings, options: Options, words: list[str]) -> int:
     finally:
         if temporary != path and os.path.lexists(temporary):
             os.unlink(temporary)
-    return 0
 
 
 def _import(settings: Settings, options: Options, words: list[str]) -> int:

@@ -55,7 +55,7 @@ _OF_THE_KERNEL = frozenset(
 
 
 def pack(path: str, name: str, sink: Sink) -> int:
-    """Write what is at the absolute `path`, named `name` in the archive, with all below it; returns the count of members.
+    """Write what is at the absolute `path`, named `name` in the archive, with all below it; returns how many members.
 
     Sockets are passed over. Raises OSError, Conflict when a file shrinks meanwhile, Exhausted for a tree too deep.
     """
