@@ -2,7 +2,11 @@
 
 # /etc/proa/proa.toml, or ~/.config/proa/proa.toml for another user than root, or $PROA_CONFIG
 publish-address = "127.0.0.1"              # where `-p 80:80` listens when it names no address
-insecure-registries = ["registry.lan:5000"]  # plain http and unverified fallbacks allowed
+insecure-registries = ["registry.lan:5000", "10.0.0.0/8"]  # certificates unchecked, plain http allowed
+certs-dirs = ["/etc/proa/certs.d"]         # directories of HOST/hosts.toml and HOST/*.crt
+token-servers = ["auth.lan"]               # may be given credentials of registries on other domains
+max-concurrent-downloads = 3               # blobs of one image at a time
+max-concurrent-uploads = 5
 
 default-registry = "registry.lan:5000"     # what a name without a registry means
 [short-names]
@@ -10,6 +14,9 @@ default-registry = "registry.lan:5000"     # what a name without a registry mean
 
 [registry-mirrors]
 "docker.io" = ["mirror.lan:5000"]          # asked first, in order
+
+[proxies]                                  # default: HTTPS_PROXY, HTTP_PROXY, NO_PROXY
+https = "http://proxy.lan:3128"
 """
 
 from __future__ import annotations
@@ -18,12 +25,16 @@ import os
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
 from proa.errors import Invalid
 from proa.oci import ShortNames
 from proa.oci.reference import DEFAULT_REGISTRY
+
+if TYPE_CHECKING:
+    from proa.transfer import Registries
 
 
 class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True, kw_only=True):
@@ -32,8 +43,29 @@ class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     publish_address: str = "0.0.0.0"  # noqa: S104 -- Docker's default
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: dict[str, tuple[str, ...]] = {}
+    certs_dirs: tuple[str, ...] = ()
+    token_servers: tuple[str, ...] = ()
+    max_concurrent_downloads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 3
+    max_concurrent_uploads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 5
+    proxies: dict[Literal["http", "https", "no"], str] = {}
     default_registry: str = DEFAULT_REGISTRY
     aliases: dict[str, str] = msgspec.field(default={}, name="short-names")
+
+    @property
+    def registries(self) -> Registries:
+        """How registries are reached."""
+        from proa.transfer.proxies import Proxies
+        from proa.transfer.registries import CERTS_DIRS, Registries
+
+        return Registries(
+            mirrors=self.registry_mirrors,
+            insecure=self.insecure_registries,
+            token_servers=self.token_servers,
+            certs_dirs=tuple(map(Path, self.certs_dirs)) or CERTS_DIRS,
+            proxies=Proxies(**self.proxies),
+            downloads=self.max_concurrent_downloads,
+            uploads=self.max_concurrent_uploads,
+        )
 
     @property
     def short_names(self) -> ShortNames:

@@ -26,7 +26,7 @@ class Transfers:
         self._names = engine.images.short_names
         self._images = engine.images
         self._events = engine.events
-        self._config = engine.config
+        self._registries = engine.config.registries
 
     @contextmanager
     def _clean_failure(self) -> Iterator[None]:
@@ -61,8 +61,8 @@ class Transfers:
                 platform=parse_platform(platform) if platform else None,
                 all_platforms=all_platforms,
                 credentials=credentials,
-                insecure=insecure or parsed.registry in self._config.insecure_registries,
-                mirrors=self._config.registry_mirrors,
+                insecure=insecure,
+                registries=self._registries,
                 progress=progress,
             )
         found = image_id(self._images.load(image.descriptor))
@@ -120,7 +120,8 @@ class Transfers:
             parsed,
             platform=parse_platform(platform) if platform else None,
             credentials=credentials,
-            insecure=insecure or parsed.registry in self._config.insecure_registries,
+            insecure=insecure,
+            registries=self._registries,
             progress=progress,
         )
         self._events.publish(
@@ -134,7 +135,8 @@ class Transfers:
             raise Invalid("the login has neither a name nor a token", code="credentials-missing")
         host = credentials.server.removeprefix("https://").removeprefix("http://").partition("/")[0]
         # Docker's clients know Docker Hub by the address of its long gone index.
-        transfer.check_login("docker.io" if host in ("", "index.docker.io") else host, credentials)
+        registry = "docker.io" if host in ("", "index.docker.io") else host
+        transfer.check_login(registry, credentials, registries=self._registries)
 
     def load(self, stream: BinaryIO, *, platform: str = "", progress: Progress = silent) -> list[str]:
         """Load an archive and return the names it brought. Raises Invalid, Corrupt, Exhausted."""

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from proa.transfer.login import check_login as check_login
     from proa.transfer.progress import Progress as Progress
     from proa.transfer.progress import ProgressEvent as ProgressEvent
+    from proa.transfer.proxies import Proxies as Proxies
     from proa.transfer.pulling import fetch_image as fetch_image
     from proa.transfer.pulling import pull as pull
     from proa.transfer.pushing import push as push
+    from proa.transfer.registries import Registries as Registries
     from proa.transfer.remote import Remote as Remote
     from proa.transfer.stored import Stored as Stored
     from proa.transfer.stored_image import StoredImage as StoredImage
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from proa.transfer.stored_image import make_image as make_image
     from proa.transfer.stored_image import origin_digest as origin_digest
     from proa.transfer.stored_image import read_image as read_image
+    from proa.transfer.tags import delete_name as delete_name
+    from proa.transfer.tags import list_tags as list_tags
 
 _MODULES = {
     "copy": "copying",
@@ -53,6 +57,8 @@ _MODULES = {
     "fetch_image": "pulling",
     "pull": "pulling",
     "push": "pushing",
+    "Proxies": "proxies",
+    "Registries": "registries",
     "Remote": "remote",
     "Stored": "stored",
     "StoredImage": "stored_image",
@@ -61,6 +67,8 @@ _MODULES = {
     "make_image": "stored_image",
     "origin_digest": "stored_image",
     "read_image": "stored_image",
+    "delete_name": "tags",
+    "list_tags": "tags",
 }
 
 __all__ = list(_MODULES)

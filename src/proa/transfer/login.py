@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
-from pathlib import Path
 
 from proa.errors import Unauthorized
 from proa.transfer.credentials import Credentials
 from proa.transfer.endpoint import Endpoint
 from proa.transfer.failures import registry_failure
-from proa.transfer.transport import CERTS_DIR, Transport
+from proa.transfer.registries import Registries
+from proa.transfer.transport import Transport
 
 
 def check_login(
@@ -18,18 +17,19 @@ def check_login(
     credentials: Credentials,
     *,
     insecure: bool = False,
-    allowed_realms: Collection[str] = (),
-    certs_dir: Path = CERTS_DIR,
+    registries: Registries | None = None,
     stopped: threading.Event | None = None,
 ) -> None:
     """Return when `registry` (host with optional port, or docker.io) accepts the credentials.
 
     Raises Unauthorized, Denied, Unavailable, TimedOut.
     """
-    transport = Transport(certs_dir=certs_dir, stopped=stopped)
+    settings = registries or Registries()
+    transport = Transport(registries=settings, stopped=stopped)
     try:
-        endpoint = Endpoint(registry, transport, credentials, insecure=insecure, allowed_realms=allowed_realms)
-        reply = endpoint.call("GET", "/v2/", ())
+        hosts = settings.servers(registry, insecure=insecure)
+        endpoint = Endpoint(registry, hosts, transport, credentials, allowed_realms=settings.token_servers)
+        reply = endpoint.call("GET", "/", ())
         if reply.status == 401:
             raise Unauthorized(f"login to {registry} was refused", code="login-refused", subject=registry)
         if reply.status != 200:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import msgspec
 
@@ -29,13 +27,13 @@ from proa.storage import Image, Storage, unpack_image
 from proa.transfer.copying import copy, unique
 from proa.transfer.credentials import Credentials
 from proa.transfer.ends import Source
-from proa.transfer.parallel import JOBS, run_parallel
+from proa.transfer.parallel import JOBS, Task, run_parallel
 from proa.transfer.progress import Progress, ProgressEvent, silent
 from proa.transfer.pull_progress import LayerLines
-from proa.transfer.remote import Remote, mirrors_for
+from proa.transfer.registries import Registries
+from proa.transfer.remote import Remote
 from proa.transfer.stored import Following, Stored
 from proa.transfer.stored_image import ORIGIN, assign, parse_image_config, parse_image_manifest, plain
-from proa.transfer.transport import CERTS_DIR
 
 
 def pull(
@@ -48,9 +46,7 @@ def pull(
     progress: Progress = silent,
     plain_http: bool | None = None,
     insecure: bool = False,
-    mirrors: Mapping[str, Sequence[str]] | None = None,
-    allowed_realms: Collection[str] = (),
-    certs_dir: Path = CERTS_DIR,
+    registries: Registries | None = None,
     stopped: threading.Event | None = None,
 ) -> Image:
     """Pull `reference` for `platform` (default: this machine) and name it.
@@ -62,41 +58,46 @@ def pull(
     all_platforms: keep a whole index; then the name points to it
 
     progress: called from several threads, one at a time
-    mirrors:  registry -> hosts asked before it
+    registries: mirrors, certificates, proxies
     stopped:  set it to cancel
     Raises NotFound, Unauthorized, Denied, Unavailable, TimedOut, Corrupt, Invalid, Unsupported, Exhausted, Cancelled.
     """
+    settings = registries or Registries()
     remote = Remote(
         reference,
         credentials,
         plain_http,
         insecure=insecure,
-        mirrors=mirrors_for(reference, mirrors),
-        allowed_realms=allowed_realms,
-        certs_dir=certs_dir,
+        registries=settings,
     )
     try:
         with storage.leases.hold(f"pull {reference.name}"):
-            return _pull(storage, remote, reference, platform, all_platforms, progress, stopped)
+            transfer = _Transfer(storage, remote, progress, stopped, settings.downloads)
+            return _pull(transfer, remote, reference, platform, all_platforms)
     finally:
         remote.close()
 
 
+class _Transfer(NamedTuple):
+    """Where from and to, whom to tell, when to stop, and how many blobs move side by side."""
+
+    storage: Storage
+    source: Source
+    progress: Progress
+    stopped: threading.Event | None
+    jobs: int
+
+
 def _pull(
-    storage: Storage,
-    remote: Remote,
-    reference: Reference,
-    platform: Platform | None,
-    all_platforms: bool,
-    progress: Progress,
-    stopped: threading.Event | None,
+    transfer: _Transfer, remote: Remote, reference: Reference, platform: Platform | None, all_platforms: bool
 ) -> Image:
+    storage, progress = transfer.storage, transfer.progress
     root = remote.resolve()
     progress(ProgressEvent(status=f"Pulling from {reference.repository}", id=str(reference.object)))
     if all_platforms and media_types.is_index(root.media_type):
-        descriptor = _fetch_index(storage, remote, root, platform, progress, stopped)
+        descriptor = _fetch_index(transfer, root, platform)
     else:
-        descriptor = fetch_image(storage, remote, root, platform=platform, progress=progress, stopped=stopped)
+        descriptor = _fetch_image(transfer, root, platform)
         if descriptor.digest != root.digest:
             descriptor = msgspec.structs.replace(descriptor, annotations={ORIGIN: root.digest})
     name = reference.name
@@ -110,20 +111,14 @@ def _pull(
     return image
 
 
-def _fetch_index(
-    storage: Storage,
-    remote: Remote,
-    root: Descriptor,
-    platform: Platform | None,
-    progress: Progress,
-    stopped: threading.Event | None,
-) -> Descriptor:
+def _fetch_index(transfer: _Transfer, root: Descriptor, platform: Platform | None) -> Descriptor:
     """Everything below an index; the image for `platform`, or this machine if there is one, is unpacked at once."""
-    index = parse_index(_document(Stored(storage.content), remote, root), root.media_type)
+    stored = Stored(transfer.storage.content)
+    index = parse_index(_document(stored, transfer.source, root), root.media_type)
     images = [d for d in index.manifests if is_platform_image(d)]
     if platform is not None or nearest([d.platform for d in images]) is not None:
-        fetch_image(storage, remote, root, platform=platform, progress=progress, stopped=stopped)
-    copy(remote, Stored(storage.content), root, progress=progress, stopped=stopped)
+        _fetch_image(transfer, root, platform)
+    copy(transfer.source, stored, root, progress=transfer.progress, stopped=transfer.stopped, jobs=transfer.jobs)
     return plain(root)
 
 
@@ -135,12 +130,17 @@ def fetch_image(
     platform: Platform | None = None,
     progress: Progress = silent,
     stopped: threading.Event | None = None,
+    jobs: int = JOBS,
 ) -> Descriptor:
     """Bring one image, its documents, layers and snapshots, into the store without naming it; returns its manifest.
 
     The caller holds a lease. Raises as `pull`.
     """
-    stored = Stored(storage.content)
+    return _fetch_image(_Transfer(storage, source, progress, stopped, jobs), root, platform)
+
+
+def _fetch_image(transfer: _Transfer, root: Descriptor, platform: Platform | None) -> Descriptor:
+    source, stored = transfer.source, Stored(transfer.storage.content)
     raw = _document(stored, source, root)
     descriptor = root
     if media_types.is_index(root.media_type):
@@ -149,23 +149,17 @@ def fetch_image(
     descriptor = plain(descriptor)
     manifest = parse_image_manifest(raw, descriptor)
     config = parse_image_config(_document(stored, source, manifest.config), manifest, platform)
-    _fetch_layers(storage, stored, source, manifest, config, LayerLines(progress), stopped)
+    _fetch_layers(transfer, stored, manifest, config)
     return descriptor
 
 
-def _fetch_layers(
-    storage: Storage,
-    stored: Stored,
-    source: Source,
-    manifest: Manifest,
-    config: ImageConfig,
-    lines: LayerLines,
-    stopped: threading.Event | None,
-) -> None:
+def _fetch_layers(transfer: _Transfer, stored: Stored, manifest: Manifest, config: ImageConfig) -> None:
+    storage, source, jobs = transfer.storage, transfer.source, transfer.jobs
+    lines = LayerLines(transfer.progress)
     layers = unique(manifest.layers)
     there = {d.digest for d in layers if stored.exists(d)}
     ready = _unpacked(storage, manifest, config)
-    lines.begin(layers, there, ready, JOBS)
+    lines.begin(layers, there, ready, jobs)
     followed: list[Following] = []
 
     def open_layer(layer: Descriptor) -> BinaryIO:
@@ -191,7 +185,8 @@ def _fetch_layers(
         stored.stop()
 
     missing = [d for d in layers if d.digest not in there]
-    run_parallel([unpack, *(partial(download, d) for d in missing)], width=JOBS + 1, stopped=stopped, stop=stop)
+    tasks: list[Task] = [unpack, *(partial(download, d) for d in missing)]
+    run_parallel(tasks, width=jobs + 1, stopped=transfer.stopped, stop=stop)
     if followed and followed[-1].broken:
         unpack_image(storage, config, manifest.layers, None, lines.unpack_status)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from proa.errors import Invalid, NotFound, ProaError, Unsupported
@@ -25,12 +24,12 @@ from proa.storage.content import read_blob
 from proa.transfer.compress import publish_image
 from proa.transfer.copying import copy, unique
 from proa.transfer.credentials import Credentials
-from proa.transfer.parallel import JOBS, run_parallel
+from proa.transfer.parallel import run_parallel
 from proa.transfer.progress import Meter, Progress, ProgressEvent, one_at_a_time, short_id, silent
+from proa.transfer.registries import Registries
 from proa.transfer.remote import Remote
 from proa.transfer.stored import Stored
 from proa.transfer.stored_image import UNPUBLISHED, StoredImage, image_manifests, plain, read_image
-from proa.transfer.transport import CERTS_DIR
 
 _PREPARED = 5
 
@@ -44,8 +43,7 @@ def push(
     progress: Progress = silent,
     plain_http: bool | None = None,
     insecure: bool = False,
-    allowed_realms: Collection[str] = (),
-    certs_dir: Path = CERTS_DIR,
+    registries: Registries | None = None,
     stopped: threading.Event | None = None,
 ) -> Descriptor:
     """Push the image called `reference` to the registry in its name; returns the manifest that is there now.
@@ -78,11 +76,12 @@ def push(
             plain_http,
             insecure=insecure,
             mount_from=_mounts(storage, reference, roots.images),
-            allowed_realms=allowed_realms,
-            certs_dir=certs_dir,
+            registries=registries,
         )
         try:
-            _upload(Stored(storage.content), remote, roots, names, progress, stopped)
+            _upload(
+                Stored(storage.content), remote, roots, names, progress, stopped, (registries or Registries()).uploads
+            )
         finally:
             remote.close()
     descriptor = roots.root
@@ -148,6 +147,7 @@ def _upload(
     names: dict[Digest, str],
     progress: Progress,
     stopped: threading.Event | None,
+    width: int,
 ) -> None:
     every = [layer for image in roots.images for layer in image.manifest.layers]
     layers = [layer for layer in unique(every) if not layer.urls or stored.exists(layer)]
@@ -175,7 +175,7 @@ def _upload(
         progress(ProgressEvent(status="Waiting", id=names[layer.digest]))
     configs = unique([image.manifest.config for image in roots.images])
     tasks = [*(partial(send, d) for d in layers), *(partial(send_config, d) for d in configs)]
-    run_parallel(tasks, width=JOBS, stopped=stopped, stop=stop)
+    run_parallel(tasks, width=width, stopped=stopped, stop=stop)
     if roots.whole is None:
         remote.tag(roots.images[0].descriptor, roots.images[0].raw)
         return

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Mapping
+from functools import partial
+from io import BytesIO
+from typing import TypeVar
 
-from urllib3.response import BaseHTTPResponse
-
-from proa.errors import Cancelled, Corrupt, Invalid, ProaError, Unsupported
+from proa.errors import Cancelled, Corrupt, Invalid, ProaError, TimedOut, Unavailable, Unsupported
 from proa.oci import (
     CONFIG_LIMIT,
     MANIFEST_LIMIT,
@@ -29,51 +27,16 @@ from proa.transfer.credentials import Credentials
 from proa.transfer.endpoint import Endpoint
 from proa.transfer.ends import Advance, Source
 from proa.transfer.failures import registry_failure, resolve_failure
-from proa.transfer.transport import CERTS_DIR, TRIES, Transport
+from proa.transfer.registries import Registries
+from proa.transfer.remote_stream import RemoteStream, blob_stream
+from proa.transfer.transport import REPLY_LIMIT, TRIES, Transport
 from proa.transfer.upload import push_blob
 from proa.transfer.wire import HttpReply
 
 ACCEPT = ", ".join([*media_types.INDEXES, *media_types.MANIFESTS])
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
-
-class RemoteStream:
-    """The body of a blob's GET; see ends.Stream."""
-
-    def __init__(self, transport: Transport, reply: BaseHTTPResponse, offset: int) -> None:
-        self.offset = offset
-        self._reply = reply
-        self._reading = transport.reading(reply)
-        self._reading.__enter__()
-        self._open = True
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes. Raises Unavailable, TimedOut, Cancelled."""
-        try:
-            # One recv each: a read of exactly `size` would lose what came before the connection broke.
-            return self._reply.read1(size if size >= 0 else None)
-        except BaseException as e:
-            self._leave(e)
-            raise AssertionError("unreachable") from e
-
-    def close(self) -> None:
-        """Give the connection back, or close it when the body was not read to its end."""
-        self._leave(None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._leave(None)
-
-    def _leave(self, error: BaseException | None) -> None:
-        if self._open:
-            self._open = False
-            if error is None:
-                self._reading.__exit__(None, None, None)
-            elif not self._reading.__exit__(type(error), error, error.__traceback__):
-                raise error
+T = TypeVar("T")
 
 
 class Remote:
@@ -81,8 +44,8 @@ class Remote:
 
     credentials: for the reference's registry; credentials that name another server are not used
     plain_http:  True: http only. False: https only. None: http for a registry on this machine, https for others
-    insecure:    allow plain http when https does not answer
-    mirrors:     hosts (or http:// / https:// origins) asked first when reading; they get no credentials
+    insecure:    check no certificate, and allow plain http when https does not answer
+    registries:  mirrors, certificates, proxies; what is configured there for the registry counts
     mount_from:  for a blob to push, a repository of the same registry that may have it already
     Raises what ends.Source and ends.Sink say.
     """
@@ -94,41 +57,34 @@ class Remote:
         plain_http: bool | None = None,
         *,
         insecure: bool = False,
-        mirrors: Sequence[str] = (),
+        registries: Registries | None = None,
         mount_from: Mapping[Digest, str] | None = None,
-        allowed_realms: Collection[str] = (),
-        certs_dir: Path = CERTS_DIR,
         transport: Transport | None = None,
         stopped: threading.Event | None = None,
     ) -> None:
         self.reference = reference
-        self._transport = transport or Transport(certs_dir=certs_dir, stopped=stopped)
+        settings = registries or Registries()
+        self._transport = transport or Transport(registries=settings, stopped=stopped)
         self._own = Endpoint(
             reference.registry,
+            settings.servers(reference.registry, insecure=insecure, plain_http=plain_http),
             self._transport,
             check_credentials_server(credentials, reference.registry),
-            plain_http=plain_http,
-            insecure=insecure,
-            allowed_realms=allowed_realms,
+            allowed_realms=settings.token_servers,
         )
-        self._mirrors = [_mirror(text, self._transport) for text in mirrors]
+        self._mirrors = [
+            Endpoint(reference.registry, hosts, self._transport, mirror=True)
+            for hosts in settings.before(reference.registry)
+        ]
+        self._lost: set[Endpoint] = set()
         self._mount_from = dict(mount_from or {})
         self._mounted: dict[Digest, str] = {}
         self._documents: dict[Digest, bytes] = {}
-        self._repository = f"/v2/{reference.repository}"
+        self._repository = f"/{reference.repository}"
 
     def resolve(self) -> Descriptor:
         """Ask what the reference names: HEAD, or GET where the registry's HEAD says too little."""
-        failure: ProaError | None = None
-        for endpoint in self._readable():
-            try:
-                return self._resolve_at(endpoint)
-            except (Cancelled, Unsupported):
-                raise
-            except ProaError as e:
-                failure = e  # the last one, from the registry itself, is what the user should see
-        assert failure is not None
-        raise failure
+        return self._first("pull" if self.reference.digest else "resolve", self._resolve_at)
 
     def read(self, descriptor: Descriptor) -> bytes:
         """A manifest or index by digest, or a config blob; verified."""
@@ -143,45 +99,34 @@ class Remote:
                 subject=descriptor.digest,
             )
         path = f"{self._repository}/{'manifests' if manifest else 'blobs'}/{descriptor.digest}"
-        failure: ProaError | None = None
-        for endpoint in self._readable():
-            try:
-                headers = {"Accept": ACCEPT} if manifest else {}
-                reply = endpoint.call("GET", path, self._pull, headers=headers, limit=limit)
-                if reply.status != 200:
-                    raise registry_failure(reply, f"cannot get {descriptor.digest}", descriptor.digest)
-                verifier = Verifier(descriptor.digest, descriptor.size)
-                verifier.update(reply.body)
-                verifier.finish()
-                if manifest and (served := _media_type(reply)) and served != descriptor.media_type:
-                    raise Invalid(
-                        f"{descriptor.digest} was announced as {descriptor.media_type} and served as {served[:100]!r}",
-                        code="document-invalid",
-                        subject=descriptor.digest,
-                    )
-                return reply.body
-            except Cancelled:
-                raise
-            except ProaError as e:
-                failure = e
-        assert failure is not None
-        raise failure
+
+        def read(endpoint: Endpoint) -> bytes:
+            headers = {"Accept": ACCEPT} if manifest else {}
+            reply = endpoint.call("GET", path, self._pull, headers=headers, limit=limit)
+            if reply.status != 200:
+                raise registry_failure(reply, f"cannot get {descriptor.digest}", descriptor.digest)
+            verifier = Verifier(descriptor.digest, descriptor.size)
+            verifier.update(reply.body)
+            verifier.finish()
+            if manifest and (served := _media_type(reply)) and served != descriptor.media_type:
+                raise Invalid(
+                    f"{descriptor.digest} was announced as {descriptor.media_type} and served as {served[:100]!r}",
+                    code="document-invalid",
+                    subject=descriptor.digest,
+                )
+            return reply.body
+
+        return self._first("pull", read)
 
     def open(self, descriptor: Descriptor, offset: int = 0) -> RemoteStream:
         """GET a blob, the rest of it by Range when `offset` is not zero."""
         path = f"{self._repository}/blobs/{descriptor.digest}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        failure: ProaError | None = None
-        for endpoint in self._readable():
-            try:
-                reply = endpoint.open(path, self._pull, headers)
-                return self._stream(reply, descriptor, offset)
-            except Cancelled:
-                raise
-            except ProaError as e:
-                failure = e
-        assert failure is not None
-        raise failure
+
+        def open_at(endpoint: Endpoint) -> RemoteStream:
+            return blob_stream(self._transport, endpoint.open(path, self._pull, headers), descriptor, offset)
+
+        return self._first("pull", open_at)
 
     def pause(self, tried: int, failure: ProaError) -> bool:
         """Back off between tries of one blob, or wait for as long as the registry asked."""
@@ -194,16 +139,18 @@ class Remote:
         """HEAD."""
         kind = "manifests" if _is_document(descriptor.media_type) else "blobs"
         headers = {"Accept": ACCEPT} if kind == "manifests" else {}
-        reply = self._own.call("HEAD", f"{self._repository}/{kind}/{descriptor.digest}", self._push, headers=headers)
+        reply = self._pushed().call(
+            "HEAD", f"{self._repository}/{kind}/{descriptor.digest}", self._push, headers=headers
+        )
         return reply.status == 200
 
     def write(self, descriptor: Descriptor, source: Source, advance: Advance) -> bool:
         """Push a blob unless the registry has it or can mount it; a broken upload begins again from the start."""
         outcome = push_blob(
-            self._own,
+            self._pushed(),
             self.reference.repository,
             descriptor,
-            source,
+            partial(source.open, descriptor),
             advance,
             self._push,
             self._mount_from.get(descriptor.digest),
@@ -211,6 +158,16 @@ class Remote:
         if outcome.mounted_from:
             self._mounted[descriptor.digest] = outcome.mounted_from
         return outcome.sent
+
+    def write_bytes(self, descriptor: Descriptor, data: bytes) -> None:
+        """Push a small blob."""
+        scopes = self._push
+        push_blob(self._pushed(), self.reference.repository, descriptor, lambda: BytesIO(data), lambda _: None, scopes)
+
+    def ask(self, method: str, path: str, *, action: str = "pull", limit: int = REPLY_LIMIT) -> HttpReply:
+        """Any request below the repository, at the registry itself; the caller judges the reply."""
+        scopes = (f"repository:{self.reference.repository}:{action}",)
+        return self._own.call(method, f"{self._repository}{path}", scopes, limit=limit)
 
     def mounted_from(self, digest: Digest) -> str | None:
         """The repository a pushed blob was mounted from, if it was."""
@@ -242,8 +199,25 @@ class Remote:
         mounts = tuple(f"repository:{name}:pull" for name in sorted(set(self._mount_from.values())))
         return (f"repository:{self.reference.repository}:pull,push", *mounts)
 
-    def _readable(self) -> list[Endpoint]:
-        return [*self._mirrors, self._own]
+    def _first(self, capability: str, ask: Callable[[Endpoint], T]) -> T:
+        """The answer of the first mirror that has one, else of the registry, whose failure is what users see."""
+        for mirror in self._mirrors:
+            if mirror in self._lost or not mirror.may(capability):
+                continue
+            try:
+                return ask(mirror)
+            except (Cancelled, Unsupported):
+                raise
+            except (Unavailable, TimedOut) as e:
+                if e.code != "registry-failed":  # it did not answer: not to be waited for again for each blob
+                    self._lost.add(mirror)
+            except ProaError:
+                pass
+        return ask(self._own)
+
+    def _pushed(self) -> Endpoint:
+        """Where pushes go: the registry, unless a host before it is meant to take them."""
+        return next((mirror for mirror in self._mirrors if mirror.may("push")), self._own)
 
     def _resolve_at(self, endpoint: Endpoint) -> Descriptor:
         path = f"{self._repository}/manifests/{self.reference.object}"
@@ -285,35 +259,8 @@ class Remote:
                 hint="push the image again with a current client",
             )
 
-    def _stream(self, reply: BaseHTTPResponse, descriptor: Descriptor, offset: int) -> RemoteStream:
-        start = 0
-        why = ""
-        if reply.status == 206 and offset:
-            covers = reply.headers.get("Content-Range", "")
-            found = _CONTENT_RANGE.fullmatch(covers)
-            start = int(found[1]) if found else -1
-            if found is None or not 0 <= start <= offset or found[3] not in ("*", str(descriptor.size)):
-                why = f"answered a request for bytes {offset}- with range {covers[:60]!r}"
-        elif reply.status != 200:
-            refusal = self._transport.finish(reply)
-            raise registry_failure(refusal, f"cannot get blob {descriptor.digest}", descriptor.digest)
-        length = reply.headers.get("Content-Length", "")
-        if not why and _LENGTH.fullmatch(length) and int(length) != descriptor.size - start:
-            why = f"has {int(length) + start} bytes, {descriptor.size} were promised"
-        if why:
-            reply.close()
-            raise Corrupt(
-                f"blob {descriptor.digest} of {self.reference.familiar} {why}",
-                code="size-mismatch",
-                subject=descriptor.digest,
-            )
-        if reply.headers.get("Content-Encoding", "identity") not in ("", "identity"):
-            reply.close()
-            raise Corrupt(f"blob {descriptor.digest} is served encoded, although identity was asked for")
-        return RemoteStream(self._transport, reply, start)
-
     def _put(self, descriptor: Descriptor, raw: bytes, name: str) -> None:
-        reply = self._own.call(
+        reply = self._pushed().call(
             "PUT",
             f"{self._repository}/manifests/{name}",
             self._push,
@@ -352,15 +299,3 @@ def _media_type_inside(raw: bytes) -> str:
         if "config" in value:
             return media_types.OCI_MANIFEST
     raise Invalid("the registry's answer is no image manifest", code="document-invalid")
-
-
-def _mirror(text: str, transport: Transport) -> Endpoint:
-    scheme, sep, host = text.partition("://")
-    if not sep:
-        return Endpoint(text.rstrip("/"), transport)
-    return Endpoint(host.rstrip("/"), transport, plain_http=scheme == "http")
-
-
-def mirrors_for(reference: Reference, mirrors: Mapping[str, Sequence[str]] | None) -> Sequence[str]:
-    """The mirrors configured for a reference's registry."""
-    return (mirrors or {}).get(reference.registry, ())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import email.utils
 import ipaddress
-import os
 import random
 import re
 import socket
@@ -17,10 +16,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any, TypeVar
-from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass
+from urllib.parse import urljoin
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -30,9 +27,11 @@ from urllib3.response import BaseHTTPResponse, HTTPResponse
 
 from proa._version import __version__
 from proa.errors import Cancelled, Corrupt, Denied, TimedOut, Unavailable
+from proa.transfer.proxies import Proxies
+from proa.transfer.registries import CERTS_DIRS, Registries
+from proa.transfer.tls import Tls
 from proa.transfer.wire import Flow, HttpReply, HttpRequest, Origin, origin_of
 
-CERTS_DIR = Path("/etc/docker/certs.d")
 CONNECT_TIMEOUT_S = 15.0
 IDLE_TIMEOUT_S = 60.0
 MAX_REDIRECTS = 8
@@ -74,37 +73,55 @@ class _PublicTLSConnection(HTTPSConnection):
         return _check_peer(super()._new_conn())
 
 
+class _TLSPool(HTTPSConnectionPool):
+    def _validate_conn(self, conn: Any) -> None:
+        # Without urllib3's warning at each request: that a certificate is not checked was asked for.
+        if conn.is_closed:
+            conn.connect()
+
+
 class _PublicPool(HTTPConnectionPool):
     ConnectionCls = _PublicConnection
 
 
-class _PublicTLSPool(HTTPSConnectionPool):
+class _PublicTLSPool(_TLSPool):
     ConnectionCls = _PublicTLSConnection
+
+
+_ANYWHERE = {"http": HTTPConnectionPool, "https": _TLSPool}
+_PUBLIC = {"http": _PublicPool, "https": _PublicTLSPool}
 
 
 class Transport:
     """Send requests for one transfer.
 
-    certs_dir: directory of per-host CA and client certificates (`<host[:port]>/ca.crt`, `*.cert` with `*.key`).
-    stopped:   set it, then call `abort`, to make every call of every thread raise Cancelled soon.
+    registries: proxies, and certificates by host
+    stopped:    set it, then call `abort`, to make every call of every thread raise Cancelled soon.
     """
 
     def __init__(
         self,
         *,
-        certs_dir: Path = CERTS_DIR,
+        registries: Registries | None = None,
         stopped: threading.Event | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         backoff_s: float = BACKOFF_S,
     ) -> None:
         self.stopped = stopped or threading.Event()
-        self._certs_dir = certs_dir
+        self._registries = registries or Registries()
+        self._proxies = self._registries.proxies.over(Proxies.from_environment())
+        self._trusted: dict[Origin, Tls] = {}
         self._timeout = urllib3.Timeout(connect=connect_timeout_s, read=idle_timeout_s)
         self._backoff_s = backoff_s
         self._pools: dict[tuple[Origin, bool], urllib3.PoolManager] = {}
         self._live: set[BaseHTTPResponse] = set()
         self._lock = threading.Lock()
+
+    def trust(self, origin: Origin, tls: Tls) -> None:
+        """What is configured for an origin, before anything is said to it."""
+        with self._lock:
+            self._trusted[origin] = tls
 
     def send(
         self,
@@ -139,7 +156,7 @@ class Transport:
             raise _translate(e, origin) from e
 
     def get(self, request: HttpRequest, *, local: bool, headers: Mapping[str, str] | None = None) -> BaseHTTPResponse:
-        """GET or HEAD, following redirects; Authorization stays behind when the origin changes. Raises like `send`."""
+        """GET or HEAD, following redirects; `headers` stay behind when the origin changes. Raises like `send`."""
         headers = dict(headers or {})
         start = origin_of(request.url)
         for _ in range(MAX_REDIRECTS):
@@ -151,7 +168,7 @@ class Transport:
             reply.release_conn()
             there = origin_of(target)
             if there != origin_of(request.url):
-                headers.pop("Authorization", None)
+                headers = {}
                 request = request._replace(
                     headers={k: v for k, v in request.headers.items() if k.lower() not in ("authorization", "cookie")}
                 )
@@ -216,9 +233,9 @@ class Transport:
                 return HttpReply(reply.status, headers, reply.read(min(limit, REPLY_LIMIT)))
         return HttpReply(reply.status, headers, self.read(reply, limit))
 
-    def retrying(self, once: Any) -> HttpReply:
-        """Call `once` until its reply is no temporary failure, up to TRIES times; Retry-After is honoured."""
-        for left in range(TRIES - 1, -1, -1):
+    def retrying(self, once: Any, tries: int = TRIES) -> HttpReply:
+        """Call `once` until its reply is no temporary failure, up to `tries` times; Retry-After is honoured."""
+        for left in range(tries - 1, -1, -1):
             wait_s = None
             try:
                 reply: HttpReply = once()
@@ -229,7 +246,7 @@ class Transport:
                 if reply.status not in RETRIED or not left:
                     return reply
                 wait_s = retry_after_s(reply.headers.get("retry-after", ""))
-            self.pause(TRIES - 1 - left, wait_s)
+            self.pause(tries - 1 - left, wait_s)
         raise AssertionError("unreachable")
 
     def run(self, flow: Flow[T], *, local: bool) -> T:
@@ -281,40 +298,17 @@ class Transport:
     def _make_pool(self, origin: Origin, local: bool) -> urllib3.PoolManager:
         options: dict[str, Any] = {"maxsize": 8, "blocksize": CHUNK, "retries": False}
         if origin.scheme == "https":
-            options["ssl_context"] = tls_context(origin, self._certs_dir)
-        proxy = None if origin.is_loopback else _environment_proxy(origin)
-        if proxy:
+            kept = self._registries.tls_of(origin)
+            options["ssl_context"] = self._trusted.get(origin, Tls()).joined(kept).context()
+        if proxy := self._proxies.proxy_for(origin):
             # The proxy decides which addresses it connects to; we only see its own.
-            return urllib3.ProxyManager(proxy, **options)
+            headers = urllib3.make_headers(proxy_basic_auth=proxy.user) if proxy.user else None
+            pool: urllib3.PoolManager = urllib3.ProxyManager(proxy.url, proxy_headers=headers, **options)
+            pool.pool_classes_by_scheme = _ANYWHERE
+            return pool
         pool = urllib3.PoolManager(**options)
-        if not local:
-            pool.pool_classes_by_scheme = {"http": _PublicPool, "https": _PublicTLSPool}
+        pool.pool_classes_by_scheme = _ANYWHERE if local else _PUBLIC
         return pool
-
-
-def tls_context(origin: Origin, certs_dir: Path) -> ssl.SSLContext:
-    """A verifying context; a folder named after the host (with its port) adds CAs and client certificates."""
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if re.fullmatch(r"[a-z0-9.:_-]+", origin.host) is None or origin.host.startswith("."):
-        return context
-    for name in (origin.host, f"{origin.host}:{origin.port}"):
-        folder = certs_dir / name
-        try:
-            entries = sorted(os.listdir(folder))
-        except OSError:
-            continue
-        for entry in entries:
-            try:
-                if entry.endswith(".crt"):
-                    context.load_verify_locations(cafile=str(folder / entry))
-                elif entry.endswith(".cert"):
-                    context.load_cert_chain(str(folder / entry), str(folder / (entry[:-5] + ".key")))
-            except OSError as e:
-                raise Unavailable(
-                    f"cannot use certificate {folder / entry}: {e.strerror or e}", code="certificate-unreadable"
-                ) from None
-    return context
 
 
 def retry_after_s(value: str) -> float | None:
@@ -326,14 +320,6 @@ def retry_after_s(value: str) -> float | None:
     except (TypeError, ValueError):
         return None
     return min(max(at - time.time(), 0.0), RETRY_AFTER_CAP_S)
-
-
-def _environment_proxy(origin: Origin) -> str | None:
-    proxies = getproxies_environment()
-    if not proxies or proxy_bypass(f"{origin.host}:{origin.port}"):
-        return None
-    proxy = proxies.get(origin.scheme)
-    return proxy if proxy and urlsplit(proxy).scheme in ("http", "https") else None
 
 
 def _translate(error: Exception, origin: Origin | None) -> Exception:
@@ -348,7 +334,7 @@ def _translate(error: Exception, origin: Origin | None) -> Exception:
             f"cannot make a trusted connection to {where}: {reason}",
             code="tls",
             subject=where,
-            hint=f"put the registry's CA certificate into {CERTS_DIR}/<host:port>/ca.crt",
+            hint=f"put the registry's CA certificate into {CERTS_DIRS[0]}/<host:port>/ca.crt",
         )
     if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError) and not isinstance(
         error, urllib3.exceptions.NewConnectionError

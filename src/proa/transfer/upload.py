@@ -7,17 +7,20 @@ PUT  Location?digest=     201 -> done;     anything temporary -> the next try st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import BinaryIO, NamedTuple
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from proa.errors import TimedOut, Unauthorized, Unavailable
 from proa.oci import Descriptor, Digest, Verifier
 from proa.transfer.endpoint import Endpoint
-from proa.transfer.ends import Advance, Source, Stream
+from proa.transfer.ends import Advance, Stream
 from proa.transfer.failures import registry_failure
 from proa.transfer.transport import CHUNK, RETRIED, TRIES, retry_after_s
 from proa.transfer.wire import HttpReply
+
+# A blob from its beginning, as often as it takes.
+Opens = Callable[[], Stream | BinaryIO]
 
 
 class Outcome(NamedTuple):
@@ -30,7 +33,7 @@ class Outcome(NamedTuple):
 class _Body:
     """A blob as a request body: counts, and never sends more or other bytes than were promised."""
 
-    def __init__(self, stream: Stream, descriptor: Descriptor, advance: Advance) -> None:
+    def __init__(self, stream: Stream | BinaryIO, descriptor: Descriptor, advance: Advance) -> None:
         self._stream = stream
         self._verifier = Verifier(descriptor.digest, descriptor.size)
         self._advance = advance
@@ -50,13 +53,13 @@ def push_blob(
     endpoint: Endpoint,
     repository: str,
     descriptor: Descriptor,
-    source: Source,
+    opens: Opens,
     advance: Advance,
     scopes: Sequence[str],
     mount_from: str | None = None,
 ) -> Outcome:
     """Make `repository` have the blob. Raises Unauthorized, Denied, Unavailable, TimedOut, Corrupt, Cancelled."""
-    base = f"/v2/{repository}/blobs"
+    base = f"/{repository}/blobs"
     if endpoint.call("HEAD", f"{base}/{descriptor.digest}", scopes).status == 200:
         return Outcome(sent=False)
     for tried in range(TRIES):
@@ -67,7 +70,7 @@ def push_blob(
         if reply.status != 202 or not reply.headers.get("location"):
             raise registry_failure(reply, f"cannot begin to push blob {descriptor.digest}", descriptor.digest)
         try:
-            done = _send(endpoint, base, reply, descriptor, source, advance, scopes)
+            done = _send(endpoint, base, reply, descriptor, opens, advance, scopes)
         except (Unavailable, TimedOut) as e:
             if tried + 1 == TRIES or not e.fields.get("temporary"):
                 raise
@@ -99,15 +102,15 @@ def _send(
     base: str,
     session: HttpReply,
     descriptor: Descriptor,
-    source: Source,
+    opens: Opens,
     advance: Advance,
     scopes: Sequence[str],
 ) -> HttpReply:
-    url = endpoint.url(session.headers["location"], f"{endpoint.origin.url}{base}/uploads/")
+    url = endpoint.url(session.headers["location"], endpoint.api(f"{base}/uploads/"))
     parts = urlsplit(url)
     query = "&".join(part for part in (parts.query, urlencode({"digest": descriptor.digest})) if part)
     url = urlunsplit(parts._replace(query=query))
     headers = {"Content-Type": "application/octet-stream", "Content-Length": str(descriptor.size)}
-    with source.open(descriptor) as stream:
+    with opens() as stream:
         body = _Body(stream, descriptor, advance)
         return endpoint.upload("PUT", url, scopes, body, headers)  # type: ignore[arg-type]

@@ -113,18 +113,25 @@ def image_of() -> type[Image]:
 
 
 class Registry:
-    """A running docker-registry."""
+    """A running docker-registry; with `tls` it is `localhost`, and speaks nothing else."""
 
-    def __init__(self, folder: Path, auth: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        auth: dict[str, Any] | None = None,
+        *,
+        tls: dict[str, Any] | None = None,
+        delete: bool = True,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.host = f"127.0.0.1:{self.port}"
+        self.host = f"{'localhost' if tls else '127.0.0.1'}:{self.port}"
         config = {
             "version": 0.1,
-            "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-            "http": {"addr": self.host},
+            "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": delete}},
+            "http": {"addr": f"127.0.0.1:{self.port}", **({"tls": tls} if tls else {})},
             "log": {"level": "error"},
             **({"auth": auth} if auth else {}),
         }
@@ -136,7 +143,7 @@ class Registry:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
-                urllib.request.urlopen(f"http://{self.host}/v2/", timeout=5).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v2/", timeout=5).close()
                 return
             except urllib.error.HTTPError as e:
                 e.close()
@@ -178,13 +185,18 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 def start_registry(tmp_path: Path) -> Iterator[Callable[..., Registry]]:
     started: list[Registry] = []
 
-    def start(auth: dict[str, Any] | None = None) -> Registry:
-        started.append(Registry(tmp_path / f"registry-{len(started)}", auth))
+    def start(auth: dict[str, Any] | None = None, **options: Any) -> Registry:
+        started.append(Registry(tmp_path / f"registry-{len(started)}", auth, **options))
         return started[-1]
 
     yield start
     for found in started:
         found.close()
+
+
+@pytest.fixture(scope="session")
+def registry_type() -> type[Registry]:
+    return Registry
 
 
 class Server:
@@ -286,12 +298,13 @@ class FakeRegistry:
             return reply(handler, 401, b"{}", {"WWW-Authenticate": value})
         if self.basic and authorization != "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode():
             return reply(handler, 401, b"{}", {"WWW-Authenticate": 'Basic realm="fake"'})
-        if handler.path == "/v2/":
+        path, _, _ = handler.path.partition("?")
+        if path == "/v2/":
             return reply(handler, 200, b"{}")
         if self.busy:
             self.busy -= 1
             return reply(handler, 503, b"busy", {"Retry-After": "0"})
-        found = re.fullmatch(rf"/v2/{self.repository}/(manifests|blobs)/(.+)", handler.path)
+        found = re.fullmatch(rf"/v2/{self.repository}/(manifests|blobs)/(.+)", path)
         name = found[2] if found else ""
         name = self.image.digest if name == self.tag else name
         data = self.override.get(name, self.image.blobs.get(name))

@@ -10,7 +10,7 @@ import pytest
 
 from proa.errors import Cancelled, Corrupt, NotFound, ProaError, Unavailable, Unsupported
 from proa.oci import Descriptor, Platform, chain_ids, parse_reference
-from proa.transfer import pull, read_image
+from proa.transfer import Registries, pull, read_image
 from proa.transfer import transport as transport_module
 
 pytestmark = pytest.mark.root
@@ -377,14 +377,14 @@ def test_mirror_first_then_the_registry(fake_registry, storage, make_image):
     made = make_image(2)
     mirror, own = fake_registry(make_image(1, seed="other"), repository="proa/none"), fake_registry(made)
     reference = parse_reference(own.reference)
-    pull(storage, reference, mirrors={reference.registry: [mirror.server.host]})
+    pull(storage, reference, registries=Registries(mirrors={reference.registry: (mirror.server.host,)}))
     assert any("/manifests/" in path for _, path, _ in mirror.server.asked)
 
     whole = fake_registry(made)
     own.server.asked.clear()
     storage.images.delete(reference.name)
     storage.collect()
-    pull(storage, reference, mirrors={reference.registry: [f"http://{whole.server.host}"]})
+    pull(storage, reference, registries=Registries(mirrors={reference.registry: (f"http://{whole.server.host}",)}))
     assert not [path for _, path, _ in own.server.asked if "/blobs/" in path or "/manifests/" in path]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from proa.errors import Denied, ProaError, Unauthorized, Unavailable
 from proa.oci import parse_reference
-from proa.transfer import Credentials, Layout, check_login, copy, pull, push
+from proa.transfer import Credentials, Layout, Registries, check_login, copy, pull, push
 from proa.transfer.remote import Remote
 
 
@@ -100,7 +100,9 @@ def test_foreign_realm_gets_no_credentials(fake_registry, start_server, send_rep
     with pytest.raises(Denied, match="not of its domain"):
         Remote(parse_reference(fake.reference), credentials(login)).resolve()
     assert thief.asked == []
-    allowed = Remote(parse_reference(fake.reference), credentials(login), allowed_realms=["localhost"])
+    allowed = Remote(
+        parse_reference(fake.reference), credentials(login), registries=Registries(token_servers=("localhost",))
+    )
     assert allowed.resolve().digest == fake.image.digest
 
 
@@ -218,5 +220,5 @@ def test_tls_is_verified_with_the_hosts_own_ca(start_server, send_reply, certifi
     folder.mkdir()
     (folder / "ca.crt").write_bytes((certificate / "crt").read_bytes())
     with pytest.raises(Unauthorized):
-        Remote(reference, credentials(login), certs_dir=tmp_path).resolve()
+        Remote(reference, credentials(login), registries=Registries(certs_dirs=(tmp_path,))).resolve()
     assert "authorization" in server.asked[-1][2]

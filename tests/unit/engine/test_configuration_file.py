@@ -6,6 +6,8 @@ import pytest
 
 from proa.engine.config import Config, config_path, load_config
 from proa.errors import Invalid
+from proa.oci import ShortNames
+from proa.transfer import Proxies, Registries
 
 
 def test_no_file_means_the_defaults(tmp_path: Path) -> None:
@@ -25,6 +27,19 @@ def test_everything_at_once(tmp_path: Path) -> None:
         insecure_registries=("registry.lan:5000", "10.0.0.1"),
         registry_mirrors={"docker.io": ("mirror.lan:5000", "other.lan")},
     )
+    path.write_text(
+        'certs-dirs = ["/c"]\ntoken-servers = ["auth.lan"]\nmax-concurrent-downloads = 9\nmax-concurrent-uploads = 2\n'
+        'default-registry = "reg.lan"\n[short-names]\nx = "reg.lan/y"\n[proxies]\nhttps = "http://p"\nno = "n"\n'
+    )
+    config = load_config(path)
+    assert config.registries == Registries(
+        certs_dirs=(Path("/c"),),
+        token_servers=("auth.lan",),
+        proxies=Proxies(https="http://p", no="n"),
+        downloads=9,
+        uploads=2,
+    )
+    assert config.short_names == ShortNames(default_registry="reg.lan", aliases={"x": "reg.lan/y"})
     path.write_text("# nothing\n")
     assert load_config(path) == Config()
     path.write_text('publish-address = "::1"\n')
@@ -42,6 +57,10 @@ def test_everything_at_once(tmp_path: Path) -> None:
         ("insecure-registries = [1]", "insecure-registries"),
         ('[registry-mirrors]\n"docker.io" = "one"', "registry-mirrors"),
         ("[unknown]\n", "unknown"),
+        ("max-concurrent-downloads = 0", "max-concurrent-downloads"),
+        ('default-registry = "no host"', "no host"),
+        ('[short-names]\nx = "y"', "y"),
+        ('[proxies]\nftp = "y"', "proxies"),
         ("\xff", ""),
     ],
 )
