@@ -76,18 +76,12 @@ class Transfers:
 
         Raises what the last of them said.
         """
-        from proa.transfer.remote import mirrors_for  # HTTP, which few need
-
         failure: ProaError = NotFound(f"no registry is known to have {descriptor.digest}", hint="load its image again")
         for name in names:
             if name.startswith("sha256:"):
                 continue
             reference = parse_reference(name)
-            remote = transfer.Remote(
-                reference,
-                insecure=reference.registry in self._config.insecure_registries,
-                mirrors=mirrors_for(reference, self._config.registry_mirrors),
-            )
+            remote = transfer.Remote(reference, registries=self._registries)
             try:
                 transfer.Stored(self._storage.content).replace(descriptor, remote)
                 return
