@@ -19,7 +19,7 @@ from proa.client.endpoint import Endpoint, locate
 from proa.client.flow import Blocking, Flow, Request, Stream, Transport, operation, stream
 from proa.client.http import query
 from proa.client.images import Images
-from proa.client.models import Event, Info, Problem, Progress, Version
+from proa.client.models import DiskUsage, Event, Info, Problem, Progress, Version
 from proa.client.resources import Networks, Volumes
 
 __all__ = ["Client", "ClientCore", "connect"]
@@ -55,6 +55,11 @@ class ClientCore:
             filters=filters_text(filters),
         )
         yield from json_stream(Request("GET", f"/events{target}"), Event)
+
+    @operation
+    def usage(self) -> Flow[DiskUsage]:
+        """What the engine's data root occupies, by what it is for; the parts add up to what du finds there."""
+        return decode((yield from exchange("GET", "/proa/v1/usage")), DiskUsage)
 
     @operation
     def check(

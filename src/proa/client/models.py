@@ -312,3 +312,23 @@ class Problem(msgspec.Struct, kw_only=True, frozen=True):
     affected: list[str] = []
     repaired: str = ""
     hint: str = ""
+
+
+class Share(Record, kw_only=True, frozen=True):
+    """One part of what is stored: how many objects, how many in use, bytes on disk, bytes that pruning would free."""
+
+    total_count: int = 0
+    active: int = 0
+    size: int = 0
+    reclaimable: int = 0
+
+
+class DiskUsage(Record, kw_only=True, frozen=True):
+    """Bytes that the data root occupies on its disk; `engine` is what belongs to nothing else."""
+
+    images: Share
+    containers: Share
+    volumes: Share
+    engine: Share
+    total: int
+    by_volume: dict[str, int] = {}

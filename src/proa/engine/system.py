@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from proa._version import __version__
 from proa.engine.clock import now
-from proa.storage.disk_usage import disk_usage
+from proa.engine.usage import DiskUsage, measure
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
@@ -52,14 +52,9 @@ class System:
             "Warnings": [*engine.networks.warnings(), *engine.storage.damaged] or None,
         }
 
-    def usage(self) -> dict[str, Any]:
-        """Bytes: of all layers, and of every volume by name."""
-        engine = self._engine
-        totals = engine.storage.totals()
-        return {
-            "layers_size": totals.snapshot_bytes + totals.blob_bytes,
-            "volumes": {v.name: disk_usage(v.mountpoint).size_bytes for v in engine.volumes.list()},
-        }
+    def usage(self) -> DiskUsage:
+        """What the data root occupies."""
+        return measure(self._engine)
 
 
 def _os_release(key: str) -> str:

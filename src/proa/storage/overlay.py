@@ -171,6 +171,11 @@ class OverlaySnapshotter:
         for e in entries:
             yield SnapshotInfo(e.key, e.parent, e.kind, e.created)
 
+    def directories(self) -> dict[str, SnapshotInfo]:
+        """Whose each directory is, by its name."""
+        with self._mutex:
+            return {e.id: SnapshotInfo(e.key, e.parent, e.kind, e.created) for e in self._by_id.values()}
+
     def lowers(self, name: str) -> list[str]:
         """The directories whose overlay is committed snapshot `name`, uppermost first. Raises NotFound, Corrupt."""
         self._touch(name)

@@ -45,6 +45,11 @@ async def boot(service: Service, request: Request) -> Outcome:  # noqa: ARG001
     return Reply(value=[{"Id": c.id, "Name": c.name, "Status": c.state.status, "Error": c.state.error} for c in found])
 
 
+async def usage(service: Service, request: Request) -> Outcome:  # noqa: ARG001
+    """`GET /proa/v1/usage`: allocated bytes of the data root, which add up to what du finds."""
+    return Reply(value=await service.pools.slow(service.engine.system.usage))
+
+
 async def check(service: Service, request: Request) -> Outcome:
     """`POST /proa/v1/check?repair=&quick=`: progress lines, each problem found as `aux`, last a summary as `aux`."""
     repair, quick = request.query.flag("repair"), request.query.flag("quick")
@@ -62,5 +67,6 @@ ROUTES = (
     Route("POST", "/proa/v1/boot", boot),
     Route("POST", "/proa/v1/check", check),
     Route("GET", "/proa/v1/status", status),
+    Route("GET", "/proa/v1/usage", usage),
     Route("POST", "/proa/v1/stop", stop),
 )

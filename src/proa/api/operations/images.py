@@ -23,7 +23,13 @@ async def list_(service: Service, request: Request) -> Outcome:
 
     def work() -> list[dict[str, object]]:
         images = service.engine.images
-        return [translate.summary(i, request.version, images.short_names) for i in images.list(filters=filters)]
+        found = images.list(filters=filters)
+        shared: dict[str, int] = {}
+        if query.flag("shared-size"):
+            from proa.engine.usage import shared_sizes
+
+            shared = shared_sizes(service.engine.storage, images.list())
+        return [translate.summary(i, request.version, images.short_names, shared.get(i.id, -1)) for i in found]
 
     return Reply(value=await service.pools.quick(work))
 

@@ -41,8 +41,8 @@ def tags_and_digests(image: ImageRecord, names: ShortNames = DOCKER_NAMES) -> tu
     return tags, [f"{names.familiar_repository(r)}@{r.digest}" for r in digests]
 
 
-def summary(image: ImageRecord, version: Version, names: ShortNames = DOCKER_NAMES) -> dict[str, Any]:
-    """One entry of `GET /images/json`."""
+def summary(image: ImageRecord, version: Version, names: ShortNames = DOCKER_NAMES, shared: int = -1) -> dict[str, Any]:
+    """One entry of `GET /images/json`; `shared` bytes of it belong to other images too (-1: not asked)."""
     tags, digests = tags_and_digests(image, names)
     if not tags and version < (1, 43):
         tags, digests = ["<none>:<none>"], digests or ["<none>@<none>"]
@@ -54,7 +54,7 @@ def summary(image: ImageRecord, version: Version, names: ShortNames = DOCKER_NAM
         "ParentId": image.parent,
         "RepoDigests": digests,
         "RepoTags": tags,
-        "SharedSize": -1,
+        "SharedSize": shared,
         "Size": image.size,
     }
     if version < (1, 44):

@@ -121,22 +121,25 @@ def info(facts: Mapping[str, Any], version: Version) -> dict[str, Any]:
 def usage(engine: Engine, wanted: AbstractSet[str], version: Version, now: float) -> dict[str, Any]:
     """`GET /system/df`; `wanted` limits it to some of container, image, volume, build-cache."""
     out: dict[str, Any] = {"LayersSize": 0, "Images": [], "Containers": [], "Volumes": [], "BuildCache": []}
+    from proa.engine.usage import shared_sizes
+
     facts = engine.system.usage()
     if not wanted or "image" in wanted:
+        records = engine.images.list()
         out["Images"] = [
-            images_shape.summary(image, version, engine.images.short_names) for image in engine.images.list()
+            images_shape.summary(image, version, engine.images.short_names, shared)
+            for image, shared in zip(records, shared_sizes(engine.storage, records).values(), strict=True)
         ]
-        out["LayersSize"] = facts.get("layers_size", 0)
+        out["LayersSize"] = facts.images.size
         for entry in out["Images"]:
             entry["Containers"] = max(entry["Containers"], 0)
-            entry["SharedSize"] = 0
     if not wanted or "container" in wanted:
         containers = engine.containers
         out["Containers"] = [
             containers_shape.summary(c, now, containers.sizes(c.id)) for c in containers.list(all=True)
         ]
     if not wanted or "volume" in wanted:
-        sizes: Mapping[str, int] = facts.get("volumes") or {}
+        sizes = facts.by_volume
         out["Volumes"] = [
             networks_shape.volume(volume)
             | {"UsageData": {"Size": sizes.get(volume.name, -1), "RefCount": len(engine.volumes.users(volume.name))}}

@@ -62,7 +62,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "network prune": ("prune", "NETWORKS", "Remove all unused networks"),
     "network rm": ("network", "RM", "Remove one or more networks"),
     "system check": ("check", "CHECK", "Check everything stored for damage, and repair it"),
-    "system df": ("system", "DF", "Show disk usage"),
+    "system df": ("df", "DF", "Show disk usage"),
     "system prune": ("prune", "SYSTEM", "Remove unused data"),
     "system service": ("system", "SERVICE", "Run the engine in the foreground"),
     "system status": ("system", "STATUS", "Show whether the engine runs, and where"),

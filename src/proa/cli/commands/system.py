@@ -1,10 +1,9 @@
-"""`proa system service|status|stop|df`."""
+"""`proa system service|status|stop`."""
 
 from __future__ import annotations
 
-from proa.cli.humanise import decimal_size
 from proa.cli.options import Command
-from proa.cli.output import emit, note, show_rows
+from proa.cli.output import emit, note
 from proa.client.caller import Caller
 from proa.client.connection import Connection
 from proa.client.endpoint import data_root, locate, parse_host, run_dir, variable
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from proa.cli.options import Options, Row, Settings
 
-__all__ = ["DF", "SERVICE", "STATUS", "STOP"]
+__all__ = ["SERVICE", "STATUS", "STOP"]
 
 FORMAT: Row = ("format", "", "text", "string", "Format output: json, or a Go template")
 SERVICE_ROWS: tuple[Row, ...] = (
@@ -111,49 +110,6 @@ def _stop(settings: Settings, _: Options, __: list[str]) -> int:
     raise Unavailable(f"the engine at {endpoint} still runs", code="engine-not-stopped", hint="look into its log")
 
 
-def _df(settings: Settings, options: Options, _: list[str]) -> int:
-    usage = Caller(locate(settings.host)).call("GET", "/system/df")
-    rows = [
-        _df_row(
-            "Images", usage.get("Images") or [], "Size", lambda r: r.get("Containers", 0) > 0, usage.get("LayersSize")
-        ),
-        _df_row("Containers", usage.get("Containers") or [], "SizeRw", lambda r: r.get("State") == "running", None),
-        _df_row("Local Volumes", usage.get("Volumes") or [], "", _volume_used, None),
-        _df_row("Build Cache", usage.get("BuildCache") or [], "Size", lambda r: bool(r.get("InUse")), None),
-    ]
-    columns = (
-        ("Type", "TYPE"),
-        ("TotalCount", "TOTAL"),
-        ("Active", "ACTIVE"),
-        ("Size", "SIZE"),
-        ("Reclaimable", "RECLAIMABLE"),
-    )
-    show_rows(rows, columns, template=options.text("format"))
-    return 0
-
-
-def _volume_used(record: dict[str, Any]) -> bool:
-    return bool((record.get("UsageData") or {}).get("RefCount", 0) > 0)
-
-
-def _df_row(kind: str, records: list[dict[str, Any]], key: str, used: Any, total: int | None) -> dict[str, str]:
-    def size(record: dict[str, Any]) -> int:
-        return max(int((record.get(key) if key else (record.get("UsageData") or {}).get("Size")) or 0), 0)
-
-    whole = total if total is not None else sum(size(r) for r in records)
-    free = sum(size(r) for r in records if not used(r))
-    free = min(free, whole)
-    share = f" ({free * 100 // whole}%)" if whole and kind != "Build Cache" else ""
-    return {
-        "Type": kind,
-        "TotalCount": str(len(records)),
-        "Active": str(sum(bool(used(r)) for r in records)),
-        "Size": decimal_size(whole, 4),
-        "Reclaimable": decimal_size(free, 4) + share,
-    }
-
-
 SERVICE = Command("[OPTIONS]", "Run the engine in the foreground", SERVICE_ROWS, _service, most=0)
 STATUS = Command("[OPTIONS]", "Show whether the engine runs, and where", (FORMAT,), _status, most=0)
 STOP = Command("", "Stop the engine; containers keep running", (), _stop, most=0)
-DF = Command("[OPTIONS]", "Show disk usage", (FORMAT,), _df, most=0)
