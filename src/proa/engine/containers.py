@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from proa.engine import filters as container_filters
 from proa.engine.catalog import Entry, copy_record
 from proa.engine.clock import now
+from proa.engine.devices import check_devices
 from proa.engine.emulation import platform_warnings
 from proa.engine.images import image_id, run_config, top_chain_id
+from proa.engine.leftovers import cgroup_parent
 from proa.engine.merge import merge_config
 from proa.engine.mounts import resolve_mounts
 from proa.engine.names import check_name, new_id, random_name
-from proa.engine.resources import fill_in, linux_resources
+from proa.engine.namespaces import check_namespaces
+from proa.engine.resources import fill_in, limit_warnings, linux_resources
 from proa.engine.restarts import check_policy
 from proa.engine.security import check_security
 from proa.engine.types import Container, CreateRequest, CreateResult
@@ -44,8 +47,12 @@ class Containers:
         fill_in(host)
         linux_resources(host)
         check_security(host)
+        check_devices(host)
+        check_namespaces(host, self._catalog)
+        cgroup_parent(host.cgroup_parent)
         check_policy(host.restart_policy, auto_remove=host.auto_remove)
-        warnings = platform_warnings(image.config.platform, asked=bool(request.platform))
+        warnings = limit_warnings(host)
+        warnings += platform_warnings(image.config.platform, asked=bool(request.platform))
         name = check_name(request.name) if request.name else self._free_name()
         id = new_id()  # noqa: A001
         if host.uts_mode == "host":

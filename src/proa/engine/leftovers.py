@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Collection
 
-from proa.errors import ProaError
+from proa.errors import Invalid, ProaError
 from proa.runtime import cgroups
 
 log = logging.getLogger(__name__)
@@ -17,9 +17,19 @@ log = logging.getLogger(__name__)
 PARENT = "/proa"
 
 
-def cgroup_path(engine: str, container: str) -> str:
-    """The cgroup of a container, below every hierarchy."""
-    return f"{PARENT}/{engine}-{container}"
+def cgroup_parent(parent: str) -> str:
+    """Where a container's cgroup is made, by its `--cgroup-parent`. Raises Invalid."""
+    if not parent:
+        return PARENT
+    cleaned = "/" + parent.strip("/")
+    if len(cleaned) > 1024 or "\0" in cleaned or any(part in ("", ".", "..") for part in cleaned[1:].split("/")):
+        raise Invalid(f"invalid cgroup parent: {parent[:100]!r}", code="cgroup-parent")
+    return cleaned
+
+
+def cgroup_path(engine: str, container: str, parent: str = "") -> str:
+    """The cgroup of a container, below every hierarchy. Raises Invalid for a parent that cannot be."""
+    return f"{cgroup_parent(parent)}/{engine}-{container}"
 
 
 def end_cgroup(path: str) -> None:
@@ -33,17 +43,22 @@ def end_cgroup(path: str) -> None:
         log.warning("removing the cgroup %s failed: %s", path, error)
 
 
-def end_stray_cgroups(engine: str, running: Collection[str]) -> None:
-    """End what this engine's containers left behind, except those (by id) that run."""
+def end_stray_cgroups(engine: str, running: Collection[str], parents: Collection[str] = ()) -> None:
+    """End what this engine's containers left behind, except those (by id) that run.
+
+    parents: the `--cgroup-parent` of containers that have one
+    """
     prefix = f"{engine}-"
     stray = set()
-    for hierarchy in cgroups.hierarchies():
-        for base in {hierarchy.mount_point, hierarchy.own}:
-            try:
-                names = os.listdir(base + PARENT)
-            except OSError:
-                continue
-            stray |= {name for name in names if name.startswith(prefix) and name.removeprefix(prefix) not in running}
-    for name in sorted(stray):
-        log.warning("ending what an interrupted start or a dead monitor left: %s", name)
-        end_cgroup(f"{PARENT}/{name}")
+    for parent in {cgroup_parent(p) for p in ("", *parents)}:
+        for hierarchy in cgroups.hierarchies():
+            for base in {hierarchy.mount_point, hierarchy.own}:
+                try:
+                    names = os.listdir(base + parent)
+                except OSError:
+                    continue
+                mine = {name for name in names if name.startswith(prefix)}
+                stray |= {f"{parent}/{name}" for name in mine if name.removeprefix(prefix) not in running}
+    for path in sorted(stray):
+        log.warning("ending what an interrupted start or a dead monitor left: %s", path)
+        end_cgroup(path)

@@ -93,7 +93,9 @@ class Lifecycle:
                 connection = engine.nursery.start_container(request, fds)
         except BaseException:
             engine.networks.leave(entry)
-            end_cgroup(cgroup_path(engine.id, record.id))  # when what made it died, nobody has removed it
+            end_cgroup(
+                cgroup_path(engine.id, record.id, record.host.cgroup_parent)
+            )  # when what made it died, nobody has removed it
             raise
         finally:
             joined.close()

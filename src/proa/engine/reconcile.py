@@ -41,7 +41,8 @@ def reconcile(engine: Engine) -> None:
         with entry.lock:
             _reconcile_container(engine, entry)
     running = {e.record.id for e in engine.catalog if e.record.state.running}
-    end_stray_cgroups(engine.id, running | set(engine.catalog.damaged))
+    parents = {e.record.host.cgroup_parent for e in engine.catalog}
+    end_stray_cgroups(engine.id, running | set(engine.catalog.damaged), parents)
     engine.networks.reconcile()
     _remove_stale_sockets(engine)
 

@@ -6,27 +6,36 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from proa.engine.devices import device_nodes, device_rules
 from proa.engine.merge import merge_env
+from proa.engine.namespaces import namespaces
 from proa.engine.networks import Joined
 from proa.engine.resources import linux_resources
 from proa.engine.security import resolve_security
 from proa.engine.types import Container, ExecRequest, MountPoint
-from proa.errors import Invalid, Unsupported
+from proa.errors import Invalid
 from proa.runtime import defaults
 
 SHM_PREFIX = "size="
 
 
-def oci_config(record: Container, joined: Joined, *, files: Mapping[str, str], cgroup: str) -> dict[str, Any]:
+def oci_config(
+    record: Container,
+    joined: Joined,
+    *,
+    files: Mapping[str, str],
+    cgroup: str,
+    shared: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """The config.
 
     joined: its place on the network; files: destination -> source of the generated files (/etc/hosts …); cgroup: the
-    path below every hierarchy. Raises Invalid, Unsupported.
+    path below every hierarchy; shared: paths of other containers' namespaces, by kind. Raises Invalid, Unsupported.
     """
     host = record.host
     security = resolve_security(host)
     resources = linux_resources(host)
-    resources["devices"] = _device_rules(record)
+    resources["devices"] = device_rules(record)
     config: dict[str, Any] = {
         "ociVersion": "1.2.0",
         "process": {
@@ -42,15 +51,16 @@ def oci_config(record: Container, joined: Joined, *, files: Mapping[str, str], c
         "hostname": "" if host.uts_mode == "host" else joined.hostname,
         "mounts": _mounts(record, files),
         "linux": {
-            "namespaces": _namespaces(record, joined.namespace),
+            "namespaces": namespaces(host, joined.namespace, shared or {}),
             "cgroupsPath": cgroup,
             "resources": resources,
-            "devices": _devices(record),
+            "devices": device_nodes(record),
             "maskedPaths": security.masked_paths,
             "readonlyPaths": security.readonly_paths,
             "sysctl": _sysctls(record, joined),
         },
-        "annotations": {},
+        # Keys of ours turn things off and on: nobody else may set them.
+        "annotations": {k: v for k, v in (host.annotations or {}).items() if not k.startswith("proa.")},
     }
     if record.config.domainname and host.uts_mode != "host":
         config["domainname"] = record.config.domainname
@@ -119,40 +129,12 @@ def _user(user: str, groups: Sequence[str]) -> dict[str, Any]:
     return {"uid": 0, "gid": 0, "username": user or "0", "additionalGroups": list(groups)}
 
 
-def _namespaces(record: Container, network: str | None) -> list[dict[str, str]]:
-    host = record.host
-    out = [{"type": "mount"}]
-    for kind, mode in (("pid", host.pid_mode), ("uts", host.uts_mode), ("ipc", host.ipc_mode)):
-        if mode in ("", "private", "shareable"):
-            out.append({"type": kind})
-        elif mode == "host":
-            continue
-        elif kind == "ipc" and mode == "none":
-            out.append({"type": kind})
-        else:
-            raise Unsupported(f"{kind} mode {mode!r} is not supported", code=f"{kind}-mode")
-    if host.cgroupns_mode in ("", "private"):
-        out.append({"type": "cgroup"})
-    elif host.cgroupns_mode != "host":
-        raise Invalid(f"invalid cgroup namespace mode {host.cgroupns_mode!r}", code="cgroupns-mode")
-    if host.userns_mode not in ("", "host"):
-        raise Unsupported(f"user namespace mode {host.userns_mode!r} is not supported", code="userns-mode")
-    if network is None:
-        out.append({"type": "network"})
-    elif network != "host":
-        out.append({"type": "network", "path": network})
-    return out
-
-
 def _mounts(record: Container, files: Mapping[str, str]) -> list[dict[str, Any]]:
     host = record.host
     shm = host.shm_size or defaults.SHM_SIZE_BYTES
     taken = {m.destination for m in record.mounts}
-    out = [
-        m
-        for m in defaults.mounts(shm, cgroup_writable=host.privileged)
-        if m["destination"] not in taken and not (host.ipc_mode == "none" and m["destination"] == "/dev/shm")  # noqa: S108
-    ]
+    out = [m for m in defaults.mounts(shm, cgroup_writable=host.privileged) if m["destination"] not in taken]
+    out = _ipc_mounts(out, host.ipc_mode)
     if host.privileged:
         for m in out:
             if m["destination"] == "/sys":
@@ -162,6 +144,23 @@ def _mounts(record: Container, files: Mapping[str, str]) -> list[dict[str, Any]]
             options = ["rbind", "rprivate", "ro"] if host.readonly_rootfs else ["rbind", "rprivate"]
             out.append({"destination": destination, "type": "bind", "source": source, "options": options})
     out += [_user_mount(m) for m in record.mounts]
+    return out
+
+
+def _ipc_mounts(mounts: list[dict[str, Any]], mode: str) -> list[dict[str, Any]]:
+    """Shared memory that fits the IPC namespace: none, the host's, or (as it was) one's own."""
+    if mode == "none":
+        return [m for m in mounts if m["destination"] != "/dev/shm"]  # noqa: S108
+    if mode != "host":
+        return mounts
+    out = []
+    for mount in mounts:
+        if mount["destination"] in ("/dev/shm", "/dev/mqueue"):  # noqa: S108
+            if not os.path.isdir(mount["destination"]):
+                continue
+            options = ["rbind", "rprivate", "nosuid", "noexec", "nodev"]
+            mount = {**mount, "type": "bind", "source": mount["destination"], "options": options}
+        out.append(mount)
     return out
 
 
@@ -178,58 +177,6 @@ def _user_mount(point: MountPoint) -> dict[str, Any]:
     if not point.rw:
         options.append("ro")
     return {"destination": point.destination, "type": "bind", "source": point.source, "options": options}
-
-
-def _host_device(path: str) -> os.stat_result:
-    try:
-        return os.stat(path)
-    except OSError as e:
-        raise Invalid(
-            f'error gathering device information while adding custom device "{path}": {e.strerror}',
-            code="device-missing",
-        ) from None
-
-
-def _devices(record: Container) -> list[dict[str, Any]]:
-    import stat
-
-    out = []
-    for mapping in record.host.devices or []:
-        found = _host_device(mapping.path_on_host)
-        if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-            raise Invalid(f'"{mapping.path_on_host}": not a device node', code="device-invalid")
-        out.append(
-            {
-                "path": mapping.path_in_container or mapping.path_on_host,
-                "type": "c" if stat.S_ISCHR(found.st_mode) else "b",
-                "major": os.major(found.st_rdev),
-                "minor": os.minor(found.st_rdev),
-                "fileMode": stat.S_IMODE(found.st_mode),
-                "uid": found.st_uid,
-                "gid": found.st_gid,
-            }
-        )
-    return out
-
-
-def _device_rules(record: Container) -> list[dict[str, Any]]:
-    if record.host.privileged:
-        return [{"allow": True, "access": "rwm"}]
-    rules = defaults.device_rules()
-    for mapping, device in zip(record.host.devices or [], _devices(record), strict=True):
-        rules.append(
-            {
-                "allow": True,
-                "type": device["type"],
-                "major": device["major"],
-                "minor": device["minor"],
-                # Init makes the node inside the container's cgroup, so it needs `m` whatever the user asked for.
-                "access": (mapping.cgroup_permissions or "rw").replace("m", "") + "m",
-            }
-        )
-    if record.host.device_cgroup_rules:
-        raise Unsupported("--device-cgroup-rule is not supported", code="device-rule")
-    return rules
 
 
 def _sysctls(record: Container, joined: Joined) -> dict[str, str]:

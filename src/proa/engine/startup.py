@@ -12,6 +12,7 @@ import msgspec
 
 from proa.engine.catalog import Entry
 from proa.engine.leftovers import cgroup_path
+from proa.engine.namespaces import shared_namespaces
 from proa.engine.networks import Joined
 from proa.engine.specgen import oci_config
 from proa.engine.types import Container
@@ -36,29 +37,29 @@ def start_request(
     directory = engine.catalog.path(entry)
     key = f"container:{record.id}"
     files = _write_files(directory, joined)
-    cgroup = cgroup_path(engine.id, record.id)
-    config = oci_config(record, joined, files=files, cgroup=cgroup)
+    cgroup = cgroup_path(engine.id, record.id, record.host.cgroup_parent)
     mounts = engine.storage.snapshots.mounts(key)
     waiting = engine.streams.take_waiting(record.id)
     fds: dict[str, int | Sequence[int]] = {"attach": [fd for _, fd in waiting]}
     if joined.netns_fd >= 0:
         fds["netns"] = joined.netns_fd
-    request = {
-        "id": record.id,
-        "dir": str(directory),
-        "socket": str(engine.socket_path(record.id)),
-        "config": config,
-        "rootfs": [msgspec.structs.asdict(m) for m in mounts],
-        "stdin": record.config.open_stdin,
-        "stdin_once": record.config.stdin_once,
-        "tty": record.config.tty,
-        "log": log_options(record.host.log_config.type, record.host.log_config.config),
-        "cgroup": {"name": cgroup},
-        "attach": [attach for attach, _ in waiting],
-        "durable": not record.host.auto_remove,
-    }
     try:
-        yield request, fds
+        with shared_namespaces(record, engine.catalog) as shared:
+            request = {
+                "id": record.id,
+                "dir": str(directory),
+                "socket": str(engine.socket_path(record.id)),
+                "config": oci_config(record, joined, files=files, cgroup=cgroup, shared=shared),
+                "rootfs": [msgspec.structs.asdict(m) for m in mounts],
+                "stdin": record.config.open_stdin,
+                "stdin_once": record.config.stdin_once,
+                "tty": record.config.tty,
+                "log": log_options(record.host.log_config.type, record.host.log_config.config),
+                "cgroup": {"name": cgroup},
+                "attach": [attach for attach, _ in waiting],
+                "durable": not record.host.auto_remove,
+            }
+            yield request, fds
     finally:
         for _, fd in waiting:
             os.close(fd)

@@ -51,7 +51,8 @@ class Updates:
     def _apply(self, entry: Entry, before: dict[str, Any], after: dict[str, Any]) -> None:
         if before == after:
             return
-        group = cgroups.open_existing(cgroup_path(self._engine.id, entry.record.id))
+        path = cgroup_path(self._engine.id, entry.record.id, entry.record.host.cgroup_parent)
+        group = cgroups.open_existing(path)
         if group is None:
             return  # it has just ended
         try:

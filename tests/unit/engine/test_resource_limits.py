@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from proa.engine.resources import DEFAULT_PIDS, linux_resources
-from proa.engine.types import HostConfig
+from proa.engine.types import HostConfig, ThrottleDevice, Ulimit, WeightDevice
 from proa.errors import Invalid
 
 MIB = 1 << 20
@@ -55,6 +55,20 @@ def test_limits(asked: dict[str, Any], part: str, expected: dict[str, Any] | Non
         ({"nano_cpus": ((os.cpu_count() or 1) + 1) * 10**9}, "range of CPUs is from 0.01"),
         ({"blkio_weight": 9}, "from 10 to 1000"),
         ({"blkio_weight": 1001}, "from 10 to 1000"),
+        ({"blkio_weight_device": [WeightDevice(path="/dev/null", weight=5)]}, "from 10 to 1000"),
+        ({"blkio_weight_device": [WeightDevice(path="/dev/null", weight=500)]}, "/dev/null is no block device"),
+        ({"blkio_device_read_bps": [ThrottleDevice(path="/dev/absent", rate=1)]}, "no such device: /dev/absent"),
+        ({"cpu_period": 999}, "CPU cfs period"),
+        ({"cpu_quota": 999}, "CPU cfs quota"),
+        ({"cpu_shares": -1}, "invalid CPU shares"),
+        ({"cpuset_cpus": "0-"}, "Invalid value 0- for cpuset cpus"),
+        ({"cpuset_cpus": "1-0"}, "Invalid value 1-0 for cpuset cpus"),
+        ({"cpuset_mems": "4000"}, "Requested memory nodes are not available - requested 4000"),
+        ({"oom_score_adj": 1001}, "range for oom score adj"),
+        ({"shm_size": -1}, "SHM size"),
+        ({"isolation": "hyperv"}, "invalid isolation"),
+        ({"ulimits": [Ulimit(name="nosuch", soft=1, hard=1)]}, "invalid ulimit type: nosuch"),
+        ({"ulimits": [Ulimit(name="core", soft=2, hard=1)]}, "soft limit must be less than or equal"),
     ],
 )
 def test_limits_that_make_no_sense(asked: dict[str, Any], text: str) -> None:

@@ -85,7 +85,7 @@ def test_networks() -> None:
         ({"ipc_mode": "container:x"}, Unsupported),
         ({"userns_mode": "keep-id"}, Unsupported),
         ({"cgroupns_mode": "x"}, Invalid),
-        ({"device_cgroup_rules": ["c 1:3 rwm"]}, Unsupported),
+        ({"device_cgroup_rules": ["c 1:3 everything"]}, Invalid),
         ({"devices": [DeviceMapping(path_on_host="/no/such/device")]}, Invalid),
         ({"devices": [DeviceMapping(path_on_host="/etc/passwd")]}, Invalid),
         ({"cap_add": ["NOSUCH"]}, Invalid),

@@ -56,10 +56,19 @@ class ThrottleDevice(Struct, frozen=True):
     rate: Positive
 
 
+class WeightDevice(Struct, frozen=True, rename="camel"):
+    """The weight of one block device, 10 to 1000."""
+
+    major: Positive
+    minor: Positive
+    weight: Annotated[int, Meta(ge=10, le=1000)]
+
+
 class BlockIo(Struct, frozen=True, rename="camel"):
     """Block device bandwidth."""
 
     weight: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    weight_device: list[WeightDevice] = []
     throttle_read_bps_device: list[ThrottleDevice] = []
     throttle_write_bps_device: list[ThrottleDevice] = []
     throttle_read_iops_device: list[ThrottleDevice] = msgspec.field(name="throttleReadIOPSDevice", default_factory=list)

@@ -55,8 +55,14 @@ class CgroupV1:
         if wanted.pids is not None:
             limit = wanted.pids.limit
             f.write(self._directory("pids", "a pids limit"), "pids.max", limit if limit > 0 else "max")
-        if wanted.block_io.weight:
-            f.write(self._directory("blkio", "a block I/O weight"), "blkio.weight", wanted.block_io.weight)
+        weights = [str(wanted.block_io.weight)] if wanted.block_io.weight else []
+        weights += [f"{device.major}:{device.minor} {device.weight}" for device in wanted.block_io.weight_device]
+        for weight in weights:
+            directory = self._directory("blkio", "a block I/O weight")
+            name = "blkio.weight_device" if ":" in weight else "blkio.weight"
+            # Kernels since 5.0 have weights only of the BFQ scheduler, under its name.
+            bfq = f"blkio.bfq{name.removeprefix('blkio')}"
+            f.write(directory, name if os.access(f"{directory}/{name}", os.F_OK) else bfq, weight)
         for name, _key, device in wanted.block_io.throttles():
             directory = self._directory("blkio", "a block I/O limit")
             f.write(directory, name, f"{device.major}:{device.minor} {device.rate}")

@@ -54,8 +54,9 @@ class CgroupV2:
         if wanted.pids is not None:
             self._write("pids.max", wanted.pids.limit if wanted.pids.limit > 0 else "max")
         if wanted.block_io.weight:
-            # 10-1000 of version 1 to 1-10000.
-            self._write("io.weight", 1 + (max(wanted.block_io.weight, 10) - 10) * 9999 // 990)
+            self._write("io.weight", _io_weight(wanted.block_io.weight))
+        for weighted in wanted.block_io.weight_device:
+            self._write("io.weight", f"{weighted.major}:{weighted.minor} {_io_weight(weighted.weight)}")
         for _name, key, device in wanted.block_io.throttles():
             self._write("io.max", f"{device.major}:{device.minor} {key}={device.rate or 'max'}")
         for huge in wanted.hugepage_limits:
@@ -182,6 +183,11 @@ def weight_of_shares(shares: int) -> int:
         return 10000
     exponent = math.log2(shares)
     return math.ceil(10 ** ((exponent**2 + 125 * exponent) / 612.0 - 7.0 / 34.0))
+
+
+def _io_weight(weight: int) -> int:
+    """io.weight (1-10000) for version 1's 10-1000."""
+    return 1 + (max(weight, 10) - 10) * 9999 // 990
 
 
 def enable_controllers(root: str, path: str) -> None:
