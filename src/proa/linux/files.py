@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import struct
 
@@ -24,17 +23,6 @@ RENAME_WHITEOUT = 0x4
 CLOSE_RANGE_UNSHARE = 0x2
 CLOSE_RANGE_CLOEXEC = 0x4
 ALL_FDS = 0xFFFFFFFF
-
-MFD_CLOEXEC = 0x1
-MFD_ALLOW_SEALING = 0x2
-MFD_EXEC = 0x10
-F_ADD_SEALS = 1033
-F_GET_SEALS = 1034
-F_SEAL_SEAL = 0x1
-F_SEAL_SHRINK = 0x2
-F_SEAL_GROW = 0x4
-F_SEAL_WRITE = 0x8
-F_SEAL_EXEC = 0x20
 
 SYNC_FILE_RANGE_WRITE = 0x2
 
@@ -145,25 +133,3 @@ def is_mount_root(fd: int, path: Path = "") -> bool:
     if _statx(fd, raw, flags, STATX_BASIC_STATS, answer) < 0:
         fail("statx", path or None)
     return bool(_STATX_MASK_AND_ATTRIBUTES.unpack_from(answer, 0)[2] & STATX_ATTR_MOUNT_ROOT)
-
-
-def memfd_executable(name: str) -> int:
-    """A sealable memory file that may be executed, also where vm.memfd_noexec asks to say so."""
-    flags = MFD_CLOEXEC | MFD_ALLOW_SEALING
-    try:
-        return os.memfd_create(name, flags | MFD_EXEC)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # kernels before 6.3 do not know the flag
-            raise
-        return os.memfd_create(name, flags)
-
-
-def seal(fd: int) -> None:
-    """Make a memory file immutable for good: content, size, and (Linux 6.3) its mode."""
-    try:
-        # Before F_SEAL_SEAL, which forbids adding more.
-        fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_EXEC)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)

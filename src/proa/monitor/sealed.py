@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from proa.linux import files
+from proa.linux.memory_files import library_path, sealed_interpreter
 
 __all__ = ["import_locations", "start_sealed"]
 
@@ -37,15 +37,6 @@ def import_locations(*modules: ModuleType) -> list[str]:
     return locations
 
 
-def _library_path() -> dict[str, str]:
-    """Where the dynamic linker finds libpython: a memory file has no place that $ORIGIN could name."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        path = line.partition("/")[2]
-        if "/libpython" in path and ".so" in path:
-            return {"LD_LIBRARY_PATH": os.path.dirname("/" + path)}
-    return {}
-
-
 def start_sealed(
     module: str, title: str, channel_fd: int, locations: Sequence[str], *, stderr: int
 ) -> subprocess.Popen[bytes]:
@@ -54,14 +45,8 @@ def start_sealed(
     The new process inherits stdio (/dev/null, and `stderr`), the channel, and the memory file it should close. Its
     command line begins with the interpreter's path, by which it finds its standard library; `title` follows.
     """
-    image = files.memfd_executable("proa")
+    image = sealed_interpreter("proa")
     try:
-        with open("/proc/self/exe", "rb") as interpreter:
-            size = os.fstat(interpreter.fileno()).st_size
-            while os.sendfile(image, interpreter.fileno(), None, size):
-                pass
-        os.fchmod(image, 0o511)
-        files.seal(image)
         arguments = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT.format(module=module), title]
         return subprocess.Popen(
             [*arguments, str(channel_fd), str(image), *locations],
@@ -69,7 +54,7 @@ def start_sealed(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            env=_library_path(),
+            env=library_path(),
             cwd="/",
             pass_fds=(channel_fd, image),
             start_new_session=True,

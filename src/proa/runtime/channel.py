@@ -3,6 +3,8 @@
     monitor                         child
     clone3  ----------------------->  steps…
     receive <--- W warning ---------  (any number)
+    receive <--- H -----------------  the creator's hooks are to run; it answers G + state (`AwaitHooks`)
+    receive <--- S + fd number -----  a seccomp listener to be fetched (pidfd_getfd); it answers G
     receive <--- T + pty master ----  when there is a terminal
     receive <--- R ready -----------  just before execve
     receive <--- E error -----------  a step, or execve, failed: the child ends
@@ -90,9 +92,16 @@ def _kind(number: int) -> str:
     return "internal"
 
 
-def receive(sock: socket.socket, keep_waiting: Callable[[], bool] | None = None) -> Outcome:
+def receive(
+    sock: socket.socket,
+    keep_waiting: Callable[[], bool] | None = None,
+    answer: Callable[[bytes], bytes] | None = None,
+) -> Outcome:
     """Read the child's lines until end of file. Takes as long as the child does, unless `keep_waiting` (asked on each
-    time-out of the socket) says otherwise."""
+    time-out of the socket) says otherwise.
+
+    answer: what to send for a line of kind H or S, given whole; what it raises, this raises.
+    """
     ready = False
     warnings: list[str] = []
     terminal_fd = -1
@@ -117,6 +126,8 @@ def receive(sock: socket.socket, keep_waiting: Callable[[], bool] | None = None)
             terminal_fd = fds.pop()
         elif kind == b"E":
             error = decode_failure(body)
+        elif kind in (b"H", b"S") and answer is not None:
+            sock.send(b"G" + answer(data))
         for fd in fds:
             os.close(fd)
     return Outcome(ready, tuple(warnings), terminal_fd, error)

@@ -13,8 +13,11 @@ from proa.errors import Invalid, Unsupported
 from proa.linux.sched import IOPRIO_CLASS_BE, IOPRIO_CLASS_IDLE, IOPRIO_CLASS_RT
 from proa.runtime import seccomp, userns
 from proa.runtime.defaults import CAPABILITY_NUMBERS, DEFAULT_PATH
+from proa.runtime.hooks import Hook
 from proa.runtime.spec import (
     Capabilities,
+    HookProgram,
+    Hooks,
     IdMapping,
     IoPriority,
     Linux,
@@ -77,11 +80,23 @@ def check_path(path: str, what: str) -> None:
         raise Invalid(f"{what} path `{path}` must be absolute and without ..", code="invalid-path", subject=path)
 
 
-def check_spec(spec: Spec) -> None:
-    """Refuse features proa does not have, and combinations that make no sense."""
+def hooks(programs: Sequence[HookProgram]) -> list[Hook]:
+    """Hooks to run. Raises Invalid."""
+    for program in programs:
+        check_path(program.path, "hook")
+        for text in (*program.args, *program.env):
+            check_text(text, "a hook's argument or variable")
+    return [Hook(p.path, tuple(p.args), tuple(p.env), p.timeout or 0) for p in programs]
+
+
+def check_spec(spec: Spec, *, created_first: bool) -> None:
+    """Refuse features proa does not have, and combinations that make no sense.
+
+    created_first: whether the container is created and then started, which hooks need.
+    """
     linux = spec.linux
     missing = {
-        "hooks": any(spec.hooks.values()) if spec.hooks else False,
+        "hooks": bool(spec.hooks and spec.hooks != Hooks()) and not created_first,
         "linux.timeOffsets": bool(linux.time_offsets),
         "linux.intelRdt": bool(linux.intel_rdt),
         "linux.mountLabel": bool(linux.mount_label),

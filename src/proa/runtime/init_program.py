@@ -18,7 +18,7 @@ import os
 import struct
 
 from proa.errors import Unsupported
-from proa.linux import files
+from proa.linux import memory_files
 from proa.linux._libc import MACHINE
 
 _BASE = 0x400000
@@ -190,8 +190,8 @@ def init_program() -> int:
     """A sealed memory file with the program, made once per process. Raises Unsupported elsewhere than x86-64."""
     if MACHINE != "x86_64":
         raise Unsupported(f"there is no init program for {MACHINE}", code="no-init")
-    fd = files.memfd_executable("proa-init")
+    fd = memory_files.memfd_executable("proa-init")
     os.write(fd, init_elf())
     os.fchmod(fd, 0o511)
-    files.seal(fd)
+    memory_files.seal(fd)
     return fd

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from proa.errors import Conflict, Internal
@@ -69,10 +70,11 @@ class Launch:
         self.start_time = p.start_time(pid)
         self._channel = channel
 
-    def outcome(self) -> Process:
-        """Wait until execve succeeded; the pidfd is the caller's then. Raises as `launch` does."""
+    def outcome(self, answer: Callable[[bytes], bytes] | None = None) -> Process:
+        """Wait until execve succeeded; the pidfd is the caller's then. Raises as `launch` does, and as `answer`, which
+        is asked when the process has to wait for something done here (`channel.receive`)."""
         with self._channel:
-            outcome = receive(self._channel)
+            outcome = receive(self._channel, answer=answer)
         if outcome.error is None and outcome.ready:
             terminal = outcome.terminal_fd if outcome.terminal_fd >= 0 else None
             return Process(self.pid, self.pidfd, self.start_time, terminal, outcome.warnings)
@@ -204,14 +206,17 @@ def launch_exec(
     stdio: Stdio,
     cgroup: Joinable | None = None,
     sibling: bool = False,
+    kept_fds: int = 0,
+    answer: Callable[[int, bytes], bytes] | None = None,
 ) -> Process:
     """Start one more process in the running container of `target`, whose OCI config was `config`.
 
     The process is born in the container's pid namespace, enters its cgroups and, by pidfd, all its other namespaces. It
     is a child of the caller and must be waited for: the container's first process cannot end before it is collected.
-    Raises as `launch`, and Conflict when the container is not running any more.
+    kept_fds: how many descriptors after the standard streams it inherits. answer: as for `Launch.outcome`, given the
+    process's pid, too. Raises as `launch`, and Conflict when the container is not running any more.
     """
-    plan = compile_exec_plan(config, process_config)
+    plan = compile_exec_plan(config, process_config, kept_fds=kept_fds)
     opened: list[int] = []
     try:
         steps: list[Step] = [NewSession()]
@@ -223,7 +228,7 @@ def launch_exec(
         launched = _start(
             steps, flags, lambda ch: Init(ch, {}), stdio=stdio, born_in=born_in, pid_namespace=target.pidfd
         )
-        return launched.outcome()
+        return launched.outcome(partial(answer, launched.pid) if answer is not None else None)
     except (ProcessLookupError, Conflict):
         raise Conflict("the container is not running", code="container-not-running") from None
     finally:

@@ -80,6 +80,11 @@ _IGNORED = frozenset(
 _REFUSED = frozenset({"remount", "move", "tmpcopyup", "copy-symlink"})
 
 
+def known() -> list[str]:
+    """Every option that means something here; others are left to the file system."""
+    return sorted({*_ATTRIBUTES, *_RECURSIVE_ATTRIBUTES, *_PROPAGATION, *_IGNORED, "bind", "rbind"})
+
+
 def parse_mount_options(options: Sequence[str], where: str) -> MountOptions:
     """Sort `options`. Raises Invalid for ones a bind cannot have and Unsupported for ones proa does not do."""
     attr_set = attr_clr = rec_set = rec_clr = 0

@@ -15,8 +15,18 @@ from proa.errors import Invalid, Unsupported
 from proa.linux import process as p
 from proa.runtime import check, defaults
 from proa.runtime.mount_options import parse_mount_options
-from proa.runtime.spec import Linux, MountPoint, Process, RootMount, Spec, parse_process, parse_root_mounts, parse_spec
-from proa.runtime.steps import attributes, credentials, devices, isolation, masks, mounts, rootfs
+from proa.runtime.spec import (
+    Hooks,
+    Linux,
+    MountPoint,
+    Process,
+    RootMount,
+    Spec,
+    parse_process,
+    parse_root_mounts,
+    parse_spec,
+)
+from proa.runtime.steps import attributes, credentials, devices, isolation, lifecycle, masks, mounts, rootfs
 from proa.runtime.steps.command import CloseFiles, EnterWorkingDirectory, Execute
 from proa.runtime.steps.step import Step
 from proa.runtime.userns import Mappings
@@ -67,16 +77,20 @@ class Plan:
         return [step.describe() for step in self.steps]
 
 
-def compile_plan(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> Plan:
+def compile_plan(
+    config: Mapping[str, Any], rootfs_mounts: Sequence[Any], *, listener_fd: int = -1, kept_fds: int = 0
+) -> Plan:
     """The plan of a container.
 
     config:        a decoded OCI config.json, with the extensions that `spec` tells of.
     rootfs_mounts: the mounts (type, source, options; mappings or objects) that make its root, from a snapshotter; one.
+    listener_fd:   a listening socket: the container is only created, and waits there to be started (`AwaitStart`).
+    kept_fds:      how many descriptors after the standard streams the program inherits.
     Raises Invalid for a config that contradicts itself or would open the host to the container, Unsupported for
     features proa lacks.
     """
     spec = parse_spec(config)
-    check.check_spec(spec)
+    check.check_spec(spec, created_first=listener_fd >= 0)
     linux = spec.linux
     made, joined = check.sort_namespaces(linux.namespaces)
     own = made | joined.keys()
@@ -96,6 +110,11 @@ def compile_plan(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> Pla
         dev_bound = dev_bound or (mount.destination == "/dev" and isinstance(step, mounts.Bind))
     if not dev_bound:
         steps += [devices.MakeDevices(_nodes(linux)), devices.LinkDevices()]
+    hooks = spec.hooks or Hooks()
+    if hooks.prestart or hooks.create_runtime or hooks.create_container or hooks.start_container:
+        steps.append(lifecycle.AwaitHooks())
+    if hooks.create_container:
+        steps.append(lifecycle.RunHooks("createContainer", check.hooks(hooks.create_container)))
     steps += [rootfs.PivotRoot(), rootfs.ReopenNull()]
     process = spec.process
     steps += _identity_steps(process)
@@ -114,7 +133,12 @@ def compile_plan(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> Pla
     below_init = spec.annotations.get("proa.init") == "true"
     if below_init and "pid" not in made:
         raise Invalid("an init needs a pid namespace of its own", code="invalid-config")
-    steps += _final_steps(process, spec, below_init=below_init)
+    env = check.environment(process.env)
+    if listener_fd >= 0:
+        steps += [lifecycle.FindCommand(process.args[0], dict(env)["PATH"]), lifecycle.AwaitStart(listener_fd)]
+    steps += _final_steps(process, spec, env, below_init=below_init, kept_fds=kept_fds)
+    if hooks.start_container:
+        steps.insert(-1, lifecycle.RunHooks("startContainer", check.hooks(hooks.start_container)))
     flags = 0
     for kind in made - {"cgroup", "user"}:
         flags |= isolation.NAMESPACE_FLAGS[kind]
@@ -129,8 +153,8 @@ def compile_plan(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> Pla
     )
 
 
-def compile_exec_plan(config: Mapping[str, Any], process_config: Mapping[str, Any]) -> Plan:
-    """The plan of one more process in the running container of `config`; raises as `compile_plan` does."""
+def compile_exec_plan(config: Mapping[str, Any], process_config: Mapping[str, Any], *, kept_fds: int = 0) -> Plan:
+    """The plan of one more process in the running container of `config`; arguments and errors as of `compile_plan`."""
     spec = parse_spec(config)
     process = parse_process(process_config)
     check.check_process(process)
@@ -141,7 +165,7 @@ def compile_exec_plan(config: Mapping[str, Any], process_config: Mapping[str, An
     steps: list[Step] = [isolation.BecomeRoot()] if flags & p.CLONE_NEWUSER else []
     steps += _identity_steps(process)
     steps += _terminal_steps(process, console=False)
-    steps += _final_steps(process, spec, below_init=False)
+    steps += _final_steps(process, spec, check.environment(process.env), below_init=False, kept_fds=kept_fds)
     return Plan(steps, namespaces=flags, terminal=process.terminal, early=_oom_steps(process))
 
 
@@ -155,7 +179,7 @@ def compile_root(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> lis
     For processes of the engine's own in a new mount namespace: no devices, no limits, no program.
     """
     spec = parse_spec(config)
-    check.check_spec(spec)
+    check.check_spec(spec, created_first=False)
     steps: list[Step] = [rootfs.SeparateMounts(_shared_binds(spec.mounts)), _root_step(rootfs_mounts)]
     steps += [_mount_step(mount, new_cgroup_namespace=False)[0] for mount in spec.mounts]
     steps.append(rootfs.PivotRoot())
@@ -230,7 +254,9 @@ def _terminal_steps(process: Process, *, console: bool) -> list[Step]:
     return [devices.OpenTerminal(rows, columns, console=console), devices.OwnStreams()]
 
 
-def _final_steps(process: Process, spec: Spec, *, below_init: bool) -> list[Step]:
+def _final_steps(
+    process: Process, spec: Spec, env: Sequence[tuple[str, str]], *, below_init: bool, kept_fds: int
+) -> list[Step]:
     linux = spec.linux
     steps: list[Step] = []
     if process.rlimits:
@@ -245,7 +271,7 @@ def _final_steps(process: Process, spec: Spec, *, below_init: bool) -> list[Step
     seccomp_step = check.seccomp_step(spec, sets.bounding)
     if process.no_new_privileges:
         steps.append(credentials.NoNewPrivileges())
-    steps += [CloseFiles(), EnterWorkingDirectory(process.cwd, last_try=False)]
+    steps += [CloseFiles(kept_fds), EnterWorkingDirectory(process.cwd, last_try=False)]
     if seccomp_step is not None and not process.no_new_privileges:
         steps.append(seccomp_step)  # needs the privileges that go next
     umask = 0o022 if process.user.umask is None else process.user.umask
@@ -256,5 +282,5 @@ def _final_steps(process: Process, spec: Spec, *, below_init: bool) -> list[Step
     ]
     if seccomp_step is not None and process.no_new_privileges:
         steps.append(seccomp_step)
-    steps.append(Execute(process.args, check.environment(process.env), below_init=below_init))
+    steps.append(Execute(process.args, env, below_init=below_init))
     return steps

@@ -150,6 +150,26 @@ class Linux(Struct, frozen=True, rename="camel"):
     intel_rdt: Any = None
 
 
+class HookProgram(Struct, frozen=True, rename="camel"):
+    """One hook."""
+
+    path: str
+    args: list[str] = []
+    env: list[str] = []
+    timeout: Annotated[int, Meta(ge=1, le=1 << 31)] | None = None
+
+
+class Hooks(Struct, frozen=True, rename="camel"):
+    """Programs to run at points of the lifecycle; `prestart` is the old name of most of `createRuntime`."""
+
+    prestart: list[HookProgram] = []
+    create_runtime: list[HookProgram] = []
+    create_container: list[HookProgram] = []
+    start_container: list[HookProgram] = []
+    poststart: list[HookProgram] = []
+    poststop: list[HookProgram] = []
+
+
 class Spec(Struct, frozen=True, rename="camel"):
     """A whole config.json."""
 
@@ -159,7 +179,7 @@ class Spec(Struct, frozen=True, rename="camel"):
     hostname: str = ""
     domainname: str = ""
     mounts: list[MountPoint] = []
-    hooks: dict[str, Any] | None = None
+    hooks: Hooks | None = None
     annotations: dict[str, str] = {}
     oci_version: str = "1.0.2"
 

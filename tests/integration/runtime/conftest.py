@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bundles
 import pytest
 
 from proa.errors import from_record
@@ -186,3 +187,11 @@ def _containers(tmp_path_factory: pytest.TempPathFactory, busybox_root: Path) ->
 def containers(_containers: Containers) -> Iterator[Containers]:
     yield _containers
     _containers.clean_up()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, busybox_root: Path) -> Iterator[bundles.Bundle]:
+    """An OCI bundle that `proa-runtime` can run."""
+    made = bundles.Bundle(tmp_path, busybox_root, f"proa-test-{os.getpid()}-{next(_numbers)}")
+    yield made
+    made.clean_up()

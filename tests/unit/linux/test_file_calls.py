@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proa.linux import files, inotify, mount
+from proa.linux import files, inotify, memory_files, mount
 
 
 def test_openat2_clamps_absolute_links_to_the_root(tmp_path: Path) -> None:
@@ -44,9 +44,9 @@ def test_renameat2_exchange_and_noreplace(tmp_path: Path) -> None:
 
 
 def test_sealed_memory_file_refuses_writing() -> None:
-    fd = files.memfd_executable("sealed")
+    fd = memory_files.memfd_executable("sealed")
     os.write(fd, b"x")
-    files.seal(fd)
+    memory_files.seal(fd)
     with pytest.raises(PermissionError):
         os.write(fd, b"y")
     with pytest.raises(PermissionError):

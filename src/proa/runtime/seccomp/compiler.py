@@ -59,7 +59,7 @@ class CompiledFilter(NamedTuple):
     flags: int
 
 
-_ACTIONS = {
+ACTIONS = {
     "SCMP_ACT_KILL": s.SECCOMP_RET_KILL_THREAD,
     "SCMP_ACT_KILL_THREAD": s.SECCOMP_RET_KILL_THREAD,
     "SCMP_ACT_KILL_PROCESS": s.SECCOMP_RET_KILL_PROCESS,
@@ -71,18 +71,18 @@ _ACTIONS = {
 }
 _WITH_NUMBER = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 _REFUSING = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS")
-_FLAGS = {
+FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # the process that loads the filter has one thread
     "SECCOMP_FILTER_FLAG_LOG": s.SECCOMP_FILTER_FLAG_LOG,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": s.SECCOMP_FILTER_FLAG_SPEC_ALLOW,
 }
-_ARCHITECTURES = {
+ARCHITECTURES = {
     "SCMP_ARCH_X86_64": "x86_64",
     "SCMP_ARCH_X86": "i386",
     "SCMP_ARCH_X32": "x32",
     "SCMP_ARCH_AARCH64": "aarch64",
 }
-_OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
+OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 _EPERM, _ENOSYS = 1, 38
 
 # Arguments the kernel takes as 32-bit values, of calls that filters look into (include/linux/syscalls.h).
@@ -145,9 +145,9 @@ def _compile(raw: bytes) -> CompiledFilter:
         raise Unsupported("seccomp listeners are not supported", code="seccomp-listener")
     flags = s.SECCOMP_FILTER_FLAG_SPEC_ALLOW if profile.flags is None else 0
     for flag in profile.flags or ():
-        if flag not in _FLAGS:
+        if flag not in FLAGS:
             raise Invalid(f"unknown seccomp flag `{flag}`", code="invalid-seccomp", subject=flag)
-        flags |= _FLAGS[flag]
+        flags |= FLAGS[flag]
     return CompiledFilter(assemble(profile, MACHINE), flags)
 
 
@@ -161,8 +161,8 @@ def assemble(profile: Profile, machine: str) -> bytes:
     for name in profile.architectures:
         if not name.startswith("SCMP_ARCH_"):
             raise Invalid(f"unknown architecture `{name}` in the seccomp profile", code="invalid-seccomp", subject=name)
-        if _ARCHITECTURES.get(name) in possible:
-            wanted.add(_ARCHITECTURES[name])
+        if ARCHITECTURES.get(name) in possible:
+            wanted.add(ARCHITECTURES[name])
     asm = bpf.Assembler()
     asm.load(bpf.ARCH)
     for audit in dict.fromkeys(AUDIT_ARCH[arch] for arch in possible if arch in wanted):
@@ -191,9 +191,9 @@ def assemble(profile: Profile, machine: str) -> bytes:
 def _action(action: str, number: int | None) -> int:
     if action == "SCMP_ACT_NOTIFY":
         raise Unsupported("seccomp user notification is not supported", code="seccomp-listener")
-    if action not in _ACTIONS:
+    if action not in ACTIONS:
         raise Invalid(f"unknown seccomp action `{action}`", code="invalid-seccomp", subject=action)
-    return _ACTIONS[action] | ((_EPERM if number is None else number) if action in _WITH_NUMBER else 0)
+    return ACTIONS[action] | ((_EPERM if number is None else number) if action in _WITH_NUMBER else 0)
 
 
 def _table(profile: Profile, arch: str) -> list[tuple[int, Fate]]:
@@ -235,7 +235,7 @@ def _table(profile: Profile, arch: str) -> list[tuple[int, Fate]]:
 
 def _condition(argument: Argument, name: str, arch: str) -> Condition:
     operator = argument.op.removeprefix("SCMP_CMP_")
-    if operator not in _OPERATORS or not argument.op.startswith("SCMP_CMP_"):
+    if operator not in OPERATORS or not argument.op.startswith("SCMP_CMP_"):
         raise Invalid(f"unknown seccomp operator `{argument.op}`", code="invalid-seccomp", subject=name)
     short = arch == "i386" or argument.index in INT_ARGUMENTS.get(name, ())
     values = []

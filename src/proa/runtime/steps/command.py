@@ -16,31 +16,36 @@ from proa.runtime.steps.step import Init, Step
 
 
 class CloseFiles(Step):
-    """Close everything but the standard streams, the sync channel (fd 3) and the program given as a file (fd 4).
+    """Close everything but the standard streams, descriptors to be kept (3 and up), the sync channel (the next one)
+    and the program given as a file (the one after it).
 
     Close-on-exec is not enough: a working directory or program path below /proc/self/fd is looked up before execve
     takes effect (CVE-2024-21626).
     """
 
-    __slots__ = ()
+    __slots__ = ("kept",)
     name = "closing files"
 
+    def __init__(self, kept: int = 0) -> None:
+        self.kept = kept
+
     def execute(self, init: Init) -> None:
-        first = 4
+        place = 3 + self.kept
+        first = place + 1
         channel = init.channel
         program = init.program_fd
         if program >= 0:
             # Out of the way first: either target number may be in use by the other.
             program = os.dup(program)
-            while program <= 4:
+            while program <= first:
                 program = os.dup(program)
-            first = 5
-        if channel.fd != 3:
-            os.dup2(channel.fd, 3, inheritable=False)
-            channel.fd = 3
+        if channel.fd != place:
+            os.dup2(channel.fd, place, inheritable=False)
+            channel.fd = place
         if program >= 0:
-            os.dup2(program, 4, inheritable=False)
-            init.program_fd = 4
+            os.dup2(program, first, inheritable=False)
+            init.program_fd = first
+            first += 1
         close_range(first)
         init.root_fd = init.proc_fd = init.devpts_fd = init.null_fd = -1
 

@@ -20,6 +20,8 @@ class Init:
     trees:       detached copies of mounts, by destination, that only the host's side could make: whose sharing with the
                  host must be kept, or that are shown through the maps of a user namespace.
     root_tree:   likewise the root file system; -1 when it is to be mounted here.
+    state:       the state document that hooks get.
+    trees:       detached copies of mounts whose sharing with the host must be kept, by destination.
     propagation: (mount fd, MS_* flags, recursive) to apply after the pivot.
     cgroup_dirs: host directories of the container's cgroup by controller; "" for version 2.
     home:        home directory of the user, known once the user is.
@@ -40,6 +42,7 @@ class Init:
         "propagation",
         "root_fd",
         "root_tree",
+        "state",
         "trees",
         "uid",
     )
@@ -50,6 +53,7 @@ class Init:
         self.program_fd = program_fd
         self.root_fd = -1
         self.root_tree = -1
+        self.state = b""
         self.proc_fd = -1
         self.devpts_fd = -1
         self.null_fd = -1

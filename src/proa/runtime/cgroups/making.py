@@ -1,0 +1,117 @@
+"""Make a container's cgroup in every hierarchy, and find it again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from proa.errors import Conflict, Denied, Invalid
+from proa.runtime.cgroups import control_files, version2
+from proa.runtime.cgroups.cgroup import Cgroup, Stats
+from proa.runtime.cgroups.hierarchies import Hierarchy, hierarchies
+from proa.runtime.cgroups.resources import parse_resources
+from proa.runtime.cgroups.version1 import CgroupV1
+from proa.runtime.cgroups.version2 import CgroupV2
+
+__all__ = ["Cgroup", "Stats", "create", "hierarchies", "in_directories", "open_existing", "rehearse"]
+
+_PATH = re.compile(r"(/[A-Za-z0-9_.:@-]{1,200}){2,8}", re.ASCII)
+_ANY_PATH = re.compile(r"(/[^/\0\n]{1,255}){1,32}")
+
+
+def create(path: str, resources: Mapping[str, Any] | None = None, *, adopt: bool = False) -> Cgroup:
+    """Make the cgroup `path` (such as /proa/<container id>) in every hierarchy, with OCI `linux.resources` applied.
+
+    It goes below the root of each hierarchy, or where that may not be written below this process's own cgroup. Device
+    rules are always set, the default ones when none are given. On any error nothing is left behind. Raises Invalid,
+    Conflict (it exists), Unsupported (a limit without its controller), Denied, Exhausted.
+
+    adopt: obey a caller who decides where: any path will do, a relative one is below this process's own cgroup, and a
+           cgroup that is there already is taken if there is no process in it.
+    """
+    wanted = parse_resources(resources)
+    if not adopt:
+        _check(path)
+    elif not _ANY_PATH.fullmatch("/" + path.removeprefix("/")) or not {".", ".."}.isdisjoint(path.split("/")):
+        raise Invalid(f"`{path}` is not a cgroup path", code="invalid-path", subject=path)
+    made: dict[str, str] = {}
+    try:
+        for hierarchy in hierarchies():
+            if adopt and (found := _adopt(hierarchy, path)):
+                made[hierarchy.name] = found
+            else:
+                made[hierarchy.name] = _make(hierarchy, path)
+        cgroup = in_directories(made)
+        cgroup.set_devices(wanted)
+        if resources:
+            cgroup.apply(resources)
+        return cgroup
+    except BaseException:
+        for directory in made.values():
+            control_files.remove(directory, 1.0)
+        raise
+
+
+def rehearse(path: str, resources: Mapping[str, Any]) -> None:
+    """Go through what `create` does, without effect."""
+    open_existing(path)
+    wanted = parse_resources(resources)
+    for rule in wanted.device_rules():
+        rule.line()
+
+
+def open_existing(path: str) -> Cgroup | None:
+    """The cgroup `path` made earlier, by whatever process; None when nothing of it is left."""
+    _check(path)
+    found = {}
+    for hierarchy in hierarchies():
+        for base in dict.fromkeys((hierarchy.mount_point, hierarchy.own)):
+            if os.path.isdir(base + path):
+                found[hierarchy.name] = base + path
+                break
+    return in_directories(found) if found else None
+
+
+def _check(path: str) -> None:
+    if not _PATH.fullmatch(path) or any(part in (".", "..") for part in path.split("/")):
+        raise Invalid(f"`{path}` is not a cgroup path such as /proa/<id>", code="invalid-path", subject=path)
+
+
+def in_directories(directories: Mapping[str, str]) -> CgroupV1 | CgroupV2:
+    """The cgroup whose directories by hierarchy are known (`Cgroup.directories`)."""
+    return CgroupV2(directories[""]) if list(directories) == [""] else CgroupV1(directories)
+
+
+def _adopt(hierarchy: Hierarchy, path: str) -> str | None:
+    base = hierarchy.mount_point if path.startswith("/") else hierarchy.own
+    directory = f"{base}/{path.removeprefix('/')}"
+    if not os.path.isdir(directory):
+        return None
+    if control_files.pids(directory):
+        text = f"cgroup {path} has processes in it already"
+        raise Conflict(text, code="cgroup-exists", subject=path, hint="another container has this cgroup")
+    return directory
+
+
+def _make(hierarchy: Hierarchy, path: str) -> str:
+    refused: OSError | None = None
+    bases = (hierarchy.mount_point, hierarchy.own) if path.startswith("/") else (hierarchy.own,)
+    for base in dict.fromkeys(bases):
+        try:
+            directory = control_files.make(base, "/" + path.removeprefix("/"))
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            refused = error
+            continue
+        if not hierarchy.name:
+            version2.enable_controllers(base, "/" + path.removeprefix("/"))
+        return directory
+    raise Denied(
+        f"cgroups cannot be made in {hierarchy.mount_point}: {refused.strerror if refused else ''}",
+        code="cgroup-denied",
+        subject=hierarchy.mount_point,
+    )

@@ -1,0 +1,64 @@
+"""Tell callers what went wrong: a line on stderr, and one in the log they named, in the form they asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from proa.errors import ProaError
+from proa.runtime.verbs.documents import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from proa.runtime.verbs.options import Settings
+
+__all__ = ["debug", "now", "tell", "warn"]
+
+
+def tell(settings: Settings, error: BaseException) -> int:
+    """Tell of a failure; returns the exit status it means."""
+    text = error.message if isinstance(error, ProaError) else str(error)
+    if isinstance(error, ProaError) and error.hint:
+        text += f" ({error.hint})"
+    _write(settings, "error", text)
+    try:
+        sys.stderr.write(f"proa-runtime: {text}\n")
+    except OSError:
+        pass  # nobody listens
+    return 1
+
+
+def warn(settings: Settings, text: str) -> None:
+    """Tell of something that was not done as asked."""
+    if settings.log:
+        _write(settings, "warning", text)
+    else:
+        sys.stderr.write(f"proa-runtime: warning: {text}\n")
+
+
+def debug(settings: Settings, text: str) -> None:
+    """Tell what is being done, if that is wanted."""
+    if settings.debug:
+        _write(settings, "debug", text)
+
+
+def now() -> str:
+    """The time as RFC 3339, in UTC."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
+
+
+def _write(settings: Settings, level: str, text: str) -> None:
+    if not settings.log:
+        return
+    entry = {"level": level, "msg": text, "time": now()}
+    line = encode(entry) if settings.log_format == "json" else f"time={now()} level={level} msg={encode(text)}"
+    try:
+        fd = os.open(settings.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, f"{line}\n".encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(fd)
+    except OSError:
+        pass  # it is on stderr, too
