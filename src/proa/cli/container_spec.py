@@ -149,6 +149,11 @@ def _host_values(options: Options, host: dict[str, Any]) -> None:
     for name, key in _HOST_TEXTS:
         if options.given(name):
             host[key] = options.text(name)
+    maps = [f"{name[:3]}={value}" for name in ("uidmap", "gidmap") for value in options.texts(name)]
+    if maps:
+        if options.given("userns"):
+            raise Invalid("--userns and --uidmap or --gidmap exclude each other", code="userns-mode")
+        host["UsernsMode"] = "map:" + ",".join(maps)
     for name, key in _HOST_NUMBERS:
         if options.given(name):
             host[key] = options.number(name)

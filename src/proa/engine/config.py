@@ -8,6 +8,8 @@ token-servers = ["auth.lan"]               # may be given credentials of registr
 max-concurrent-downloads = 3               # blobs of one image at a time
 max-concurrent-uploads = 5
 
+userns-remap = "auto"                      # containers get a user namespace: "auto", or a user of /etc/subuid
+userns-range = "1879048192:268435456"      # the ids that "auto" gives away: FIRST:COUNT
 default-registry = "registry.lan:5000"     # what a name without a registry means
 [short-names]
 "fedora" = "registry.fedoraproject.org/fedora"
@@ -29,6 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
+from proa.engine.userns import check_range
 from proa.errors import Invalid
 from proa.oci import ShortNames
 from proa.oci.reference import DEFAULT_REGISTRY
@@ -49,6 +52,8 @@ class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     max_concurrent_uploads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 5
     proxies: dict[Literal["http", "https", "no"], str] = {}
     default_registry: str = DEFAULT_REGISTRY
+    userns_remap: str = ""
+    userns_range: str = ""
     aliases: dict[str, str] = msgspec.field(default={}, name="short-names")
 
     @property
@@ -91,6 +96,7 @@ def load_config(path: Path | None = None) -> Config:
             config = msgspec.convert(tomllib.load(f), Config)
         ip_address(config.publish_address)
         config.short_names.check()
+        check_range(config.userns_range)
     except FileNotFoundError:
         return Config()
     except Invalid as error:

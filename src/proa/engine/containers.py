@@ -82,6 +82,7 @@ class Containers:
         entry = self._catalog.add(record)
         try:
             with entry.lock, engine.storage.leases.hold(f"create {id[:12]}"):
+                engine.userns.assign(record)
                 record.mounts = resolve_mounts(config, host, [], self._volume_for(id))
                 engine.images.unpack(image)
                 engine.storage.snapshots.prepare(f"container:{id}", top_chain_id(image), volatile=host.auto_remove)

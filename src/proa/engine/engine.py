@@ -41,6 +41,7 @@ from proa.engine.streams import Streams
 from proa.engine.system import System
 from proa.engine.transfers import Transfers
 from proa.engine.updates import Updates
+from proa.engine.userns import UserNamespaces, check_range
 from proa.engine.volumes import Volumes
 from proa.engine.watch import Watcher
 from proa.monitor.nursery import Nursery
@@ -70,6 +71,8 @@ class Engine:
         self.agenda = Agenda()
         self.watcher = Watcher()
         self.runs = Runs()
+        space = check_range(self.config.userns_range)
+        self.userns = UserNamespaces(self.catalog, self.id, remap=self.config.userns_remap, space=space)
         self.volumes = Volumes(root / "volumes", storage.trash, self.events)
         self.networks = Networks(self)
         self.images = Images(storage, self.catalog, self.events, self.config.short_names)

@@ -11,7 +11,7 @@ from proa.errors import Invalid, Unsupported
 
 _PROPAGATION = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 _ACCESS = frozenset({"ro", "readonly", "rw"})
-_IGNORED = frozenset({"z", "Z", "consistent", "cached", "delegated", "nocopy", "copy"})
+_IGNORED = frozenset({"z", "Z", "consistent", "cached", "delegated", "nocopy", "copy", "idmap"})
 # A mount over these would hide or fake what isolation rests on (CVE-2019-16884 and the procfs family).
 _FORBIDDEN = ("/proc", "/sys")
 

@@ -105,8 +105,6 @@ def namespaces(host: HostConfig, network: str | None, shared: Mapping[str, str])
             raise Unsupported(f"{kind} mode {mode!r} is not supported here", code=f"{kind}-mode")
         elif mode != "host":
             out.append({"type": kind})
-    if host.userns_mode not in ("", "host"):
-        raise Unsupported(f"user namespace mode {host.userns_mode!r} is not supported", code="userns-mode")
     if host.cgroupns_mode not in ("", "private", "host"):
         raise Invalid(f"invalid cgroup namespace mode {host.cgroupns_mode!r}", code="cgroupns-mode")
     if host.cgroupns_mode != "host":

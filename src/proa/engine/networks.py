@@ -48,7 +48,8 @@ class NetworkRecord(msgspec.Struct, kw_only=True):
 class Joined:
     """What one start needs of the network: descriptors to hand over (closed by `close`) and generated files.
 
-    namespace: None for one of its own, "host", or the path of one to join. netns_fd: one made beforehand, or -1.
+    namespace: None for one of its own, "host", or the path of one to join. netns_fd: one made beforehand, or -1;
+    userns_fd: the user namespace it belongs to, made with it, or -1.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Joined:
         self.files = files
         self.sysctls = sysctls or {}
         self.netns_fd = fds[0] if fds else -1
+        self.userns_fd = fds[3] if len(fds) > 3 else -1
         self._fds = [fd for fd in fds if fd >= 0]
 
     def close(self) -> None:
@@ -118,7 +120,7 @@ class Networks:
         if mode == "none":
             record.endpoints = [settings]
             return Joined(None, record.config.hostname, self._files(record, ""))
-        netns = self._engine.nursery.make_netns()
+        netns = self._engine.nursery.make_netns(record.id_maps)
         try:
             endpoint = self._bridge.attach(netns.netns_fd, netns.route_fd, record.id)
             try:

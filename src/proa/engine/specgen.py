@@ -62,6 +62,10 @@ def oci_config(
         # Keys of ours turn things off and on: nobody else may set them.
         "annotations": {k: v for k, v in (host.annotations or {}).items() if not k.startswith("proa.")},
     }
+    if record.id_maps is not None:
+        config["linux"]["namespaces"].append({"type": "user"})
+        for key, maps in (("uidMappings", record.id_maps.uids), ("gidMappings", record.id_maps.gids)):
+            config["linux"][key] = [{"containerID": a, "hostID": b, "size": c} for a, b, c in maps]
     if record.config.domainname and host.uts_mode != "host":
         config["domainname"] = record.config.domainname
     if record.config.tty and any(host.console_size):
@@ -83,7 +87,7 @@ def files_config(record: Container) -> dict[str, Any]:
         "ociVersion": "1.2.0",
         "process": {"args": ["true"], "cwd": "/"},
         "root": {"path": "rootfs", "readonly": record.host.readonly_rootfs},
-        "mounts": [_user_mount(m) for m in record.mounts if m.type != "tmpfs"],
+        "mounts": [_user_mount(m, mapped=False) for m in record.mounts if m.type != "tmpfs"],
         "linux": {"namespaces": [{"type": "mount"}]},
     }
 
@@ -142,8 +146,10 @@ def _mounts(record: Container, files: Mapping[str, str]) -> list[dict[str, Any]]
     for destination, source in files.items():
         if destination not in taken:
             options = ["rbind", "rprivate", "ro"] if host.readonly_rootfs else ["rbind", "rprivate"]
+            if record.id_maps is not None:
+                options.append("idmap")
             out.append({"destination": destination, "type": "bind", "source": source, "options": options})
-    out += [_user_mount(m) for m in record.mounts]
+    out += [_user_mount(m, mapped=record.id_maps is not None) for m in record.mounts]
     return out
 
 
@@ -164,7 +170,7 @@ def _ipc_mounts(mounts: list[dict[str, Any]], mode: str) -> list[dict[str, Any]]
     return out
 
 
-def _user_mount(point: MountPoint) -> dict[str, Any]:
+def _user_mount(point: MountPoint, *, mapped: bool) -> dict[str, Any]:
     if point.type == "tmpfs":
         options = ["nosuid", "nodev", "noexec", *[o for o in point.mode.split(",") if o]]
         for positive, negative in (("suid", "nosuid"), ("dev", "nodev"), ("exec", "noexec")):
@@ -176,10 +182,16 @@ def _user_mount(point: MountPoint) -> dict[str, Any]:
     options = ["rbind", point.propagation or "rprivate"]
     if not point.rw:
         options.append("ro")
+    # A volume is the containers' own; a directory of the host's is shown as it is, unless asked otherwise.
+    if mapped and (point.type == "volume" or "idmap" in point.mode.split(",")):
+        options.append("idmap")
     return {"destination": point.destination, "type": "bind", "source": point.source, "options": options}
 
 
 def _sysctls(record: Container, joined: Joined) -> dict[str, str]:
     out = {**defaults.NETWORK_SYSCTLS, **joined.sysctls} if joined.namespace is None else {}
+    if record.id_maps is not None and "net.ipv4.ping_group_range" in out:
+        # The kernel takes only groups that exist in the namespace.
+        out["net.ipv4.ping_group_range"] = f"0 {next(c for a, _, c in record.id_maps.gids if a == 0) - 1}"
     out.update(record.host.sysctls or {})
     return out

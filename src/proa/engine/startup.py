@@ -18,6 +18,7 @@ from proa.engine.specgen import oci_config
 from proa.engine.types import Container
 from proa.errors import Invalid, Unsupported
 from proa.storage.records import disk_faults
+from proa.storage.snapshots import Mount
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
@@ -43,6 +44,8 @@ def start_request(
     fds: dict[str, int | Sequence[int]] = {"attach": [fd for _, fd in waiting]}
     if joined.netns_fd >= 0:
         fds["netns"] = joined.netns_fd
+    if joined.userns_fd >= 0:
+        fds["userns"] = joined.userns_fd
     try:
         with shared_namespaces(record, engine.catalog) as shared:
             request = {
@@ -50,7 +53,7 @@ def start_request(
                 "dir": str(directory),
                 "socket": str(engine.socket_path(record.id)),
                 "config": oci_config(record, joined, files=files, cgroup=cgroup, shared=shared),
-                "rootfs": [msgspec.structs.asdict(m) for m in mounts],
+                "rootfs": [_root_mount(m, mapped=record.id_maps is not None) for m in mounts],
                 "stdin": record.config.open_stdin,
                 "stdin_once": record.config.stdin_once,
                 "tty": record.config.tty,
@@ -63,6 +66,13 @@ def start_request(
     finally:
         for _, fd in waiting:
             os.close(fd)
+
+
+def _root_mount(mount: Mount, *, mapped: bool) -> dict[str, Any]:
+    out = msgspec.structs.asdict(mount)
+    if mapped:
+        out["options"] = (*mount.options, "idmap")  # on disk the ids are the image's
+    return out
 
 
 def log_options(driver: str, options: Mapping[str, str]) -> dict[str, Any]:

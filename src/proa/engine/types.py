@@ -291,6 +291,13 @@ class MountPoint(msgspec.Struct, kw_only=True):
     driver: str = ""
 
 
+class IdMaps(msgspec.Struct, kw_only=True):
+    """The maps of a container's user namespace: (id inside, id outside, count)."""
+
+    uids: list[tuple[int, int, int]]
+    gids: list[tuple[int, int, int]]
+
+
 class Container(msgspec.Struct, kw_only=True):
     """A container's record: what was asked, what it was resolved to, and its state."""
 
@@ -313,6 +320,7 @@ class Container(msgspec.Struct, kw_only=True):
     args: list[str] = []
     labels: dict[str, str] = {}
     directory: str = ""
+    id_maps: IdMaps | None = None
 
 
 class ExitStatus(msgspec.Struct, kw_only=True):

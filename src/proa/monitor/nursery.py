@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -18,7 +18,7 @@ import proa
 from proa.errors import Corrupt, Invalid, TimedOut, Unavailable, from_record
 from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor.client import Channel, MonitorConnection
-from proa.monitor.protocol import StartRequest
+from proa.monitor.protocol import StartRequest, encode_line
 from proa.monitor.sealed import import_locations, start_sealed
 from proa.runtime.channel import decode_failure
 
@@ -28,15 +28,24 @@ LOG_FILE = "nursery.log"
 START_TIMEOUT_S = 60.0
 
 
+class IdMaps(Protocol):
+    """The maps of a user namespace: (id inside, id outside, count)."""
+
+    uids: list[tuple[int, int, int]]
+    gids: list[tuple[int, int, int]]
+
+
 class NetworkNamespace(NamedTuple):
     """A new network namespace (loopback up) and netlink sockets that live in it; nothing pins it in the file system.
 
-    netns_fd: nsfs descriptor; route_fd: NETLINK_ROUTE; netfilter_fd: NETLINK_NETFILTER, -1 without kernel support.
+    netns_fd: nsfs descriptor; route_fd: NETLINK_ROUTE; netfilter_fd: NETLINK_NETFILTER, -1 without kernel support;
+    userns_fd: the new user namespace it belongs to, -1 when it is the engine's own.
     """
 
     netns_fd: int
     route_fd: int
     netfilter_fd: int
+    userns_fd: int = -1
 
 
 class Nursery:
@@ -100,7 +109,7 @@ class Nursery:
         """Fork a monitor, start the container in it, and return when its process runs.
 
         request: the fields of `protocol.StartRequest`; `attach` describes clients attached from the first byte.
-        fds: {"netns": fd, "attach": [fd, …]}; they stay the caller's to close.
+        fds: {"netns": fd, "userns": fd, "attach": [fd, …]}; they stay the caller's to close.
         `connection.started` has {"pid", "start_time", "started_at"}. Raises the start's typed error (nothing is left
         behind then), TimedOut, or Unavailable when the nursery has ended.
         """
@@ -114,6 +123,10 @@ class Nursery:
         if isinstance(netns, int):
             message.netns = True
             passed.append(netns)
+        userns = fds.get("userns")
+        if isinstance(userns, int):
+            message.userns = True
+            passed.append(userns)
         clients = fds.get("attach", ())
         assert not isinstance(clients, int)
         passed += clients
@@ -138,11 +151,16 @@ class Nursery:
         """
         return self._fork("start", socket.SOCK_SEQPACKET)
 
-    def make_netns(self, timeout_s: float = START_TIMEOUT_S) -> NetworkNamespace:
-        """A new network namespace, made by a child of the nursery; the caller closes the descriptors."""
+    def make_netns(self, id_maps: IdMaps | None = None, timeout_s: float = START_TIMEOUT_S) -> NetworkNamespace:
+        """A new network namespace, made by a child of the nursery; the caller closes the descriptors.
+
+        id_maps: make it in a new user namespace with these maps.
+        """
         with self._fork("netns") as connection:
             connection.settimeout(timeout_s)
             try:
+                maps = None if id_maps is None else (id_maps.uids, id_maps.gids)
+                connection.sendall(encode_line(maps))
                 data, fds = receive_fds(connection, 1 << 16)
             except TimeoutError as error:
                 raise TimedOut("the network namespace was not made in time", code="nursery-slow") from error
@@ -154,13 +172,14 @@ class Nursery:
             answer = msgspec.json.decode(data)
             if "error" in answer:
                 raise from_record(answer["error"])
+            userns_fd = fds.pop(0) if id_maps is not None and fds else -1
             if len(fds) not in (2, 3):
                 raise Corrupt(f"the nursery sent {len(fds)} descriptors for a network namespace")
         except BaseException:
             for fd in fds:
                 os.close(fd)
             raise
-        return NetworkNamespace(fds[0], fds[1], fds[2] if len(fds) == 3 else -1)
+        return NetworkNamespace(fds[0], fds[1], fds[2] if len(fds) == 3 else -1, userns_fd)
 
     @contextmanager
     def hold_mounts(

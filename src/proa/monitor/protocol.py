@@ -85,7 +85,7 @@ class Request(msgspec.Struct, tag_field="op", kw_only=True):
 
 
 class StartRequest(Request, tag="start"):
-    """Start the container; descriptors: the network namespace if `netns`, then one per `attach`.
+    """Start the container; descriptors: network namespace if `netns`, user namespace if `userns`, one per `attach`.
 
     dir:    the container's persistent directory: monitor.json, exit.json, the log.
     socket: path the monitor listens on, in a directory of mode 0700.
@@ -105,6 +105,7 @@ class StartRequest(Request, tag="start"):
     log: LogOptions = LogOptions()
     cgroup: dict[str, Any] = {}
     netns: bool = False
+    userns: bool = False
     attach: list[Attach] = []
     durable: bool = True
 

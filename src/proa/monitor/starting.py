@@ -185,6 +185,7 @@ class _Start:
         if request.fds != len(fds):
             raise Invalid("descriptors are missing", code="invalid-monitor-request")
         netns_fd = fds.pop(0) if request.netns else None
+        userns_fd = fds.pop(0) if request.userns else None
         if len(fds) != len(request.attach):
             raise Invalid("one client socket per attach must come with a start", code="invalid-monitor-request")
         config, rootfs = request.config, request.rootfs
@@ -213,7 +214,9 @@ class _Start:
                 pass  # it has ended: `outcome` tells why
         else:
             assert plan is not None
-            launch = begin(plan, stdio=stdio_of(pipes), cgroup=cgroup, netns_fd=netns_fd, sibling=True)
+            launch = begin(
+                plan, stdio=stdio_of(pipes), cgroup=cgroup, netns_fd=netns_fd, userns_fd=userns_fd, sibling=True
+            )
             undo.callback(launch.abandon)
         state = MonitorState(
             id=request.id,

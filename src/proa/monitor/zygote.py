@@ -22,14 +22,17 @@ from functools import partial
 from importlib.machinery import ModuleSpec
 from typing import NoReturn
 
-from proa.errors import Exhausted, Internal
+import msgspec
+
+from proa.errors import Exhausted, Internal, ProaError
 from proa.linux import process
-from proa.linux.process import CLONE_NEWNET, PR_SET_DUMPABLE
+from proa.linux.process import CLONE_NEWNET, CLONE_NEWUSER, PR_SET_DUMPABLE
 from proa.linux.sockets import send_fds, set_interface_up
 from proa.monitor import container, title
 from proa.monitor.mounts import hold_mounts
-from proa.monitor.protocol import encode_line
+from proa.monitor.protocol import encode_line, read_line
 from proa.monitor.starting import rehearse
+from proa.runtime import userns
 from proa.runtime.launching import preload
 
 __all__ = ["main"]
@@ -39,6 +42,8 @@ NETLINK_NETFILTER = 12
 # The interpreter specialises code after eight runs; pages of code that is done changing stay shared.
 REHEARSALS = 12
 REFILL_MS = 30
+
+_maps = msgspec.json.Decoder(userns.Mappings | None)
 
 _AF_UNIX = int(_socket.AF_UNIX)
 _SOCK_SEQPACKET = int(_socket.SOCK_SEQPACKET)
@@ -58,12 +63,20 @@ class _NoImports:
 
 
 def _netns(connection_fd: int) -> None:
-    """Answer with descriptors of a new network namespace: nsfs, route socket, netfilter socket if there is one."""
+    """Answer with descriptors of a new network namespace: nsfs, route socket, netfilter socket if there is one.
+
+    The request is null or the maps of a user namespace for it to belong to, whose descriptor then comes first.
+    """
     connection = socket.socket(fileno=connection_fd)
     try:
+        fds = []
+        maps = _maps.decode(read_line(connection)[0])
+        if maps is not None:
+            fds.append(userns.make(maps))
+            process.setns(fds[0], CLONE_NEWUSER)
         process.unshare(CLONE_NEWNET)
         set_interface_up("lo")
-        fds = [os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)]
+        fds.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         for protocol in (NETLINK_ROUTE, NETLINK_NETFILTER):
             try:
                 netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
@@ -73,6 +86,8 @@ def _netns(connection_fd: int) -> None:
                 continue
             fds.append(netlink.detach())
         answer: dict[str, object] = {"ok": {}}
+    except ProaError as error:
+        fds, answer = [], {"error": error.to_record()}
     except OSError as error:
         fds = []
         failure = Exhausted if error.errno in (12, 28) else Internal

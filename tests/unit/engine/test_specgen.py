@@ -83,7 +83,6 @@ def test_networks() -> None:
     [
         ({"pid_mode": "container:x"}, Unsupported),
         ({"ipc_mode": "container:x"}, Unsupported),
-        ({"userns_mode": "keep-id"}, Unsupported),
         ({"cgroupns_mode": "x"}, Invalid),
         ({"device_cgroup_rules": ["c 1:3 everything"]}, Invalid),
         ({"devices": [DeviceMapping(path_on_host="/no/such/device")]}, Invalid),

@@ -1,0 +1,180 @@
+"""User namespaces: which ids of the machine a container's ids are, by `--userns`, and whose they are.
+
+    ""         as configured by `userns-remap`; without it, `host`
+    host       the machine's own ids
+    auto       a range of its own, no other container's; `auto:size=N` for another number of ids than 65536
+    remap:NAME the ranges of the user NAME in /etc/subuid and /etc/subgid, which all containers of that kind share
+    map:uid=INSIDE:OUTSIDE:SIZE,gid=INSIDE:OUTSIDE:SIZE,...     as given; without `gid` the groups as the users
+    keep-id    the user who runs the engine is himself inside, too (for engines that do not run as root)
+
+A container's maps are part of its record, made when it is created: the records are the list of what is taken. Engines
+of other data roots cannot be asked; each begins to look for a free range at another place.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from proa.engine.catalog import Catalog
+from proa.engine.types import Container, HostConfig, IdMaps
+from proa.errors import Exhausted, Invalid, NotFound
+from proa.runtime.userns import Mapping, check_mappings, outside_id
+
+AUTO_SIZE = 65536
+# Above what systemd, newuidmap's users and systemd-nspawn take by default (uids-gids of systemd's documentation).
+RANGE = (0x7000_0000, 0x1000_0000)
+_MAP = re.compile(r"([0-9]{1,10}):([0-9]{1,10}):([0-9]{1,10})", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
+
+
+class UserNamespaces:
+    """Gives containers their maps. `remap` is the configuration's `userns-remap`, `space` the ids to give away."""
+
+    def __init__(self, catalog: Catalog, engine_id: str, *, remap: str, space: tuple[int, int]) -> None:
+        self._catalog = catalog
+        self._engine_id = engine_id
+        self._remap = remap
+        self._space = space
+        self._lock = threading.Lock()
+
+    def assign(self, record: Container) -> None:
+        """Write the maps into the record of a container that is in the catalog already. Raises Invalid, Exhausted."""
+        mode = record.host.userns_mode or self._default()
+        check_namespaces(record.host, mode)
+        kind, _, argument = mode.partition(":")
+        if mode == "host":
+            return
+        if kind == "auto":
+            with self._lock:
+                record.id_maps = self._free_range(record, _size(argument))
+        elif kind == "remap" and argument:
+            record.id_maps = IdMaps(
+                uids=_subordinate("/etc/subuid", argument), gids=_subordinate("/etc/subgid", argument)
+            )
+        elif kind == "map":
+            record.id_maps = parse_maps(argument)
+        elif kind == "keep-id":
+            raise Invalid("keep-id is only supported in rootless mode", code="userns-mode")
+        else:
+            raise Invalid(f"invalid USER mode: {mode}", code="userns-mode", hint="host, auto, keep-id or map:…")
+
+    def _default(self) -> str:
+        if not self._remap:
+            return "host"
+        return "auto" if self._remap == "auto" else f"remap:{self._remap}"
+
+    def _free_range(self, record: Container, size: int) -> IdMaps:
+        first, count = self._space
+        taken = sorted(_taken(entry.record for entry in self._catalog if entry.record is not record))
+        slots = max(count // AUTO_SIZE, 1)
+        begin = first + int(self._engine_id[:8], 16) % slots * AUTO_SIZE
+        for candidate in (begin, first):
+            for low, high in taken:
+                if high <= candidate:
+                    continue
+                if low >= candidate + size:
+                    break
+                candidate = high
+            if candidate + size <= first + count:
+                maps = [(0, candidate, size)]
+                return IdMaps(uids=maps, gids=list(maps))
+        raise Exhausted(
+            f"there are no {size} ids left for a user namespace in {first}-{first + count - 1}",
+            code="no-free-ids",
+            hint="remove containers, or configure a larger `userns-range`",
+        )
+
+
+def _taken(records: Iterable[Container]) -> Iterable[tuple[int, int]]:
+    """The ranges of the machine's ids that containers have."""
+    for record in records:
+        if record.id_maps is not None:
+            for _, outside, size in (*record.id_maps.uids, *record.id_maps.gids):
+                yield outside, outside + size
+
+
+def check_namespaces(host: HostConfig, mode: str) -> None:
+    """Refuse what contradicts a user namespace, in Docker's words. Raises Invalid."""
+    if mode == "host":
+        return
+    if host.privileged:
+        text = "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace"
+        raise Invalid(f"{text} when running privileged mode", code="userns-conflict", hint="--userns=host")
+    for kind, other in (("network", host.network_mode), ("PID", host.pid_mode), ("IPC", host.ipc_mode)):
+        if other == "host" or other.startswith("container:"):
+            whose = "host's" if other == "host" else "other container's"
+            text = f"cannot share the {whose} {kind} namespace when user namespaces are enabled"
+            raise Invalid(text, code="userns-conflict", hint="--userns=host")
+
+
+def parse_maps(text: str) -> IdMaps:
+    """The maps of `map:…`. Raises Invalid."""
+    found: dict[str, list[tuple[int, int, int]]] = {"uid": [], "gid": []}
+    for item in text.split(","):
+        kind, _, value = item.partition("=")
+        match = _MAP.fullmatch(value)
+        if kind not in found or match is None:
+            raise Invalid(f"invalid id mapping `{item}`: want uid=INSIDE:OUTSIDE:SIZE", code="userns-mode")
+        found[kind].append((int(match[1]), int(match[2]), int(match[3])))
+    if not found["uid"] or not found["gid"]:
+        found["uid"] = found["gid"] = found["uid"] or found["gid"]
+    for kind, maps in found.items():
+        checked = check_mappings([Mapping(*one) for one in maps], kind)
+        if outside_id(checked, 0) is None:
+            raise Invalid(f"the {kind} mappings must say what 0 is outside: images belong to root", code="userns-mode")
+    return IdMaps(uids=found["uid"], gids=found["gid"])
+
+
+def _size(argument: str) -> int:
+    key, _, value = argument.partition("=")
+    if not argument:
+        return AUTO_SIZE
+    if key != "size" or not _NUMBER.fullmatch(value) or not 1 <= int(value) <= 1 << 31:
+        raise Invalid(f"invalid option of --userns=auto: {argument}", code="userns-mode", hint="auto:size=65536")
+    return int(value)
+
+
+def _subordinate(path: str, name: str) -> list[tuple[int, int, int]]:
+    """All ranges of a user in subuid(5) or subgid(5), one after the other from 0. Raises NotFound, Invalid."""
+    found: list[tuple[int, int, int]] = []
+    inside = 0
+    for start, count in read_subordinate(path, name):
+        found.append((inside, start, count))
+        inside += count
+    if not found:
+        raise NotFound(
+            f"{path} has no ranges of {name}", code="no-subordinate-ids", subject=name, hint=f"{name}:100000:65536"
+        )
+    return found
+
+
+def read_subordinate(path: str, name: str, uid: int = -1) -> list[tuple[int, int]]:
+    """(first id, count) of a user's ranges, by name or number; none when the file does not exist. Raises Invalid."""
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in text.splitlines():
+        fields = line.strip().split(":")
+        if len(fields) == 3 and fields[0] in (name, str(uid)):
+            if not (_NUMBER.fullmatch(fields[1]) and _NUMBER.fullmatch(fields[2])):
+                raise Invalid(f"{path}: `{line[:80]}` is no range", code="subordinate-file", subject=path)
+            if int(fields[2]):
+                found.append((int(fields[1]), int(fields[2])))
+    return found
+
+
+def check_range(text: str) -> tuple[int, int]:
+    """The configuration's `userns-range`, as FIRST:COUNT. Raises ValueError."""
+    if not text:
+        return RANGE
+    first, separator, count = text.partition(":")
+    if not (separator and _NUMBER.fullmatch(first) and _NUMBER.fullmatch(count)):
+        raise ValueError(f"userns-range {text!r} is not FIRST:COUNT")
+    if int(first) < 1 or int(count) < 1 or int(first) + int(count) > (1 << 32) - 2:
+        raise ValueError(f"userns-range {text!r} is out of range")
+    return int(first), int(count)
