@@ -11,19 +11,16 @@ import builtins
 import io
 import threading
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
-
-import msgspec
 
 from proa import transfer
 from proa.engine.catalog import Catalog
-from proa.engine.clock import parse_rfc3339
 from proa.engine.events import Events
-from proa.engine.filters import match_labels, until_time
 from proa.engine.hello import NAME as HELLO
 from proa.engine.hello import hello_layer
-from proa.engine.types import ImageRecord, RemovedImage
-from proa.errors import Conflict, Corrupt, Invalid, NotFound, ProaError, Unsupported
+from proa.engine.image_filters import filter_images
+from proa.engine.image_removal import ImageRemoval
+from proa.engine.types import Container, ImageRecord, RemovedImage
+from proa.errors import Corrupt, Invalid, NotFound, ProaError, Unsupported
 from proa.oci import (
     DOCKER_NAMES,
     Descriptor,
@@ -68,8 +65,9 @@ class Images:
         self._catalog = catalog
         self._events = events
         self.short_names = short_names
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._cache: dict[str, StoredImage] = {}
+        self.removal = ImageRemoval(self, storage, catalog, events)
 
     # Reading -----------------------------------------------------------------
 
@@ -120,6 +118,8 @@ class Images:
         for stored, _ in self._walk():
             if id and image_id(stored) == id:
                 return stored
+        if (descriptor := self.removal.descriptor(digest)) is not None:
+            return self.load(descriptor)
         raise no_such_image(digest)
 
     def find(self, name_or_id: str, platform: str = "") -> StoredImage:
@@ -165,7 +165,7 @@ class Images:
 
     def _make_hello(self) -> StoredImage:
         """The built-in image, put in the store the first time somebody asks for it."""
-        with self._lock:
+        with self.lock:
             layer = io.BytesIO(hello_layer(host_platform().architecture))
             image = transfer.import_tar(
                 self._storage,
@@ -234,7 +234,7 @@ class Images:
         )
 
     def list(self, *, filters: Mapping[str, Sequence[str]] | None = None) -> builtins.list[ImageRecord]:
-        """All images, newest first. Filters: dangling, reference, label, before, since, until. Raises Invalid."""
+        """All images, newest first. Filters: see image_filters. Raises Invalid, NotFound."""
         groups: dict[str, tuple[StoredImage, builtins.list[str]]] = {}
         for image in self._storage.images.walk():
             try:
@@ -244,39 +244,10 @@ class Images:
             groups.setdefault(image_id(stored), (stored, []))[1].append(image.name)
         records = [self._record(stored, names) for stored, names in groups.values()]
         for key, values in (filters or {}).items():
-            records = self._filter(records, key, values)
+            records = filter_images(
+                records, key, values, created_of=lambda name: self.get(name).created, short_names=self.short_names
+            )
         return sorted(records, key=lambda r: r.created, reverse=True)
-
-    def _filter(self, records: Sequence[ImageRecord], key: str, values: Sequence[str]) -> builtins.list[ImageRecord]:
-        if key == "dangling":
-            want = values[0] in ("true", "1")
-            return [r for r in records if (not r.names) is want]
-        if key == "label":
-            return [r for r in records if match_labels(r.labels, values)]
-        if key == "reference":
-            # Docker shows the names that match, not the image's other ones.
-            matching = [[n for n in r.names if any(self._matches(n, v) for v in values)] for r in records]
-            return [
-                msgspec.structs.replace(r, names=names, digests=_digests_of(r.digests, names))
-                for r, names in zip(records, matching, strict=True)
-                if names
-            ]
-        if key in ("before", "since"):
-            created = parse_rfc3339(self.get(values[0]).created)
-            older = key == "before"
-            return [
-                r
-                for r in records
-                if (parse_rfc3339(r.created) < created) is older and parse_rfc3339(r.created) != created
-            ]
-        if key == "until":
-            return [r for r in records if parse_rfc3339(r.created) < until_time(values[0])]
-        raise Invalid(f"invalid filter '{key}'", code="filter-invalid")
-
-    def _matches(self, name: str, pattern: str) -> bool:
-        reference = parse_reference(name)
-        shown = (self.short_names.familiar(reference), self.short_names.familiar_repository(reference))
-        return any(fnmatchcase(text, pattern) for text in shown)
 
     def history(self, name_or_id: str, platform: str = "") -> builtins.list[dict[str, object]]:
         """How the image came to be, newest first: id, created, created_by, size (bytes), comment, tags."""
@@ -323,7 +294,7 @@ class Images:
         reference = self.short_names.parse(f"{repository}:{tag}" if tag else repository)
         if reference.digest:
             raise Invalid("refusing to create a tag with a digest reference", code="reference-invalid")
-        with self._lock:
+        with self.lock:
             self._storage.images.put(reference.name, self._descriptor_of(source, stored))
         self._events.publish("image", "tag", image_id(stored), {"name": self.short_names.familiar(reference)})
 
@@ -336,62 +307,29 @@ class Images:
 
     def name(self, stored: StoredImage, name: str) -> None:
         """Point `name` at an image; the image that had the name stays, untagged, while containers use it."""
-        with self._lock:
+        with self.lock:
             self._storage.images.put(name, stored.descriptor)
 
-    def remove(self, name_or_id: str, *, force: bool = False, prune: bool = True) -> builtins.list[RemovedImage]:  # noqa: ARG002
-        """Untag, and delete what then has no name and no container.
+    def remove(self, name_or_id: str, *, force: bool = False) -> builtins.list[RemovedImage]:
+        """Untag, and delete what then has no name, see image_removal. Raises NotFound, Conflict."""
+        return self.removal.remove(name_or_id, force=force)
 
-        By name: only that name goes while others remain. By ID: all names, by force when there are several.
-        Raises NotFound, Conflict.
-        """
-        with self._lock:
-            stored = self.find(name_or_id)
-            names = self.names_of(image_id(stored))
-            ids = self._ids_below(names) | {image_id(stored)}
-            users = [e.record for e in self._catalog if e.record.image_id in ids]
-            target = self._name_meant(name_or_id, names)
-            if target is not None:
-                going = [target]
-            else:
-                repositories = {parse_reference(n).familiar_repository for n in names if not n.startswith("sha256:")}
-                if len(repositories) > 1 and not force:
-                    raise Conflict(
-                        f"conflict: unable to delete {digest_hex(image_id(stored))[:12]} (must be forced) - "
-                        "image is referenced in multiple repositories",
-                        code="image-in-use",
-                    )
-                going = names
-            last = set(going) == set(names)
-            if last and users:
-                running = [u for u in users if u.state.active]
-                if running or not force:
-                    user, how = (running[0], "cannot be forced") if running else (users[0], "must be forced")
-                    id12, state = digest_hex(image_id(stored))[:12], "running" if running else "stopped"
-                    if target:
-                        what = f'remove repository reference "{name_or_id}" ({how}) - container {user.id[:12]} is using'
-                        why = f"its referenced image {id12}"
-                    else:
-                        what = f"delete {id12} ({how}) - image is being used by {state}"
-                        why = f"container {user.id[:12]}"
-                    raise Conflict(f"conflict: unable to {what} {why}", code="image-in-use")
-            out = []
-            for name in going:
-                self._storage.images.delete(name)
-                if not name.startswith("sha256:"):
-                    familiar = self._familiar(name)
-                    out.append(RemovedImage(untagged=familiar))
-                    self._events.publish("image", "untag", image_id(stored), {"name": familiar})
-            if last:
-                if users:
-                    self._storage.images.put(stored.descriptor.digest, stored.descriptor)
-                else:
-                    out.append(RemovedImage(deleted=image_id(stored)))
-                    self._cache.pop(stored.descriptor.digest, None)
-                    self._events.publish("image", "delete", image_id(stored), {"name": image_id(stored)})
-        if last and not users:
-            self._storage.collect()
-        return out
+    def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[builtins.list[RemovedImage], int]:
+        """Remove dangling images, or with `dangling=false` all that no container uses; what went and bytes freed."""
+        return self.removal.prune(filters)
+
+    def id_of(self, stored: StoredImage) -> Digest:
+        """The image ID."""
+        return image_id(stored)
+
+    def users(self, names: Sequence[str], id: str) -> builtins.list[Container]:  # noqa: A002
+        """The containers of an image with that ID and these names, or of another platform under them."""
+        ids = self._ids_below(names) | {id}
+        return [e.record for e in self._catalog if e.record.image_id in ids]
+
+    def forget(self, stored: StoredImage) -> None:
+        """Drop what is kept in memory about an image that was deleted."""
+        self._cache.pop(stored.descriptor.digest, None)
 
     def _ids_below(self, names: Sequence[str]) -> set[str]:
         """The IDs of all platforms of what these names point to."""
@@ -400,27 +338,16 @@ class Images:
     def _familiar(self, name: str) -> str:
         return self.short_names.familiar(parse_reference(name))
 
-    def _name_meant(self, text: str, names: Sequence[str]) -> str | None:
+    def names_meant(self, text: str, names: Sequence[str]) -> builtins.list[str]:
+        """Which of an image's names a text is: one, or by digest all of its repository; none when it is an ID."""
         try:
-            name = self.short_names.parse(text).name
+            reference = self.short_names.parse(text)
         except Invalid:
-            return None
-        return name if name in names else None
-
-    def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[builtins.list[RemovedImage], int]:
-        """Remove dangling images, or with `dangling=false` all that no container uses; what went and bytes freed."""
-        filters = dict(filters or {})
-        dangling = filters.pop("dangling", ["true"])[0] in ("true", "1")
-        out: builtins.list[RemovedImage] = []
-        freed = 0
-        for record in self.list(filters=filters):
-            if record.containers or (dangling and record.names):
-                continue
-            freed += record.size
-            out += self.remove(record.id, force=True)
-        # What interrupted transfers left stays to be resumed, unless everything that is not needed is to go.
-        rest = self._storage.collect(keep_interrupted_s=None if dangling else 0)
-        return out, freed + rest.blob_bytes
+            return []
+        if reference.name in names:
+            return [reference.name]
+        repository = f"{reference.registry}/{reference.repository}"
+        return [n for n in names if reference.digest and n.startswith((repository + ":", repository + "@"))]
 
 
 def no_such_image(name: str) -> NotFound:
@@ -428,10 +355,3 @@ def no_such_image(name: str) -> NotFound:
     return NotFound(
         f"No such image: {name}", code="image-not-found", subject=name, hint=f"get it with `proa pull {name}`"
     )
-
-
-def _digests_of(digests: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Those of the repositories that these names are in."""
-    found = [parse_reference(name) for name in names]
-    repositories = {f"{r.registry}/{r.repository}" for r in found}
-    return [digest for digest in digests if digest.partition("@")[0] in repositories]

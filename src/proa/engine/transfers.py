@@ -36,7 +36,7 @@ class Transfers:
         except (Unavailable, TimedOut, Cancelled):
             raise
         except ProaError:
-            self._storage.collect()
+            self._images.removal.collect()
             raise
 
     def pull(

@@ -17,7 +17,7 @@ from typing import Self
 
 from proa.errors import NotFound, ProaError
 from proa.oci import Digest
-from proa.storage import Storage, upper_dir
+from proa.storage import Storage, Usage, upper_dir
 from proa.storage.content import Ingest
 from proa.storage.paths import INVENTORY
 from proa.storage.unpack import sync
@@ -34,6 +34,7 @@ class BaseLayer:
         self._key = f"unpack:early:{secrets.token_hex(4)}"
         self._thread: threading.Thread | None = None
         self._diff_id: Digest | None = None
+        self._usage: Usage | None = None
         self._useless = threading.Event()
 
     def begin(self, ingest: Ingest) -> None:
@@ -46,14 +47,16 @@ class BaseLayer:
         def unpack() -> None:
             try:
                 with reader:
-                    self._diff_id = self._storage.unpacker.unpack(
+                    result = self._storage.unpacker.unpack(
                         reader,
                         "auto",
                         target,
                         inventory=target.with_name(INVENTORY),
                         meanwhile=partial(sync, target),
                         cancelled=self._useless,
-                    ).diff_id
+                    )
+                self._usage = Usage(result.size_bytes, result.inodes)
+                self._diff_id = result.diff_id
             except (ProaError, OSError):
                 pass  # unpacking it again, as what it turns out to be, says what is wrong
 
@@ -72,7 +75,7 @@ class BaseLayer:
         snapshots = self._storage.snapshots
         with self._storage.unpacking.hold(self._diff_id):
             if not self._is_there(self._diff_id):
-                snapshots.commit(self._diff_id, self._key)
+                snapshots.commit(self._diff_id, self._key, self._usage)
 
     def __enter__(self) -> Self:
         return self

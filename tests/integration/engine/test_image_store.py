@@ -60,8 +60,12 @@ def test_an_image_in_use_stays(box: PrivateEngine) -> None:
     refused = box.proa("rmi", "used:1", check=False)
     assert refused.returncode == 1
     assert b"unable to remove repository reference" in refused.stderr
-    assert box.out("rmi", "-f", "used:1") == "Untagged: used:1"
+    image = box.inspect("used:1")["Id"]
+    assert box.out("rmi", "-f", "used:1") == f"Untagged: used:1\nDeleted: {image}"
+    box.proa("image", "prune", "-f")
     box.proa("start", "-a", "user")  # forced away, the container still has its files
+    again = box.out("commit", "user", "used:2")
+    assert box.inspect(again)["RootFS"]["Layers"]
     box.proa("rm", "user")
 
 

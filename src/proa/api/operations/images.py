@@ -60,9 +60,7 @@ async def tag(service: Service, request: Request) -> Outcome:
 async def remove(service: Service, request: Request) -> Outcome:
     """`DELETE /images/{name}`."""
     query = request.query
-    steps = await service.pools.change(
-        service.engine.images.remove, request["name"], force=query.flag("force"), prune=not query.flag("noprune")
-    )
+    steps = await service.pools.change(service.engine.images.remove, request["name"], force=query.flag("force"))
     return Reply(value=translate.removed(steps))
 
 

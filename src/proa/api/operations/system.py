@@ -120,7 +120,13 @@ async def build(service: Service, request: Request) -> Outcome:  # noqa: ARG001
     )
 
 
+async def build_prune(service: Service, request: Request) -> Outcome:  # noqa: ARG001
+    """`POST /build/prune`: there is no build cache, which `docker system prune` asks to be emptied."""
+    return Reply(value={"CachesDeleted": None, "SpaceReclaimed": 0})
+
+
 ROUTES = (
+    Route("POST", "/build/prune", build_prune),
     Route("GET", "/_ping", ping),
     Route("HEAD", "/_ping", ping),
     Route("GET", "/version", version),

@@ -59,7 +59,8 @@ def _act(settings: Settings, options: Options, words: list[str]) -> int:
             }
         )
     quiet = "ID" if options.flag("quiet") else ""
-    show_rows(rows, COLUMNS, template=options.text("format"), quiet=quiet, headers={"CreatedAt": "CREATED AT"})
+    columns = COLUMNS if human else (COLUMNS[0], ("CreatedAt", "CREATED AT"), *COLUMNS[2:])
+    show_rows(rows, columns, template=options.text("format"), quiet=quiet, headers={"CreatedAt": "CREATED AT"})
     return 0
 
 

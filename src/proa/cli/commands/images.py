@@ -38,7 +38,14 @@ COLUMNS = (
     ("CreatedSince", "CREATED"),
     ("Size", "SIZE"),
 )
-HEADERS = {"CreatedAt": "CREATED AT", "Digest": "DIGEST", "Containers": "CONTAINERS"}
+HEADERS = {
+    "CreatedAt": "CREATED AT",
+    "Digest": "DIGEST",
+    "Containers": "CONTAINERS",
+    "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE",
+    "VirtualSize": "SIZE",
+}
 
 
 def image_rows(record: dict[str, Any], *, full: bool = False, digests: bool = False) -> list[dict[str, str]]:
@@ -51,7 +58,7 @@ def image_rows(record: dict[str, Any], *, full: bool = False, digests: bool = Fa
         "CreatedSince": age(record["Created"]),
         "CreatedAt": local_time(record["Created"]),
         "Size": decimal_size(record["Size"]),
-        "VirtualSize": decimal_size(record.get("VirtualSize") or record["Size"]),
+        "VirtualSize": decimal_size(record.get("VirtualSize") or record["Size"], 4),
         "SharedSize": "N/A",
         "UniqueSize": "N/A",
         "Containers": str(count) if count >= 0 else "N/A",
@@ -85,7 +92,8 @@ def _images(settings: Settings, options: Options, words: list[str]) -> int:
     asked = filters(options.texts("filter"), **({"reference": words[0]} if words else {}))
     target = query(all=options.flag("all"), filters=asked, digests=options.flag("digests"))
     records = Caller(locate(settings.host)).call("GET", f"/images/json{target}")
-    full, digests = options.flag("no-trunc"), options.flag("digests")
+    full = options.flag("no-trunc")
+    digests = options.flag("digests") or ".Digest" in options.text("format")
     rows = [row for record in records for row in image_rows(record, full=full, digests=digests)]
     columns = (*COLUMNS[:2], ("Digest", "DIGEST"), *COLUMNS[2:]) if digests else COLUMNS
     quiet = "ID" if options.flag("quiet") else ""
