@@ -27,16 +27,23 @@ MANIFEST_TYPES = (
 
 
 class Registry:
-    """A running docker-registry on a free port of loopback; with `login` it asks for USER and PASSWORD."""
+    """A running docker-registry on a free port of loopback; with `login` it asks for USER and PASSWORD.
 
-    def __init__(self, folder: Path, *, login: bool = False) -> None:
+    auth: its configuration's member of that name, for other ways to ask
+    """
+
+    def __init__(
+        self, folder: Path, *, login: bool = False, auth: dict[str, Any] | None = None, delete: bool = True
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         config: dict[str, Any] = {
             "version": 0.1,
-            "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": delete}},
             "log": {"level": "error"},
         }
+        if auth:
+            config["auth"] = auth
         if login:
             (folder / "htpasswd").write_text(HTPASSWD)
             config["auth"] = {"htpasswd": {"realm": "proa", "path": str(folder / "htpasswd")}}

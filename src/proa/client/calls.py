@@ -10,8 +10,10 @@ import msgspec
 from proa.client.failures import stream_failure
 from proa.client.flow import Channel, Exchange, Flow, Item, Open, Read, Request, Stream
 from proa.client.frames import STDERR, Demultiplexer
+from proa.client.http import query
 from proa.client.models import Output, Progress
-from proa.errors import Corrupt, Exhausted
+from proa.client.names import has_registry
+from proa.errors import Corrupt, Exhausted, NotFound
 
 __all__ = [
     "collect",
@@ -54,11 +56,20 @@ def filters_text(filters: Mapping[str, Sequence[str]] | None) -> str | None:
     return msgspec.json.encode({k: list(v) for k, v in filters.items()}).decode() if filters else None
 
 
-def registry_headers(image: str) -> tuple[tuple[str, str], ...]:
-    """The credentials for an image's registry. Raises Invalid when Docker's configuration cannot be read."""
+def registry_headers(image: str, name: str = "X-Registry-Auth") -> Flow[tuple[tuple[str, str], ...]]:
+    """The credentials for an image's registry; which one a short name means, the engine knows.
+
+    Raises Invalid when Docker's configuration cannot be read.
+    """
     from proa.client.credentials import auth_header  # subprocess and tempfile take 20 ms
 
-    return (auth_header(image),)
+    if not has_registry(image):
+        try:
+            body = yield from exchange("GET", f"/proa/v1/reference{query(name=image)}")
+            image = str(decode(body, dict[str, Any])["Name"])
+        except NotFound:
+            pass  # another engine, which means Docker Hub
+    return (auth_header(image, name),)
 
 
 def outputs(channel: Channel, *, tty: bool) -> Stream[Output]:

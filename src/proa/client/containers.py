@@ -162,7 +162,8 @@ def pull_flow(image: str, platform: str) -> Flow[None]:
     """Pull an image without telling about it."""
     repository, tag = split_tag(image, "latest")
     target = f"/images/create{query(fromImage=repository, tag=tag, platform=platform)}"
-    yield from transfer(Request("POST", target, headers=registry_headers(image)), None)
+    headers = yield from registry_headers(image)
+    yield from transfer(Request("POST", target, headers=headers), None)
 
 
 class Containers(ContainersCore[Container], Blocking):

@@ -4,7 +4,7 @@
       {"auths": {"host:5000": {"auth": base64 of user:password} | {"identitytoken": ...}},
        "credHelpers": {"host": "name"}, "credsStore": "name"}
 
-Helpers are programs `docker-credential-NAME get|store|erase` that speak JSON on stdin and stdout.
+A key may go deeper than the host (`host:5000/team`): the deepest that holds an image is used for it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ import base64
 import binascii
 import json
 import os
-import subprocess
 import tempfile
 from typing import Any
 
+from proa.client import credential_helpers
 from proa.client.names import DOCKER_HUB, registry_of
 from proa.errors import Invalid, NotFound
 
 __all__ = ["auth_header", "config_path", "credentials_for", "forget", "header_of", "store"]
-
-_TOKEN_USER = "<token>"  # noqa: S105 - what helpers answer as the user name of an identity token
 
 
 def config_path() -> str:
@@ -30,28 +28,36 @@ def config_path() -> str:
     return os.path.join(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"), "config.json")
 
 
-def header_of(credentials: dict[str, str]) -> tuple[str, str]:
-    """The X-Registry-Auth header of these credentials."""
+def header_of(credentials: dict[str, str], name: str = "X-Registry-Auth") -> tuple[str, str]:
+    """The header that carries these credentials."""
     raw = json.dumps(credentials).encode()
-    return ("X-Registry-Auth", base64.urlsafe_b64encode(raw).decode())
+    return (name, base64.urlsafe_b64encode(raw).decode())
 
 
-def auth_header(image: str) -> tuple[str, str]:
+def auth_header(image: str, name: str = "X-Registry-Auth") -> tuple[str, str]:
     """The header for a pull or push of an image; empty credentials when there are none.
 
     Raises Invalid when the configuration cannot be read.
     """
-    return header_of(credentials_for(registry_of(image)))
+    return header_of(credentials_for(registry_of(image), image), name)
 
 
-def credentials_for(registry: str) -> dict[str, str]:
-    """`username`, `password` or `identitytoken`, and `serveraddress`; empty when nothing is known."""
+def credentials_for(registry: str, image: str = "") -> dict[str, str]:
+    """`username`, `password` or `identitytoken`, and `serveraddress`; empty when nothing is known.
+
+    image: what they are for, where there are different ones in one registry
+    """
     config = _read()
+    auths = config.get("auths")
+    entries = auths if isinstance(auths, dict) else {}
+    front = image.partition("@")[0]
+    while image.startswith(f"{registry}/") and "/" in front:
+        if front in entries and isinstance(entries[front], dict) and (found := _decode(entries[front], registry)):
+            return found
+        front = front.rpartition("/")[0]
     helper = _helper(config, registry)
     if helper:
         return _ask(helper, registry)
-    auths = config.get("auths")
-    entries = auths if isinstance(auths, dict) else {}
     for key in (
         registry,
         f"https://{registry}",
@@ -74,8 +80,7 @@ def store(registry: str, username: str, password: str, identity_token: str = "")
     helper = _helper(config, registry)
     if helper:
         secret = identity_token or password
-        user = _TOKEN_USER if identity_token else username
-        _run(helper, "store", json.dumps({"ServerURL": registry, "Username": user, "Secret": secret}))
+        credential_helpers.keep(helper, registry, credential_helpers.TOKEN_USER if identity_token else username, secret)
         config.setdefault("auths", {})[registry] = {}
         _write(config)
         return f"docker-credential-{helper}"
@@ -94,7 +99,10 @@ def forget(registry: str) -> bool:
     known = config.get("auths", {}).pop(registry, None) is not None
     if helper:
         known = bool(_ask(helper, registry)) or known
-        _run(helper, "erase", registry)
+        try:
+            credential_helpers.remove(helper, registry)
+        except NotFound:
+            pass
     if known:
         _write(config)
     return known
@@ -117,7 +125,7 @@ def _read() -> dict[str, Any]:
 
 
 def _write(config: dict[str, Any]) -> None:
-    path = config_path()
+    path = os.path.realpath(config_path())  # a link to it stays one
     directory = os.path.dirname(path)
     os.makedirs(directory, mode=0o700, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix="config.json.", dir=directory)  # mode 0600
@@ -154,36 +162,24 @@ def _decode(entry: dict[str, Any], registry: str) -> dict[str, str]:
 
 
 def _helper(config: dict[str, Any], registry: str) -> str:
+    """The helper for a registry: one of its own, which may be none, goes before the one for all."""
     helpers = config.get("credHelpers")
-    host = "index.docker.io" if registry == DOCKER_HUB else registry
-    name = helpers.get(registry) or helpers.get(host) if isinstance(helpers, dict) else ""
-    name = name or config.get("credsStore") or ""
-    if not isinstance(name, str) or "/" in name:
+    name: Any = None
+    if isinstance(helpers, dict):
+        host = "index.docker.io" if registry == DOCKER_HUB else registry
+        name = next((helpers[key] for key in (registry, host) if key in helpers), None)
+    if name is None:
+        name = config.get("credsStore") or ""
+    if not isinstance(name, str):
         raise Invalid(f"bad name of a credential helper: {name!r}", code="bad-docker-config")
     return name
 
 
 def _ask(helper: str, registry: str) -> dict[str, str]:
     try:
-        answer = json.loads(_run(helper, "get", registry))
+        user, secret = credential_helpers.ask(helper, registry)
     except NotFound:
         return {}
-    user, secret = str(answer.get("Username", "")), str(answer.get("Secret", ""))
-    if user == _TOKEN_USER:
+    if user == credential_helpers.TOKEN_USER:
         return {"identitytoken": secret, "serveraddress": registry}
     return {"username": user, "password": secret, "serveraddress": registry} if user else {}
-
-
-def _run(helper: str, verb: str, text: str) -> str:
-    program = f"docker-credential-{helper}"
-    try:
-        done = subprocess.run([program, verb], input=text, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Invalid(f"cannot run the credential helper {program}: {error}", code="credential-helper-failed") from None
-    if done.returncode:
-        if "not found" in done.stdout.lower():
-            raise NotFound(done.stdout.strip(), code="no-credentials")
-        raise Invalid(
-            f"{program} {verb}: {done.stdout.strip() or done.stderr.strip()}", code="credential-helper-failed"
-        )
-    return done.stdout

@@ -107,24 +107,60 @@ class ImagesCore(Generic[I]):
         return found
 
     @operation
-    def pull(self, name: str, *, platform: str = "", progress: Callable[[Progress], None] | None = None) -> Flow[I]:
+    def pull(
+        self,
+        name: str,
+        *,
+        platform: str = "",
+        all_platforms: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Flow[I]:
         """Download an image; credentials come from Docker's configuration file.
 
+        all_platforms: keep all of a multi-platform image.
         progress: called with every step.
         Raises NotFound or Unauthorized as the registry says, Unavailable when it cannot be reached, Corrupt for wrong
         bytes.
         """
         repository, tag = split_tag(name, "latest")
-        target = f"/images/create{query(fromImage=repository, tag=tag, platform=platform)}"
-        yield from transfer(Request("POST", target, headers=registry_headers(name)), progress)
+        wanted = query(fromImage=repository, tag=tag, platform=platform, allPlatforms=all_platforms)
+        headers = yield from registry_headers(name)
+        yield from transfer(Request("POST", f"/images/create{wanted}", headers=headers), progress)
         mark = "@" if ":" in tag else ":"
         return (yield from self._get(f"{repository}{mark}{tag}"))
 
     @operation
-    def push(self, name: str, *, progress: Callable[[Progress], None] | None = None) -> Flow[str]:
-        """Upload an image; returns the digest of its manifest. Raises as `pull`."""
+    def push(self, name: str, *, platform: str = "", progress: Callable[[Progress], None] | None = None) -> Flow[str]:
+        """Upload an image, or one platform of it; returns the digest of its manifest. Raises as `pull`."""
         repository, tag = split_tag(name, "latest")
-        request = Request("POST", f"/images/{quote(repository)}/push{query(tag=tag)}", headers=registry_headers(name))
+        target = f"/images/{quote(repository)}/push{query(tag=tag, platform=platform)}"
+        headers = yield from registry_headers(name)
+        return (yield from self._sent(Request("POST", target, headers=headers), progress))
+
+    @operation
+    def copy(
+        self,
+        source: str,
+        destination: str,
+        *,
+        platform: str = "",
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Flow[str]:
+        """Copy an image from registry to registry without storing it; returns the digest. Raises as `pull`."""
+        asked = {"from": source, "to": destination, "platform": platform}
+        of_source = yield from registry_headers(source, "X-Proa-Source-Auth")
+        of_destination = yield from registry_headers(destination)
+        target = f"/proa/v1/registry/copy{query(**asked)}"
+        return (yield from self._sent(Request("POST", target, headers=(*of_source, *of_destination)), progress))
+
+    @operation
+    def tags(self, repository: str) -> Flow[builtins.list[str]]:
+        """The tags that a repository has in its registry. Raises as `pull`."""
+        headers = yield from registry_headers(repository)
+        body = yield from exchange("GET", f"/proa/v1/registry/tags{query(name=repository)}", headers=headers)
+        return decode(body, dict[str, builtins.list[str]])["Tags"]
+
+    def _sent(self, request: Request, progress: Callable[[Progress], None] | None) -> Flow[str]:
         records = yield from transfer(request, progress)
         return next((str(r["aux"].get("Digest", "")) for r in reversed(records) if isinstance(r.get("aux"), dict)), "")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DOCKER_HUB", "registry_of", "split_tag"]
+__all__ = ["DOCKER_HUB", "has_registry", "registry_of", "split_tag"]
 
 DOCKER_HUB = "https://index.docker.io/v1/"  # the key Docker's configuration uses for it
 
@@ -19,7 +19,13 @@ def split_tag(name: str, default: str = "") -> tuple[str, str]:
 
 def registry_of(name: str) -> str:
     """`host:5000` of an image's name, or Docker Hub's key."""
-    first, slash, _ = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
+    first = name.partition("/")[0]
+    if has_registry(name):
         return DOCKER_HUB if first in ("docker.io", "index.docker.io") else first
     return DOCKER_HUB
+
+
+def has_registry(name: str) -> bool:
+    """Whether a name says which registry it is in: Docker's rule for the part before the first slash."""
+    first, slash, _ = name.partition("/")
+    return bool(slash) and ("." in first or ":" in first or first == "localhost" or first != first.lower())

@@ -7,6 +7,7 @@
     engine.events      what happened                           engine.system     facts and usage
     engine.restarts    what is started again                   engine.health     what healthchecks find
     engine.updates     limits and policies of what runs        engine.agenda     what is done later
+    engine.remote_images  look at, copy and delete what registries have
     engine.integrity   check and repair of the root
     engine.copies      files out of and into containers
 
@@ -35,6 +36,7 @@ from proa.engine.integrity import Integrity
 from proa.engine.lifecycle import Lifecycle
 from proa.engine.networks import Networks
 from proa.engine.reconcile import reconcile
+from proa.engine.remote_images import RemoteImages
 from proa.engine.restarts import Restarts
 from proa.engine.runs import Runs
 from proa.engine.streams import Streams
@@ -77,6 +79,7 @@ class Engine:
         self.networks = Networks(self)
         self.images = Images(storage, self.catalog, self.events, self.config.short_names)
         self.transfers = Transfers(self)
+        self.remote_images = RemoteImages(self)
         self.streams = Streams(self.catalog, self.runs)
         self.restarts = Restarts(self)
         self.health = HealthChecks(self)

@@ -71,6 +71,38 @@ class Transfers:
         )
         return found
 
+    def pull_all_tags(
+        self, repository: str, *, credentials: Credentials | None = None, progress: Progress = silent
+    ) -> list[str]:
+        """Pull every tag of a repository, one after the other; returns the tags. Raises as `pull`."""
+        parsed = self._names.parse(repository)
+        remote = transfer.Remote(parsed, credentials, registries=self._registries)
+        try:
+            tags = transfer.list_tags(remote)
+        finally:
+            remote.close()
+        for tag in tags:
+            self.pull(f"{parsed.registry}/{parsed.repository}:{tag}", credentials=credentials, progress=progress)
+        return tags
+
+    def push_all_tags(
+        self, repository: str, *, credentials: Credentials | None = None, progress: Progress = silent
+    ) -> list[str]:
+        """Push every name of a repository that has a tag; returns the tags. Raises NotFound, and as `push`."""
+        parsed = self._names.parse(repository)
+        own = [parse_reference(i.name) for i in self._storage.images.walk() if not i.name.startswith("sha256:")]
+        names = [r for r in own if (r.registry, r.repository) == (parsed.registry, parsed.repository)]
+        tags = [r.tag for r in names if r.tag and not r.digest]
+        if not tags:
+            raise NotFound(
+                f"An image does not exist locally with the tag: {self._names.familiar_repository(parsed)}",
+                code="image-not-found",
+                subject=repository,
+            )
+        for tag in tags:
+            self.push(f"{parsed.registry}/{parsed.repository}:{tag}", credentials=credentials, progress=progress)
+        return tags
+
     def refetch(self, descriptor: Descriptor, names: Sequence[str]) -> None:
         """Fetch what is damaged in the store from the registries of the images that need it.
 
@@ -123,14 +155,17 @@ class Transfers:
         )
         return pushed.digest
 
-    def login(self, credentials: Credentials | None) -> None:
-        """Return when the registry they were given for accepts them. Raises Unauthorized, Unavailable, Invalid."""
+    def login(self, credentials: Credentials | None) -> str:
+        """Return when the registry they were given for accepts them, with an identity token if it gives one.
+
+        Raises Unauthorized, Unavailable, Invalid.
+        """
         if credentials is None:
             raise Invalid("the login has neither a name nor a token", code="credentials-missing")
         host = credentials.server.removeprefix("https://").removeprefix("http://").partition("/")[0]
         # Docker's clients know Docker Hub by the address of its long gone index.
         registry = "docker.io" if host in ("", "index.docker.io") else host
-        transfer.check_login(registry, credentials, registries=self._registries)
+        return transfer.check_login(registry, credentials, registries=self._registries)
 
     def load(self, stream: BinaryIO, *, platform: str = "", progress: Progress = silent) -> list[str]:
         """Load an archive and return the names it brought. Raises Invalid, Corrupt, Exhausted."""

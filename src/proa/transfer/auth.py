@@ -34,10 +34,14 @@ _BEARER = re.compile(r"[\x21-\x7e]{1,65536}")
 
 
 class Token(NamedTuple):
-    """The value of an Authorization header and until when (monotonic seconds) it may be sent."""
+    """The value of an Authorization header and until when (monotonic seconds) it may be sent.
+
+    refresh: what gets another one later without a password, when it was asked for and given
+    """
 
     header: str
     expires: float
+    refresh: str = ""
 
 
 def realm_is_trusted(registry: Origin, realm: Origin, allowed: Collection[str] = ()) -> bool:
@@ -78,8 +82,13 @@ def token_flow(
     credentials: Credentials | None,
     scopes: Sequence[str],
     allowed_realms: Collection[str] = (),
+    *,
+    offline: bool = False,
 ) -> Flow[Token]:
-    """Get a Bearer token for `scopes`. Raises Unauthorized, Denied, Unavailable, Invalid."""
+    """Get a Bearer token for `scopes`; `offline` also asks for a refresh token, as a login does.
+
+    Raises Unauthorized, Denied, Unavailable, Invalid.
+    """
     realm = challenge.parameters.get("realm", "")
     origin = origin_of(realm)
     if credentials and not realm_is_trusted(registry, origin, allowed_realms):
@@ -94,21 +103,27 @@ def token_flow(
         form = {"grant_type": "refresh_token", "refresh_token": credentials.identity_token}
         reply = yield _oauth_request(realm, form, service, scopes)
     else:
-        reply = yield _get_request(realm, credentials, service, scopes)
+        reply = yield _get_request(realm, credentials, service, scopes, offline=offline)
         if reply.status in (404, 405) and credentials:
             # OAuth2-only servers have no GET (distribution, "OAuth2 Token Authentication").
             form = {"grant_type": "password", "username": credentials.username, "password": credentials.password}
+            if offline:
+                form["access_type"] = "offline"
             reply = yield _oauth_request(realm, form, service, scopes)
     return _read_token(reply, origin)
 
 
-def _get_request(realm: str, credentials: Credentials | None, service: str, scopes: Sequence[str]) -> HttpRequest:
+def _get_request(
+    realm: str, credentials: Credentials | None, service: str, scopes: Sequence[str], *, offline: bool
+) -> HttpRequest:
     query = [("service", service)] if service else []
     query += [("scope", scope) for scope in scopes]
     query.append(("client_id", CLIENT_ID))
     headers = {}
     if credentials and credentials.username:
         query.append(("account", credentials.username))
+        if offline:
+            query.append(("offline_token", "true"))
         headers["Authorization"] = credentials.basic
     parts = urlsplit(realm)
     joined = "&".join(part for part in (parts.query, urlencode(query)) if part)
@@ -137,7 +152,10 @@ def _read_token(reply: HttpReply, origin: Origin) -> Token:
     life = value.get("expires_in")
     seconds = float(life) if isinstance(life, int | float) and not isinstance(life, bool) else DEFAULT_LIFE_S
     seconds = min(max(seconds, DEFAULT_LIFE_S), 86400.0)
-    return Token(f"Bearer {text}", time.monotonic() + seconds - MARGIN_S)
+    refresh = value.get("refresh_token")
+    if not isinstance(refresh, str) or _BEARER.fullmatch(refresh) is None:
+        refresh = ""
+    return Token(f"Bearer {text}", time.monotonic() + seconds - MARGIN_S, refresh)
 
 
 class Authorizer:
@@ -147,13 +165,20 @@ class Authorizer:
     """
 
     def __init__(
-        self, registry: Origin, credentials: Credentials | None = None, allowed_realms: Collection[str] = ()
+        self,
+        registry: Origin,
+        credentials: Credentials | None = None,
+        allowed_realms: Collection[str] = (),
+        *,
+        offline: bool = False,
     ) -> None:
         self.registry = registry
         self._credentials = credentials
         self._allowed_realms = allowed_realms
         self._challenge: Challenge | None = None
+        self._offline = offline
         self._tokens: dict[tuple[str, ...], Token] = {}
+        self.refresh_token = ""
         self.lock = threading.Lock()
 
     def header(self, scopes: Sequence[str]) -> str | None:
@@ -194,7 +219,10 @@ class Authorizer:
         if (known := self.header(scopes)) is not None or not self.needs_token:
             return known
         assert self._challenge is not None
-        token = yield from token_flow(self._challenge, self.registry, self._credentials, scopes, self._allowed_realms)
+        token = yield from token_flow(
+            self._challenge, self.registry, self._credentials, scopes, self._allowed_realms, offline=self._offline
+        )
+        self.refresh_token = token.refresh or self.refresh_token
         self._tokens[tuple(scopes)] = token
         return token.header
 

@@ -22,6 +22,7 @@ class Endpoint:
 
     registry: the name that references have for it
     hosts:    where it may be; the first that answers as a registry is it
+    offline:  ask for a token that stands for the password, as a login does
     mirror:   it stands in for the registry: told whose images are wanted, asked once, without credentials
     """
 
@@ -33,6 +34,7 @@ class Endpoint:
         credentials: Credentials | None = None,
         *,
         mirror: bool = False,
+        offline: bool = False,
         allowed_realms: Collection[str] = (),
     ) -> None:
         self.registry = registry
@@ -40,6 +42,7 @@ class Endpoint:
         self.mirror = mirror
         self._hosts = list(hosts)
         self._credentials = None if mirror else credentials
+        self._offline = offline
         self._allowed_realms = allowed_realms
         self._found: tuple[Host, Authorizer] | None = None
         self._lock = threading.Lock()
@@ -189,7 +192,7 @@ class Endpoint:
                 continue
             if host.origin.scheme == "http" and reply.status == 400 and not last:
                 continue  # a TLS server answers plain http with 400
-            authorizer = Authorizer(host.origin, self._credentials, self._allowed_realms)
+            authorizer = Authorizer(host.origin, self._credentials, self._allowed_realms, offline=self._offline)
             if reply.status == 401 and (challenge := reply.headers.get("www-authenticate")):
                 authorizer.learn(challenge)
             return host, authorizer

@@ -19,20 +19,23 @@ def check_login(
     insecure: bool = False,
     registries: Registries | None = None,
     stopped: threading.Event | None = None,
-) -> None:
+) -> str:
     """Return when `registry` (host with optional port, or docker.io) accepts the credentials.
 
+    What is returned is an identity token to keep in place of the password, or "" where none is given.
     Raises Unauthorized, Denied, Unavailable, TimedOut.
     """
     settings = registries or Registries()
     transport = Transport(registries=settings, stopped=stopped)
     try:
         hosts = settings.servers(registry, insecure=insecure)
-        endpoint = Endpoint(registry, hosts, transport, credentials, allowed_realms=settings.token_servers)
+        realms = settings.token_servers
+        endpoint = Endpoint(registry, hosts, transport, credentials, offline=True, allowed_realms=realms)
         reply = endpoint.call("GET", "/", ())
         if reply.status == 401:
             raise Unauthorized(f"login to {registry} was refused", code="login-refused", subject=registry)
         if reply.status != 200:
             raise registry_failure(reply, f"login to {registry} failed", registry)
+        return endpoint.authorizer.refresh_token
     finally:
         transport.close()

@@ -46,7 +46,7 @@ class Remote:
     plain_http:  True: http only. False: https only. None: http for a registry on this machine, https for others
     insecure:    check no certificate, and allow plain http when https does not answer
     registries:  mirrors, certificates, proxies; what is configured there for the registry counts
-    mount_from:  for a blob to push, a repository of the same registry that may have it already
+    mount_from:  for a blob to push, a repository of the same registry that may have it already; a text is one for all
     Raises what ends.Source and ends.Sink say.
     """
 
@@ -58,7 +58,7 @@ class Remote:
         *,
         insecure: bool = False,
         registries: Registries | None = None,
-        mount_from: Mapping[Digest, str] | None = None,
+        mount_from: Mapping[Digest, str] | str | None = None,
         transport: Transport | None = None,
         stopped: threading.Event | None = None,
     ) -> None:
@@ -77,7 +77,8 @@ class Remote:
             for hosts in settings.before(reference.registry)
         ]
         self._lost: set[Endpoint] = set()
-        self._mount_from = dict(mount_from or {})
+        self._mount_any = mount_from if isinstance(mount_from, str) else None
+        self._mount_from = dict(mount_from) if isinstance(mount_from, Mapping) else {}
         self._mounted: dict[Digest, str] = {}
         self._documents: dict[Digest, bytes] = {}
         self._repository = f"/{reference.repository}"
@@ -153,7 +154,7 @@ class Remote:
             partial(source.open, descriptor),
             advance,
             self._push,
-            self._mount_from.get(descriptor.digest),
+            self._mount_from.get(descriptor.digest, self._mount_any),
         )
         if outcome.mounted_from:
             self._mounted[descriptor.digest] = outcome.mounted_from
@@ -196,7 +197,8 @@ class Remote:
 
     @property
     def _push(self) -> tuple[str, ...]:
-        mounts = tuple(f"repository:{name}:pull" for name in sorted(set(self._mount_from.values())))
+        others = {*self._mount_from.values(), *([self._mount_any] if self._mount_any else [])}
+        mounts = tuple(f"repository:{name}:pull" for name in sorted(others))
         return (f"repository:{self.reference.repository}:pull,push", *mounts)
 
     def _first(self, capability: str, ask: Callable[[Endpoint], T]) -> T:

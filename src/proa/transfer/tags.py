@@ -19,7 +19,7 @@ _NEXT = re.compile(r'<([^>]*)>\s*;(?:[^,]*;)?\s*rel\s*=\s*"?next"?')
 
 
 def list_tags(remote: Remote) -> list[str]:
-    """Every tag of the repository, in the registry's order. Raises NotFound, Unauthorized, Denied, Unavailable."""
+    """Every tag of the repository, sorted. Raises NotFound, Unauthorized, Denied, Unavailable."""
     what = f"cannot list the tags of {remote.reference.familiar_repository}"
     found: dict[str, None] = {}
     last = ""
@@ -36,7 +36,7 @@ def list_tags(remote: Remote) -> list[str]:
         found.update(dict.fromkeys(tags))
         link = _NEXT.search(reply.headers.get("link", ""))
         if link is None or not tags:
-            return list(found)
+            return sorted(found)
         # Only the cursor is taken from the link: where it leads is not the registry's to say.
         last = dict(parse_qsl(urlsplit(link[1]).query)).get("last") or tags[-1]
         if len(found) == known or len(found) > MAX_TAGS:

@@ -45,6 +45,13 @@ class Transfers:
         progress(ProgressEvent(status="Digest: sha256:0"))
         return "sha256:1"
 
+    def pull_all_tags(self, repository: str, *, credentials: Any, progress: Any) -> list[str]:
+        self.calls.append((repository, "all tags"))
+        progress(ProgressEvent(status="all"))
+        return ["1", "2"]
+
+    push_all_tags = pull_all_tags
+
     def push(self, reference: str, *, platform: str, credentials: Any, progress: Any) -> str:
         self.calls.append((reference, credentials))
         progress(ProgressEvent(aux={"Tag": "1", "Digest": "sha256:0", "Size": 5}))
@@ -107,20 +114,20 @@ def test_pull(live: Any) -> None:
 
 @pytest.mark.parametrize("header", ["e30=", "", "bnVsbA=="[:0]])
 def test_no_credentials(live: Any, header: str) -> None:
-    assert live.ask("POST", "/images/create?fromImage=x", headers=[f"X-Registry-Auth: {header}"]).status == 200
+    assert live.ask("POST", "/images/create?fromImage=x&tag=1", headers=[f"X-Registry-Auth: {header}"]).status == 200
     assert not live.engine.transfers.calls[0][2]
 
 
 def test_failures_before_the_first_line_have_a_status(live: Any) -> None:
-    assert live.ask("POST", "/images/create?fromImage=missing").status == 404
-    assert live.ask("POST", "/images/create?fromImage=private").status == 401
+    assert live.ask("POST", "/images/create?fromImage=missing&tag=1").status == 404
+    assert live.ask("POST", "/images/create?fromImage=private&tag=1").status == 401
     assert live.ask("POST", "/images/create").status == 400
     assert live.ask("POST", "/images/create?fromSrc=http://x/y.tar").status == 501
-    assert live.ask("POST", "/images/create?fromImage=x", headers=["X-Registry-Auth: %%%"]).status == 400
+    assert live.ask("POST", "/images/create?fromImage=x&tag=1", headers=["X-Registry-Auth: %%%"]).status == 400
 
 
 def test_later_failures_are_the_last_line(live: Any) -> None:
-    answer = live.ask("POST", "/images/create?fromImage=corrupt")
+    answer = live.ask("POST", "/images/create?fromImage=corrupt&tag=1")
     assert answer.status == 200
     last = _lines(answer)[-1]
     assert last["error"] == last["errorDetail"]["message"] == "layer abc does not match its digest"
@@ -129,10 +136,16 @@ def test_later_failures_are_the_last_line(live: Any) -> None:
 
 def test_a_pull_whose_client_left_is_cancelled(live: Any) -> None:
     with live.client() as client:
-        client.send(b"POST /images/create?fromImage=endless HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        client.send(b"POST /images/create?fromImage=endless&tag=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
         client.head()
         client.chunk()
     assert live.engine.transfers.released.wait(5)
+
+
+@pytest.mark.parametrize("path", ["/images/create?fromImage=h%3A5000%2Fx", "/images/h:5000/x/push?tag="])
+def test_without_a_tag_all_of_them_are_meant(live: Any, path: str) -> None:
+    assert live.ask("POST", path).status == 200
+    assert live.engine.transfers.calls == [("h:5000/x", "all tags")]
 
 
 def test_push(live: Any) -> None:
@@ -181,7 +194,7 @@ def test_save(live: Any) -> None:
 
 def test_long_operations_past_their_threads_are_refused(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     live.service.pools.slow_running = 10_000
-    answer = live.ask("POST", "/images/create?fromImage=x")
+    answer = live.ask("POST", "/images/create?fromImage=x&tag=1")
     assert (answer.status, answer.json["code"]) == (503, "engine-busy")
     live.service.pools.slow_running = 0
 

@@ -111,3 +111,79 @@ def test_a_helper_that_is_not_there(config: Path) -> None:
     config.write_text('{"credsStore": "no-such-helper"}')
     with pytest.raises(Invalid, match="docker-credential-no-such-helper"):
         credentials_for("reg")
+
+
+def helper(folder: Path, script: str, name: str = "odd") -> None:
+    path = folder / f"docker-credential-{name}"
+    folder.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo '[]'", "not the JSON"),
+        ('echo \'{"Username": 1, "Secret": "x"}\'', "not the JSON"),
+        ("cat", "not the JSON"),
+        ("echo executable not found; exit 1", "executable not found"),
+        ("head -c 3000000 /dev/zero | tr '\\0' x; exit 1", "docker-credential-odd get"),
+        ("exit 3", "failed"),
+    ],
+)
+def test_helpers_that_misbehave(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
+    helper(tmp_path / "bin", script)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    config.parent.mkdir()
+    config.write_text('{"credsStore": "odd"}')
+    with pytest.raises(Invalid, match=said) as caught:
+        credentials_for("reg")
+    assert len(caught.value.message) < 500
+
+
+def test_helpers_are_not_looked_for_where_one_happens_to_be(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper(tmp_path / "bin", 'echo \'{"Username": "u", "Secret": "s"}\'')
+    monkeypatch.chdir(tmp_path / "bin")
+    monkeypatch.setenv("PATH", ".::bin")
+    config.parent.mkdir()
+    config.write_text('{"credsStore": "odd"}')
+    with pytest.raises(Invalid, match="in no directory of PATH"):
+        credentials_for("reg")
+    for name in ("../odd", "a b", "-x", "$(x)", ""):
+        config.write_text(json.dumps({"credHelpers": {"reg": name}}))
+        if name:
+            with pytest.raises(Invalid, match="bad name"):
+                credentials_for("reg")
+        else:
+            assert credentials_for("reg") == {}, "an empty name is no helper"
+
+
+def test_a_token_kept_by_a_helper(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helper(tmp_path / "bin", 'echo \'{"Username": "<token>", "Secret": "refresh"}\'')
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    config.parent.mkdir()
+    config.write_text('{"credsStore": "odd"}')
+    assert credentials_for("reg") == {"identitytoken": "refresh", "serveraddress": "reg"}
+
+
+def test_the_deepest_key_of_a_registry_is_used(config: Path) -> None:
+    config.parent.mkdir()
+    auths = {key: {"auth": base64.b64encode(f"{user}:x".encode()).decode()} for key, user in
+             (("reg:5000", "all"), ("reg:5000/team", "team"), ("reg:5000/team/app", "app"))}  # fmt: skip
+    config.write_text(json.dumps({"auths": auths}))
+    for image, user in (("reg:5000/x", "all"), ("reg:5000/team/y:1", "team"), ("reg:5000/team/app@sha256:0", "app")):
+        assert credentials_for("reg:5000", image)["username"] == user
+    assert credentials_for("reg:5000")["username"] == "all"
+
+
+def test_a_linked_configuration_stays_linked(config: Path, tmp_path: Path) -> None:
+    config.parent.mkdir()
+    (tmp_path / "elsewhere.json").write_text("{}")
+    config.symlink_to(tmp_path / "elsewhere.json")
+    store("reg", "user", "secret")
+    assert config.is_symlink()
+    assert "reg" in json.loads((tmp_path / "elsewhere.json").read_text())["auths"]

@@ -85,7 +85,15 @@ def run_script() -> tuple[tuple[Any, ...], Channel, Channel]:
     attached = Channel(frame(1, b"out") + frame(2, b"err"))
     waiting = Channel(b'{"StatusCode":3}')
     return (
-        (NotFound("No such image: x:latest"), b'{"status":"done"}', b'{"Id":"abc"}', attached, waiting, b""),
+        (
+            NotFound("No such image: x:latest"),
+            b'{"Name":"docker.io/library/x:latest"}',
+            b'{"status":"done"}',
+            b'{"Id":"abc"}',
+            attached,
+            waiting,
+            b"",
+        ),
         attached,
         waiting,
     )
@@ -93,6 +101,7 @@ def run_script() -> tuple[tuple[Any, ...], Channel, Channel]:
 
 EXPECTED = [
     "POST /containers/create",
+    "GET /proa/v1/reference?name=x",  # whose credentials are to be sent
     "POST /images/create?fromImage=x&tag=latest",
     "POST /containers/create",
     "POST /containers/abc/attach?stream=1&stdin=1&stdout=1&stderr=1",
@@ -108,7 +117,7 @@ def no_credentials(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pulled(answers: tuple[Any, ...]) -> tuple[Any, ...]:
     """The pull's reply is a stream."""
-    return (*answers[:1], Channel(answers[1] + b"\n"), *answers[2:])
+    return (*answers[:2], Channel(answers[2] + b"\n"), *answers[3:])
 
 
 def test_run_is_one_flow_for_both_faces() -> None:

@@ -36,7 +36,9 @@ async def _pull(service: Service, request: Request) -> Stream:
     platform, all_platforms = query.platform(), query.flag("allPlatforms")
     credentials = _credentials(request)
 
-    def work(report: Report) -> str:
+    def work(report: Report) -> object:
+        if has_no_tag(reference):
+            return service.engine.transfers.pull_all_tags(reference, credentials=credentials, progress=report)
         return service.engine.transfers.pull(
             reference, platform=platform, all_platforms=all_platforms, credentials=credentials, progress=report
         )
@@ -49,6 +51,11 @@ def joined(repository: str, tag: str) -> str:
     if not tag:
         return repository
     return f"{repository}@{tag}" if ":" in tag else f"{repository}:{tag}"
+
+
+def has_no_tag(reference: str) -> bool:
+    """True for a bare repository, by which Docker's clients mean all its tags: they say `latest` when they mean it."""
+    return ":" not in reference.rpartition("/")[2]
 
 
 async def _import(service: Service, request: Request) -> Stream:
@@ -81,6 +88,8 @@ async def push(service: Service, request: Request) -> Outcome:
     credentials = _credentials(request)
 
     def work(report: Report) -> object:
+        if has_no_tag(reference):
+            return service.engine.transfers.push_all_tags(reference, credentials=credentials, progress=report)
         return service.engine.transfers.push(reference, platform=platform, credentials=credentials, progress=report)
 
     return await progress(service, work)
@@ -114,8 +123,8 @@ async def login(service: Service, request: Request) -> Outcome:
     from proa.transfer import credentials_from_mapping
 
     credentials = credentials_from_mapping(await json_body(request))
-    await service.pools.slow(service.engine.transfers.login, credentials)
-    return Reply(value={"Status": "Login Succeeded", "IdentityToken": ""})
+    token = await service.pools.slow(service.engine.transfers.login, credentials)
+    return Reply(value={"Status": "Login Succeeded", "IdentityToken": token})
 
 
 ROUTES = (

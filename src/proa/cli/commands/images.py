@@ -29,6 +29,7 @@ LIST_ROWS: tuple[Row, ...] = (
 RMI_ROWS: tuple[Row, ...] = (
     ("force", "f", "flag", "", "Force removal of the image"),
     ("no-prune", "", "flag", "", "Do not delete untagged parents"),
+    ("remote", "", "flag", "", "Delete tags, or manifests by digest, in their registries instead"),
 )
 
 COLUMNS = (
@@ -104,6 +105,10 @@ def _images(settings: Settings, options: Options, words: list[str]) -> int:
 
 
 def _rmi(settings: Settings, options: Options, words: list[str]) -> int:
+    if options.flag("remote"):
+        from proa.cli.commands.registry import delete_remote
+
+        return delete_remote(settings, words)
     tail = query(force=options.flag("force"), noprune=options.flag("no-prune"))
 
     def show(_: str, body: bytes) -> str:

@@ -21,6 +21,8 @@ __all__ = ["CONTAINER", "IMAGE", "INSPECT", "NETWORK", "VOLUME"]
 
 FORMAT: Row = ("format", "f", "text", "string", "Format output: json, or a Go template")
 SIZE: Row = ("size", "s", "flag", "", "Display total file sizes if the type is container")
+REMOTE: Row = ("remote", "", "flag", "", "Look at the images in their registries, without pulling them")
+RAW: Row = ("raw", "", "flag", "", "With --remote: write the manifest or index as it is")
 PLATFORM: Row = ("platform", "", "text", "string", "Inspect a specific platform of a multi-platform image")
 TYPE: Row = ("type", "", "text", "string", "Only inspect objects of the given type")
 
@@ -57,9 +59,18 @@ def _act_on(*kinds: str) -> Callable[[Settings, Options, list[str]], int]:
                 )
         caller = Caller(locate(settings.host))
         platform = options.text("platform") if kinds == ("image",) else ""
+        remote = kinds == ("image",) and options.flag("remote")
+        if remote:
+            from proa.cli.commands.registry import inspect_remote, show_raw
+
+            if options.flag("raw"):
+                return show_raw(caller, words)
         found, status = [], 0
         for name in words:
             try:
+                if remote:
+                    found.append(inspect_remote(caller, name, platform))
+                    continue
                 found.append(
                     _find(caller, name, wanted, size=len(kinds) > 1 and options.flag("size"), platform=platform)
                 )
@@ -103,7 +114,7 @@ CONTAINER = Command(
 IMAGE = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
     "Display detailed information on one or more images",
-    (FORMAT, PLATFORM),
+    (FORMAT, PLATFORM, RAW, REMOTE),
     _act_on("image"),
     least=1,
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 
 from proa.cli.options import Command
-from proa.cli.output import emit
+from proa.cli.output import emit, note
 from proa.cli.terminal import is_terminal
 from proa.client.caller import Caller
-from proa.client.credentials import forget, store
+from proa.client.credentials import config_path, credentials_for, forget, store
 from proa.client.endpoint import locate
 from proa.client.names import DOCKER_HUB
-from proa.errors import Invalid
+from proa.errors import Invalid, Unauthorized
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def _registry(words: list[str]) -> str:
 
 def _ask(options: Options) -> tuple[str, str]:
     username, password = options.text("username"), options.text("password")
+    if password:
+        note("WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
     if options.flag("password-stdin"):
         if not username or password:
             raise Invalid("--password-stdin wants --username and no --password", code="bad-options")
@@ -57,12 +59,35 @@ def _ask(options: Options) -> tuple[str, str]:
 
 def _login(settings: Settings, options: Options, words: list[str]) -> int:
     registry = _registry(words)
+    caller = Caller(locate(settings.host))
+    if not any(options.given(name) for name in ("username", "password", "password-stdin")) and _known(caller, registry):
+        return 0
     username, password = _ask(options)
     document = {"username": username, "password": password, "serveraddress": registry}
-    reply = Caller(locate(settings.host)).call("POST", "/auth", document) or {}
-    store(registry, username, password, str(reply.get("IdentityToken") or ""))
+    reply = caller.call("POST", "/auth", document) or {}
+    kept = store(registry, username, password, str(reply.get("IdentityToken") or ""))
+    if kept == config_path():
+        note(
+            f"WARNING! Your credentials are stored unencrypted in '{kept}'.\nConfigure a credential helper to avoid it."
+        )
     emit(f"{reply.get('Status') or 'Login Succeeded'}\n")
     return 0
+
+
+def _known(caller: Caller, registry: str) -> bool:
+    """Log in with what is kept for a registry; False when there is nothing, or it is refused."""
+    found = credentials_for(registry)
+    if not found:
+        return False
+    name = f" [Username: {found['username']}]" if found.get("username") else ""
+    emit(f"Authenticating with existing credentials...{name}\n")
+    try:
+        reply = caller.call("POST", "/auth", {**found, "serveraddress": registry}) or {}
+    except Unauthorized as error:
+        note(f"Login did not succeed: {error.message}")
+        return False
+    emit(f"{reply.get('Status') or 'Login Succeeded'}\n")
+    return True
 
 
 def _logout(_: Settings, __: Options, words: list[str]) -> int:

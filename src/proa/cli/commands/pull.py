@@ -8,6 +8,7 @@ from proa.client.caller import Caller, json_lines
 from proa.client.endpoint import locate
 from proa.client.http import query, quote
 from proa.client.names import split_tag
+from proa.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,13 +43,13 @@ def pull_image(
 
     Raises the failure the engine reports.
     """
+    from proa.cli.commands.registry import auth_of
     from proa.cli.progress import show_progress
-    from proa.client.credentials import auth_header
 
     repository, tag = split_tag(image, "" if all_tags else "latest")
     wanted = query(fromImage=repository, tag=tag, platform=platform, allPlatforms=all_platforms)
     target = f"/images/create{wanted}"
-    connection = caller.open("POST", target, headers=(auth_header(image),))
+    connection = caller.open("POST", target, headers=(auth_of(caller, image),))
     show_progress(json_lines(connection), fd, quiet=quiet)
     caller.keep(connection)
 
@@ -56,6 +57,7 @@ def pull_image(
 def _pull(settings: Settings, options: Options, words: list[str]) -> int:
     image, quiet, every = words[0], options.flag("quiet"), options.flag("all-tags")
     repository, tag = split_tag(image)
+    _refuse_tag(image, tag, every)
     if not tag and not every and not quiet:
         emit("Using default tag: latest\n")
     caller = Caller(locate(settings.host))
@@ -74,15 +76,21 @@ def _pull(settings: Settings, options: Options, words: list[str]) -> int:
     return 0
 
 
+def _refuse_tag(image: str, tag: str, every: bool) -> None:
+    if every and tag:
+        raise Invalid("tag can't be used with --all-tags/-a", code="bad-options", subject=image)
+
+
 def _push(settings: Settings, options: Options, words: list[str]) -> int:
+    from proa.cli.commands.registry import auth_of
     from proa.cli.progress import show_progress
-    from proa.client.credentials import auth_header
 
     image, quiet = words[0], options.flag("quiet")
     repository, tag = split_tag(image, "" if options.flag("all-tags") else "latest")
+    _refuse_tag(image, tag, options.flag("all-tags"))
     caller = Caller(locate(settings.host))
     target = f"/images/{quote(repository)}/push{query(tag=tag, platform=options.text('platform'))}"
-    connection = caller.open("POST", target, headers=(auth_header(image),))
+    connection = caller.open("POST", target, headers=(auth_of(caller, image),))
     show_progress(json_lines(connection), 1, quiet=quiet)
     if quiet:
         emit(f"{repository}{f':{tag}' if tag else ''}\n")
