@@ -13,6 +13,7 @@ from proa.engine.devices import check_devices
 from proa.engine.emulation import platform_warnings
 from proa.engine.images import image_id, run_config, top_chain_id
 from proa.engine.leftovers import cgroup_parent
+from proa.engine.log_options import check_log_config
 from proa.engine.merge import merge_config
 from proa.engine.mounts import resolve_mounts
 from proa.engine.names import check_name, new_id, random_name
@@ -50,6 +51,7 @@ class Containers:
         check_devices(host)
         check_namespaces(host, self._catalog)
         cgroup_parent(host.cgroup_parent)
+        check_log_config(host.log_config)
         check_policy(host.restart_policy, auto_remove=host.auto_remove)
         warnings = limit_warnings(host)
         warnings += platform_warnings(image.config.platform, asked=bool(request.platform))

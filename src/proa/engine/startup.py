@@ -12,18 +12,16 @@ import msgspec
 
 from proa.engine.catalog import Entry
 from proa.engine.leftovers import cgroup_path
+from proa.engine.log_options import log_options
 from proa.engine.namespaces import shared_namespaces
 from proa.engine.networks import Joined
 from proa.engine.specgen import oci_config
 from proa.engine.types import Container
-from proa.errors import Invalid, Unsupported
 from proa.storage.records import disk_faults
 from proa.storage.snapshots import Mount
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
-
-LOG_DRIVERS = ("json-file", "none")
 
 
 @contextmanager
@@ -57,7 +55,7 @@ def start_request(
                 "stdin": record.config.open_stdin,
                 "stdin_once": record.config.stdin_once,
                 "tty": record.config.tty,
-                "log": log_options(record.host.log_config.type, record.host.log_config.config),
+                "log": log_options(record),
                 "cgroup": {"name": cgroup},
                 "attach": [attach for attach, _ in waiting],
                 "durable": not record.host.auto_remove,
@@ -73,31 +71,6 @@ def _root_mount(mount: Mount, *, mapped: bool) -> dict[str, Any]:
     if mapped:
         out["options"] = (*mount.options, "idmap")  # on disk the ids are the image's
     return out
-
-
-def log_options(driver: str, options: Mapping[str, str]) -> dict[str, Any]:
-    """The monitor's log options. Raises Unsupported for an unknown driver, Invalid for a wrong option."""
-    if (driver or "json-file") not in LOG_DRIVERS:
-        raise Unsupported(f"logger: no log driver named '{driver}' is registered", code="log-driver")
-    out: dict[str, Any] = {"driver": driver or "json-file"}
-    for key, value in options.items():
-        if key == "max-size":
-            out["max_size"] = _size(value)
-        elif key == "max-file" and value.isascii() and value.isdigit() and 1 <= int(value) <= 1000:
-            out["max_file"] = int(value)
-        elif key not in ("mode", "compress", "labels", "env", "tag"):
-            raise Invalid(f"unknown log opt '{key}' for {out['driver']} log driver", code="log-option")
-    return out
-
-
-def _size(text: str) -> int:
-    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-    digits = text.lower().removesuffix("b")
-    factor = units.get(digits[-1:], 1)
-    number = digits[:-1] if factor > 1 else digits
-    if not (number.isascii() and number.isdigit()):
-        raise Invalid(f"invalid size: '{text}'", code="size-invalid")
-    return int(number) * factor
 
 
 def _write_files(directory: Path, joined: Joined) -> dict[str, str]:

@@ -17,6 +17,7 @@ from proa.engine.logs import LogReader
 from proa.engine.runs import Runs
 from proa.engine.types import LogRequest
 from proa.errors import Cancelled, Conflict, Invalid, ProaError, TimedOut, Unsupported
+from proa.monitor.log_drivers import layout_of
 from proa.monitor.logs import log_path
 from proa.monitor.protocol import Attach
 
@@ -156,8 +157,9 @@ class Streams:
     def logs(self, name_or_id: str, request: LogRequest) -> LogReader:
         """A reader of the container's log. Raises NotFound, Unsupported for a log driver that keeps none."""
         entry = self._catalog.find(name_or_id)
-        driver = entry.record.host.log_config.type or "json-file"
-        if driver != "json-file":
+        config = entry.record.host.log_config
+        layout = layout_of(config.type or "json-file")
+        if not layout or config.config.get("cache-disabled", "").lower() in ("1", "t", "true"):
             raise Unsupported("configured logging driver does not support reading", code="log-driver")
         if not (request.stdout or request.stderr):
             raise Invalid("Bad parameters: you must choose at least one stream", code="streams-none")
@@ -166,7 +168,8 @@ class Streams:
         def ended() -> bool:
             return not entry.record.state.running or (directory / exits.EXIT).exists()
 
-        return LogReader(Path(log_path(str(directory), entry.record.id)), request, ended)
+        path = Path(log_path(str(directory), entry.record.id, layout))
+        return LogReader(path, request, ended, "json" if layout == "json" else "cri")
 
 
 def _attach_of(entry: Entry, stdin: bool, stdout: bool, stderr: bool, detach_keys: str, early: bytes) -> Attach:

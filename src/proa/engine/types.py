@@ -376,14 +376,16 @@ class LogRequest(msgspec.Struct, kw_only=True):
     since: float = 0.0
     until: float = 0.0
     timestamps: bool = False
+    details: bool = False
 
 
 class LogEntry(msgspec.Struct, kw_only=True):
-    """One log record: `stream` 1 is stdout, 2 stderr."""
+    """One log record: `stream` 1 is stdout, 2 stderr; the labels and variables that were asked for beside it."""
 
     stream: int
     time: str
     data: bytes
+    attributes: dict[str, str] = {}
 
 
 class ImageRecord(msgspec.Struct, kw_only=True):

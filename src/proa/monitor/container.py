@@ -21,7 +21,7 @@ from proa.monitor import protocol, title
 from proa.monitor.attach import LINGER_S
 from proa.monitor.child import Child
 from proa.monitor.launcher import Launcher, fork_launcher, launch_process, order_launcher, parse_launched
-from proa.monitor.logs import JsonFileLog, rfc3339
+from proa.monitor.logs import LineLog, rfc3339
 from proa.monitor.loop import READ, Loop
 from proa.monitor.protocol import Request
 from proa.monitor.records import EXIT_FILE, STATE_FILE, ExitRecord, remove_record, write_record
@@ -47,7 +47,7 @@ def main(orders_fd: int) -> None:
     if handed_over is not None:
         loop = Loop()
         container = Container(loop, *handed_over)
-        loop.when_idle(release_memory)
+        loop.when_idle(container.rest)
         container.run()
 
 
@@ -85,7 +85,7 @@ class Container:
         *,
         tty: bool,
         stdin_once: bool,
-        log: JsonFileLog | None = None,
+        log: LineLog | None = None,
         exec_id: str | None = None,
     ) -> Streams:
         event = {"event": "detached"} if exec_id is None else {"event": "detached", "exec": exec_id}
@@ -134,6 +134,11 @@ class Container:
             if ended is None or ended.si_pid in known:
                 return
             os.waitpid(ended.si_pid, 0)
+
+    def rest(self) -> None:
+        """Nothing has happened for a while."""
+        self._init.streams.settle()
+        release_memory()
 
     # -- life and end ------------------------------------------------------------------------------------------
 

@@ -55,11 +55,23 @@ DEFAULT_DETACH_KEYS = bytes((16, 17))  # ctrl-p, ctrl-q
 
 
 class LogOptions(msgspec.Struct, frozen=True):
-    """Where output goes besides attached clients: `json-file` or `none`; sizes in bytes."""
+    """Where output goes besides attached clients (`log_drivers`).
+
+    max_size:   bytes at which the file is rotated, 0 for never; max_file: files to keep, 0 for no file at all.
+    compress:   the files that were rotated.
+    attributes: what each record carries (json-file), or fields of each message (journald).
+    address, format, facility, tag: the receiver's, for journald and syslog.
+    """
 
     driver: str = "json-file"
     max_size: int = 10_000_000
     max_file: int = 3
+    compress: bool = True
+    attributes: dict[str, str] = {}
+    address: str = ""
+    format: str = "unix"
+    facility: int = 3
+    tag: str = ""
 
 
 class Attach(msgspec.Struct, frozen=True):

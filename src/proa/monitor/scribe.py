@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from proa.monitor.logs import JsonFileLog, log_path
+from proa.monitor.log_drivers import open_log
+from proa.monitor.logs import LineLog
 from proa.monitor.loop import READ, Loop
 from proa.monitor.starting import Handoff, take
 from proa.monitor.streams import Streams
@@ -22,13 +23,11 @@ _decoder = msgspec.json.Decoder(dict[str, bytes])
 _encoder = msgspec.json.Encoder()
 
 
-def open_container_log(handoff: Handoff, report: bytes) -> JsonFileLog | None:
+def open_container_log(handoff: Handoff, report: bytes) -> LineLog | None:
     """The container's log, with the unfinished lines of the last scribe's report; None without a log."""
     request = handoff.request
-    if request.log.driver == "none":
-        return None
-    log = JsonFileLog(log_path(request.dir, request.id), request.log.max_size, request.log.max_file)
-    if report:
+    log = open_log(request.log, request.dir, request.id)
+    if report and log is not None:
         log.unfinished = _decoder.decode(report[1:])
     return log
 
@@ -42,9 +41,13 @@ def write_log(message: bytes, fds: Sequence[int], report: bytes, channel: socket
     before = len(taken.outputs)
     done: list[bool] = []
     loop.watch(channel.fileno(), READ, lambda _events: done.append(True))
-    loop.when_idle(lambda: done.append(True))
+
+    def rest() -> None:
+        streams.settle()
+        done.append(True)
+
+    loop.when_idle(rest)
     while not done and len(taken.outputs) == before:
         loop.turn()
     unfinished = log.unfinished if log is not None else {}
     channel.sendall((b"+" if len(taken.outputs) == before else b"-") + _encoder.encode(unfinished))
-    del streams

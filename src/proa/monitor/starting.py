@@ -19,7 +19,8 @@ from proa.errors import Invalid
 from proa.linux import process
 from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor.launcher import failure_record, serve_lent
-from proa.monitor.logs import log_path, open_log, rfc3339
+from proa.monitor.log_drivers import check_log
+from proa.monitor.logs import rfc3339
 from proa.monitor.protocol import LentExec, StartRequest, encode_line, parse_order, parse_start, read_line
 from proa.monitor.records import (
     EXIT_FILE,
@@ -195,7 +196,7 @@ class _Start:
         directory_fd = os.open(request.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         listener = Listener.bind(request.socket)
         undo.callback(listener.close)
-        _make_log(request)
+        check_log(request.log, request.dir, request.id)
         path = cgroup_path(request)
         cgroup = None
         if path:
@@ -287,15 +288,6 @@ def _config_of_execs(config: dict[str, Any]) -> dict[str, Any]:
         linux.pop(key, None)
     kept = {key: value for key, value in config.items() if key not in ("mounts", "hooks", "linux")}
     return {**kept, "process": {"args": config["process"]["args"]}, "linux": linux}
-
-
-def _make_log(request: StartRequest) -> None:
-    """Refuse a log that could not be written: later the loss of lines would be silent."""
-    driver = request.log.driver
-    if driver == "json-file":
-        os.close(open_log(log_path(request.dir, request.id)))
-    elif driver != "none":
-        raise Invalid(f"unknown log driver {driver}", code="unknown-log-driver", subject=driver)
 
 
 def cgroup_path(request: StartRequest) -> str:

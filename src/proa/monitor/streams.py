@@ -16,7 +16,7 @@ from functools import partial
 
 from proa.linux import tty as terminal
 from proa.monitor.attach import Client
-from proa.monitor.logs import JsonFileLog
+from proa.monitor.logs import LineLog
 from proa.monitor.loop import READ, WRITE, Loop
 from proa.monitor.protocol import Attach
 
@@ -60,7 +60,7 @@ class Streams:
         *,
         tty: bool = False,
         stdin_once: bool = False,
-        log: JsonFileLog | None = None,
+        log: LineLog | None = None,
         on_detach: Callable[[], None] | None = None,
     ) -> None:
         self.on_end: Callable[[], None] | None = None
@@ -147,6 +147,11 @@ class Streams:
         if not self._paused:
             self._listen()
         return not self._outputs
+
+    def settle(self) -> None:
+        """Nothing happens at the moment: let the log do what it put off."""
+        if self._log is not None:
+            self._log.settle()
 
     def finish(self) -> None:
         """No more output comes: close the streams, end the log, flush and close the clients."""

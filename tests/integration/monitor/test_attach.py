@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import threading
 import time
@@ -172,5 +173,8 @@ def test_logs_rotate_while_clients_watch(lab: Lab) -> None:
     wait_exit(connection)
     directory = lab.container_directory(connection)
     name = f"{directory.name}-json.log"
-    assert sorted(p.name for p in directory.iterdir()) == [name, f"{name}.1", "exit.json"]
+    names = sorted(p.name for p in directory.iterdir())
+    assert names[0] == name
+    assert re.fullmatch(re.escape(name) + r"\.\d+\.gz", names[1])
+    assert names[2:] == ["exit.json"]
     assert lab.log(connection)[-1] == ("stdout", "5000\n")

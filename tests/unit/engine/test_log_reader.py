@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import select
@@ -14,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proa.engine import logs
+from proa.engine import log_files, logs
 from proa.engine.clock import parse_rfc3339
 from proa.engine.logs import LogReader
 from proa.engine.types import LogRequest
-from proa.monitor.logs import JsonFileLog, log_path
+from proa.monitor.file_log import FileLog, JsonLayout
+from proa.monitor.logs import LineLog, log_path
 
 
 class Log:
@@ -97,13 +99,12 @@ def test_no_log_at_all(log: Log) -> None:
 
 
 def test_rotated_files_come_first_and_oldest_first(log: Log) -> None:
-    for number in (11, 10, 3, 2, 1):
+    for number in (11, 10, 9):
         log.write(f"{number}\n", to=log.rotated(number))
     log.write("now\n")
-    # 11 and 10 are not in a row with the others: rotation leaves no gaps.
-    assert log.read() == ["3", "2", "1", "now"]
-    assert log.read(tail=2) == ["1", "now"]
-    assert log.read(tail=4) == log.read(tail=99) == ["3", "2", "1", "now"]
+    assert log.read() == ["9", "10", "11", "now"]
+    assert log.read(tail=2) == ["11", "now"]
+    assert log.read(tail=4) == log.read(tail=99) == ["9", "10", "11", "now"]
 
 
 def test_tail(log: Log) -> None:
@@ -120,7 +121,7 @@ def test_tail(log: Log) -> None:
 
 @pytest.mark.parametrize("block", [1, 7, 100, 4096])
 def test_tail_whatever_the_blocks(log: Log, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(logs, "BLOCK", block)
+    monkeypatch.setattr(log_files, "BLOCK", block)
     expected = [f"{n} " + "x" * (n % 7) for n in range(40)]
     log.write(*[f"{line}\n" for line in expected])
     for tail in (0, 1, 2, 39, 40, 41):
@@ -175,8 +176,9 @@ def test_following_from_now_on(log: Log) -> None:
         assert lines(reader) == ["new"]
 
 
+@pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("rotations", [1, 2, 3])
-def test_following_across_rotations(log: Log, rotations: int) -> None:
+def test_following_across_rotations(log: Log, rotations: int, compressed: bool) -> None:
     """However often the file was rotated since the reader looked last."""
     log.ended = False
     log.write("0\n")
@@ -184,10 +186,12 @@ def test_following_across_rotations(log: Log, rotations: int) -> None:
         assert lines(reader) == ["0"]
         log.write("more\n")
         for n in range(rotations):
-            for number in (2, 1):
-                if log.rotated(number).exists():
-                    os.rename(log.rotated(number), log.rotated(number + 1))
-            os.rename(log.path, log.rotated(1))
+            os.rename(log.path, log.rotated(n + 1))
+            if n == 0 and compressed:
+                log.rotated(1).with_name(log.rotated(1).name + ".gz").write_bytes(
+                    gzip.compress(log.rotated(1).read_bytes())
+                )
+                log.rotated(1).unlink()
             log.write(f"after {n}\n")
         assert readable(reader)
         got = lines(reader)
@@ -245,7 +249,7 @@ def test_what_the_monitor_wrote_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, texts: Any, tail: int, max_size: int, streams: str
 ) -> None:
     log = Log(tmp_path_factory.mktemp("log"))
-    writer = JsonFileLog(str(log.path), max_size, 1000)
+    writer = LineLog(FileLog(str(log.path), JsonLayout(), max_size, 1000, compress=tail % 2 == 0))
     expected = []
     for stream, text in texts:
         line = (text.replace("\n", " ") + "\n").encode()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import quote_plus
 
 from proa.api.messages import Hijack, Outcome, Reply, Request, Stream, frame, stream_type
 from proa.api.routes import Route
 from proa.api.service import Service
 from proa.engine.logs import LogReader
-from proa.engine.types import Event, LogRequest
+from proa.engine.types import Event, LogEntry, LogRequest
 from proa.errors import Conflict, Invalid
 
 # Output leaves in pieces of about this size: one write per log line would cost a system call each.
@@ -82,6 +83,7 @@ async def logs(service: Service, request: Request) -> Outcome:
         since=query.seconds("since"),
         until=query.seconds("until"),
         timestamps=query.flag("timestamps"),
+        details=query.flag("details"),
     )
     if not (wanted.stdout or wanted.stderr):
         raise Invalid("Bad parameters: you must choose at least one stream", code="streams-none")
@@ -93,7 +95,7 @@ async def logs(service: Service, request: Request) -> Outcome:
         reader.close()
 
     return Stream(
-        chunks=_entries(service, container.id, reader, framed=not tty, timestamps=wanted.timestamps),
+        chunks=_entries(service, container.id, reader, wanted, framed=not tty),
         content_type=stream_type(request.version, tty=tty),
         endless=wanted.follow,
         finish=close,
@@ -106,7 +108,7 @@ def _tail(text: str) -> int:
 
 
 async def _entries(
-    service: Service, container: str, reader: LogReader, *, framed: bool, timestamps: bool
+    service: Service, container: str, reader: LogReader, wanted: LogRequest, *, framed: bool
 ) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     more = asyncio.Event()
@@ -126,7 +128,9 @@ async def _entries(
             entries = await service.pools.to_the_end(reader.read)
             piece = bytearray()
             for entry in entries:
-                data = entry.time.encode() + b" " + entry.data if timestamps else entry.data
+                data = details(entry) + entry.data if wanted.details else entry.data
+                if wanted.timestamps:
+                    data = entry.time.encode() + b" " + data
                 piece += frame(entry.stream, data) if framed else data
                 if len(piece) >= PIECE:
                     yield bytes(piece)
@@ -142,6 +146,12 @@ async def _entries(
             unsubscribe()
         if descriptor >= 0:
             loop.remove_reader(descriptor)
+
+
+def details(entry: LogEntry) -> bytes:
+    """The labels and variables of a record as Docker writes them before the line."""
+    pairs = (f"{quote_plus(k)}={quote_plus(v)}" for k, v in sorted(entry.attributes.items()))
+    return ",".join(pairs).encode() + b" "
 
 
 ROUTES = (
