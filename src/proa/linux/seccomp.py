@@ -13,6 +13,8 @@ SECCOMP_GET_ACTION_AVAIL = 2
 SECCOMP_FILTER_FLAG_TSYNC = 0x1
 SECCOMP_FILTER_FLAG_LOG = 0x2
 SECCOMP_FILTER_FLAG_SPEC_ALLOW = 0x4
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 0x8
+SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
 
 SECCOMP_RET_KILL_PROCESS = 0x80000000
 SECCOMP_RET_KILL_THREAD = 0x00000000
@@ -32,15 +34,18 @@ SOCK_FPROG = struct.Struct("@HP")
 _seccomp = syscall("seccomp")
 
 
-def seccomp_set_filter(program: bytes, flags: int = 0) -> None:
+def seccomp_set_filter(program: bytes, flags: int = 0) -> int:
     """Attach `program` (packed sock_filter records) to this thread and what it starts.
 
+    Returns the listener's fd, close-on-exec, with SECCOMP_FILTER_FLAG_NEW_LISTENER, else 0.
     Needs no_new_privs or CAP_SYS_ADMIN; raises OSError(EINVAL) for a program the kernel's verifier refuses.
     """
     memory = ctypes.create_string_buffer(program, len(program))
     fprog = SOCK_FPROG.pack(len(program) // SOCK_FILTER.size, ctypes.addressof(memory))
-    if _seccomp(SECCOMP_SET_MODE_FILTER, flags, fprog) < 0:
+    result = _seccomp(SECCOMP_SET_MODE_FILTER, flags, fprog)
+    if result < 0:
         fail("seccomp")
+    return result
 
 
 def action_available(action: int) -> bool:

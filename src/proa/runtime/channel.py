@@ -126,8 +126,11 @@ def receive(
             terminal_fd = fds.pop()
         elif kind == b"E":
             error = decode_failure(body)
-        elif kind in (b"H", b"S") and answer is not None:
-            sock.send(b"G" + answer(data))
+        elif kind in (b"H", b"S"):
+            if answer is not None:
+                sock.send(b"G" + answer(data))
+            else:
+                sock.shutdown(socket.SHUT_WR)  # nobody here can do that, and it must not wait
         for fd in fds:
             os.close(fd)
     return Outcome(ready, tuple(warnings), terminal_fd, error)

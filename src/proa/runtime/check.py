@@ -10,10 +10,11 @@ from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from proa.errors import Invalid, Unsupported
-from proa.linux.sched import IOPRIO_CLASS_BE, IOPRIO_CLASS_IDLE, IOPRIO_CLASS_RT
+from proa.linux.sched import IOPRIO_CLASS_BE, IOPRIO_CLASS_IDLE, IOPRIO_CLASS_RT, SCHEDULING_FLAGS, SCHEDULING_POLICIES
 from proa.runtime import seccomp, userns
 from proa.runtime.defaults import CAPABILITY_NUMBERS, DEFAULT_PATH
 from proa.runtime.hooks import Hook
+from proa.runtime.mount_options import PROPAGATION
 from proa.runtime.spec import (
     Capabilities,
     HookProgram,
@@ -25,14 +26,16 @@ from proa.runtime.spec import (
     Namespace,
     Process,
     Rlimit,
+    Scheduler,
     Spec,
+    TimeOffset,
 )
-from proa.runtime.steps.attributes import SetIoPriority, sysctl_path
+from proa.runtime.steps.attributes import SetIoPriority, SetScheduler, sysctl_path
 from proa.runtime.steps.credentials import FilterSystemCalls
 from proa.runtime.steps.isolation import NAMESPACE_FLAGS
 from proa.runtime.steps.mounts import PROC_FILES
 
-FILE_SYSTEMS = frozenset({"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"})
+_FILE_SYSTEM = re.compile(r"[a-zA-Z0-9_.-]{1,64}", re.ASCII)
 
 _IPC_SYSCTLS = frozenset(
     {
@@ -97,16 +100,15 @@ def check_spec(spec: Spec, *, created_first: bool) -> None:
     linux = spec.linux
     missing = {
         "hooks": bool(spec.hooks and spec.hooks != Hooks()) and not created_first,
-        "linux.timeOffsets": bool(linux.time_offsets),
         "linux.intelRdt": bool(linux.intel_rdt),
         "linux.mountLabel": bool(linux.mount_label),
     }
     for name, asked in missing.items():
         if asked:
             raise Unsupported(f"config.json asks for {name}, which proa does not support", code="unsupported-config")
-    if linux.rootfs_propagation not in ("", "private", "rprivate", "slave", "rslave"):
-        text = f"root propagation `{linux.rootfs_propagation}` is not supported"
-        raise Unsupported(text, code="unsupported-config")
+    if linux.rootfs_propagation and linux.rootfs_propagation not in PROPAGATION:
+        text = f"unknown root propagation `{linux.rootfs_propagation}`"
+        raise Invalid(text, code="invalid-config", subject=linux.rootfs_propagation)
     if not _HOSTNAME.fullmatch(spec.hostname) or not _HOSTNAME.fullmatch(spec.domainname):
         raise Invalid("host and domain name may have letters, digits, `-`, `_`, `.`, up to 64", code="invalid-hostname")
     kinds = {namespace.type for namespace in linux.namespaces}
@@ -145,7 +147,6 @@ def check_process(process: Process) -> None:
     for name, asked in (
         ("an AppArmor profile", process.apparmor_profile),
         ("an SELinux label", process.selinux_label),
-        ("a scheduler policy", process.scheduler),
     ):
         if asked:
             raise Unsupported(f"the process asks for {name}, which proa cannot set", code="unsupported-config")
@@ -168,7 +169,7 @@ def sort_namespaces(namespaces: Sequence[Namespace]) -> tuple[frozenset[str], di
             raise Invalid(f"unknown or repeated namespace `{kind}`", code="invalid-config", subject=kind)
         if namespace.path:
             check_path(namespace.path, f"{kind} namespace")
-            if kind in ("mount", "cgroup"):
+            if kind == "mount":
                 raise Unsupported(f"joining a {kind} namespace is not supported", code="unsupported-config")
             joined[kind] = namespace.path
         else:
@@ -189,11 +190,13 @@ def check_mount(point: MountPoint, *, bind: bool) -> None:
         if not point.source.startswith("/"):
             text = f"bind source `{point.source}` must be an absolute path"
             raise Invalid(text, code="invalid-path", subject=point.source)
-        if destination == "/proc" or (destination.startswith("/proc/") and destination not in PROC_FILES):
+        # On /proc itself only the whole of a procfs, which is checked once it is open (`Bind`).
+        unsafe = point.source != "/proc" if destination == "/proc" else destination.startswith("/proc/")
+        if unsafe and destination not in PROC_FILES:
             raise Invalid(f"nothing may be mounted on {destination}", code="unsafe-destination", subject=destination)
         return
-    if point.type not in FILE_SYSTEMS:
-        raise Unsupported(f"mounts of type `{point.type}` are not supported", code="mount-type", subject=destination)
+    if not _FILE_SYSTEM.fullmatch(point.type):
+        raise Invalid(f"`{point.type}` is not a file system", code="mount-type", subject=destination)
     if (point.type == "proc") != (destination == "/proc") or destination.startswith("/proc/"):
         raise Invalid(
             f"{point.type} may not be mounted on {destination}", code="unsafe-destination", subject=destination
@@ -233,6 +236,40 @@ def limits(rlimits: Sequence[Rlimit]) -> list[tuple[str, int, int, int]]:
             raise Invalid(f"soft {limit.type} is above the hard limit", code="invalid-config", subject=limit.type)
         found[limit.type] = (limit.type, number, soft, hard)
     return list(found.values())
+
+
+def scheduler(wanted: Scheduler) -> SetScheduler:
+    """The step for a scheduling policy. Raises Invalid."""
+    if wanted.policy not in SCHEDULING_POLICIES:
+        raise Invalid(f"unknown scheduling policy `{wanted.policy}`", code="invalid-config", subject=wanted.policy)
+    flags = 0
+    for flag in wanted.flags:
+        if flag not in SCHEDULING_FLAGS:
+            raise Invalid(f"unknown scheduling flag `{flag}`", code="invalid-config", subject=flag)
+        flags |= SCHEDULING_FLAGS[flag]
+    return SetScheduler(wanted.policy, flags, wanted)
+
+
+def processors(text: str) -> frozenset[int]:
+    """Processor numbers of a list such as `0-2,4`. Raises Invalid."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        numbers = [first, last] if dash else [first]
+        if not all(number.isascii() and number.isdecimal() and len(number) < 6 for number in numbers):
+            raise Invalid(f"`{text}` is not a list of processors", code="invalid-config", subject=text)
+        found.update(range(int(numbers[0]), int(numbers[-1]) + 1))
+    return frozenset(found)
+
+
+def time_offsets(wanted: Mapping[str, TimeOffset], made: AbstractSet[str]) -> bytes:
+    """What /proc/PID/timens_offsets takes (time_namespaces(7)); empty without. Raises Invalid."""
+    if wanted and "time" not in made:
+        raise Invalid("time offsets need a new time namespace", code="invalid-config")
+    for clock in wanted:
+        if clock not in ("monotonic", "boottime"):
+            raise Invalid(f"clock `{clock}` has no offset", code="invalid-config", subject=clock)
+    return "".join(f"{clock} {offset.secs} {offset.nanosecs}\n" for clock, offset in wanted.items()).encode()
 
 
 def io_priority(wanted: IoPriority) -> SetIoPriority:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol
 
-from proa.errors import Conflict, Internal
+from proa.errors import Conflict, Internal, Invalid
 from proa.linux import process as p
 from proa.linux.sockets import receive_fds, send_fds
 from proa.runtime import userns
@@ -191,7 +191,14 @@ def begin(
         if sibling:
             flags |= p.CLONE_PARENT
         return _start(
-            steps, flags, make_init, stdio=stdio, born_in=born_in, pid_namespace=pid_namespace, user_namespace=user
+            steps,
+            flags,
+            make_init,
+            stdio=stdio,
+            born_in=born_in,
+            pid_namespace=pid_namespace,
+            user_namespace=user,
+            time_offsets=plan.time_offsets,
         )
     finally:
         for fd in opened:
@@ -260,13 +267,14 @@ def _start(
     born_in: int | None,
     pid_namespace: int,
     user_namespace: int = -1,
+    time_offsets: bytes = b"",
 ) -> Launch:
     """clone3, and run the steps there. See `userns` for why this process may have to be in the namespace then."""
     # One system call; `threading` would add memory and a fork hook to every monitor.
     if os.stat("/proc/self/task").st_nlink != 3:
         raise Internal("processes are started from single-threaded processes only", code="threads-running")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    own_namespace = -1
+    own_namespace = own_time = -1
     # Handlers of the monitor must not run in the child: it unblocks signals after resetting them, just before execve.
     mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     dumpable = p.prctl(p.PR_GET_DUMPABLE)
@@ -275,6 +283,12 @@ def _start(
         if pid_namespace >= 0:
             own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
             p.setns(pid_namespace, p.CLONE_NEWPID)
+        if time_offsets:
+            # They can be set as long as nobody is in the namespace: this process's next child is the first.
+            own_time = os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC)
+            p.unshare(p.CLONE_NEWTIME)
+            flags &= ~p.CLONE_NEWTIME
+            _write_time_offsets(time_offsets)
         try:
             # With CLONE_PARENT the exit signal is this process's own, and none may be given.
             exit_signal = 0 if flags & p.CLONE_PARENT else int(signal.SIGCHLD)
@@ -299,10 +313,24 @@ def _start(
         if own_namespace >= 0:
             p.setns(own_namespace, p.CLONE_NEWPID)
             os.close(own_namespace)
+        if own_time >= 0:
+            p.setns(own_time, p.CLONE_NEWTIME)
+            os.close(own_time)
         if dumpable == 1:
             p.prctl(p.PR_SET_DUMPABLE, 1)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return Launch(pid, pidfd, ours)
+
+
+def _write_time_offsets(offsets: bytes) -> None:
+    fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, offsets)
+    except OSError as error:
+        text = f"the clocks' offsets were refused: {error.strerror}"
+        raise Invalid(text, code="invalid-config", subject="linux.timeOffsets") from None
+    finally:
+        os.close(fd)
 
 
 def _clone_by_another(flags: int, user_namespace: int, born_in: int | None) -> tuple[int, int]:

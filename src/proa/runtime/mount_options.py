@@ -17,6 +17,8 @@ class MountOptions(NamedTuple):
     bind, recursive:            whether it is a bind, and of a tree.
     propagation:                (MS_* kind, recursive) in order.
     settings:                   what the file system itself gets: (key, value) or (key, None) for a flag.
+    copy_up:                    whether a new tmpfs begins with what it covers.
+    remount:                    whether only attributes of a mount that is there already change.
     idmap:                      "idmap" or "ridmap": show a bind's ids through the maps of a user namespace; or "".
     """
 
@@ -29,6 +31,8 @@ class MountOptions(NamedTuple):
     propagation: tuple[tuple[int, bool], ...]
     settings: tuple[tuple[str, str | None], ...]
     idmap: str = ""
+    copy_up: bool = False
+    remount: bool = False
 
     @property
     def readonly(self) -> bool:
@@ -64,7 +68,7 @@ _ATTRIBUTES: dict[str, tuple[int, int]] = {
 }
 _RECURSIVE_ATTRIBUTES = {"r" + name: masks for name, masks in _ATTRIBUTES.items()}
 
-_PROPAGATION: dict[str, tuple[int, bool]] = {
+PROPAGATION: dict[str, tuple[int, bool]] = {
     "private": (m.MS_PRIVATE, False),
     "rprivate": (m.MS_PRIVATE, True),
     "slave": (m.MS_SLAVE, False),
@@ -74,15 +78,18 @@ _PROPAGATION: dict[str, tuple[int, bool]] = {
     "unbindable": (m.MS_UNBINDABLE, False),
     "runbindable": (m.MS_UNBINDABLE, True),
 }
+_OTHERS = frozenset({"bind", "rbind", "idmap", "ridmap", "tmpcopyup", "remount"})
 _IGNORED = frozenset(
     {"defaults", "async", "silent", "loud", "nofail", "auto", "noauto", "user", "nouser", "mand", "nomand"}
 )
-_REFUSED = frozenset({"remount", "move", "tmpcopyup", "copy-symlink"})
+_REFUSED = frozenset({"move", "copy-symlink"})
+# What a file system as a whole is told, and so not a bind of it.
+_OF_FILE_SYSTEMS = frozenset({"sync", "dirsync", "lazytime", "nolazytime", "iversion", "noiversion", "acl", "noacl"})
 
 
 def known() -> list[str]:
     """Every option that means something here; others are left to the file system."""
-    return sorted({*_ATTRIBUTES, *_RECURSIVE_ATTRIBUTES, *_PROPAGATION, *_IGNORED, "bind", "rbind"})
+    return sorted({*_ATTRIBUTES, *_RECURSIVE_ATTRIBUTES, *PROPAGATION, *_IGNORED, *_OTHERS})
 
 
 def parse_mount_options(options: Sequence[str], where: str) -> MountOptions:
@@ -90,6 +97,7 @@ def parse_mount_options(options: Sequence[str], where: str) -> MountOptions:
     attr_set = attr_clr = rec_set = rec_clr = 0
     bind = recursive = False
     idmap = ""
+    copy_up = remount = False
     propagation: list[tuple[int, bool]] = []
     settings: list[tuple[str, str | None]] = []
     for option in options:
@@ -99,12 +107,16 @@ def parse_mount_options(options: Sequence[str], where: str) -> MountOptions:
         elif option in _RECURSIVE_ATTRIBUTES:
             add, remove = _RECURSIVE_ATTRIBUTES[option]
             rec_set, rec_clr = rec_set & ~remove | add, rec_clr & ~add | remove
-        elif option in _PROPAGATION:
-            propagation.append(_PROPAGATION[option])
+        elif option in PROPAGATION:
+            propagation.append(PROPAGATION[option])
         elif option in ("bind", "rbind"):
             bind, recursive = True, recursive or option == "rbind"
         elif option in ("idmap", "ridmap"):
             idmap = option
+        elif option == "tmpcopyup":
+            copy_up = True
+        elif option == "remount":
+            remount = True
         elif option in _REFUSED or option.partition("=")[0] in _REFUSED:
             raise Unsupported(
                 f"mount option `{option}` of {where} is not supported", code="mount-option", subject=where
@@ -114,9 +126,21 @@ def parse_mount_options(options: Sequence[str], where: str) -> MountOptions:
             if len(value.encode()) > 255 or "\0" in option:
                 raise Invalid(f"mount option `{key}` of {where} is too long", code="mount-option", subject=where)
             settings.append((key, value if separator else None))
+    if bind:
+        settings = [setting for setting in settings if setting[0] not in _OF_FILE_SYSTEMS]
     if bind and settings:
         names = ", ".join(key for key, _value in settings)
         raise Invalid(f"a bind mount cannot have the options {names} ({where})", code="mount-option", subject=where)
     return MountOptions(
-        attr_set, attr_clr, rec_set, rec_clr, bind, recursive, tuple(propagation), tuple(settings), idmap
+        attr_set,
+        attr_clr,
+        rec_set,
+        rec_clr,
+        bind,
+        recursive,
+        tuple(propagation),
+        tuple(settings),
+        idmap,
+        copy_up,
+        remount,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from proa.errors import Invalid, Unsupported
 from proa.linux import process as p
 from proa.runtime import check, defaults
-from proa.runtime.mount_options import parse_mount_options
+from proa.runtime.mount_options import PROPAGATION, parse_mount_options
 from proa.runtime.spec import (
     Hooks,
     Linux,
@@ -46,10 +46,21 @@ class Plan:
     terminal:         whether the standard streams are a new terminal.
     below_init:       whether process 1 is the reaping init and the user process its child.
     user:             the maps of the user namespace to make, if any; one to join is in `join`.
+    time_offsets:     what a new time namespace's offsets are set to; empty for none.
     early:            steps to do before namespaces are joined.
     """
 
-    __slots__ = ("below_init", "cgroup_namespace", "early", "join", "namespaces", "steps", "terminal", "user")
+    __slots__ = (
+        "below_init",
+        "cgroup_namespace",
+        "early",
+        "join",
+        "namespaces",
+        "steps",
+        "terminal",
+        "time_offsets",
+        "user",
+    )
 
     def __init__(
         self,
@@ -62,6 +73,7 @@ class Plan:
         below_init: bool = False,
         user: Mappings | None = None,
         early: Sequence[Step] = (),
+        time_offsets: bytes = b"",
     ) -> None:
         self.steps = tuple(steps)
         self.namespaces = namespaces
@@ -71,6 +83,7 @@ class Plan:
         self.below_init = below_init
         self.user = user
         self.early = tuple(early)
+        self.time_offsets = time_offsets
 
     def describe(self) -> list[str]:
         """One line per step, for people."""
@@ -97,7 +110,8 @@ def compile_plan(
     steps: list[Step] = _oom_steps(spec.process)
     if "user" in own:
         steps.append(isolation.BecomeRoot())
-    steps += [rootfs.SeparateMounts(_shared_binds(spec.mounts)), _root_step(rootfs_mounts)]
+    root = _root_step(rootfs_mounts, slave=linux.rootfs_propagation in ("slave", "rslave"))
+    steps += [rootfs.SeparateMounts(_shared_binds(spec.mounts)), root]
     if "network" in made:
         steps.append(isolation.LoopbackUp())
     late_readonly = [] if not spec.root.readonly else ["/"]
@@ -116,6 +130,9 @@ def compile_plan(
     if hooks.create_container:
         steps.append(lifecycle.RunHooks("createContainer", check.hooks(hooks.create_container)))
     steps += [rootfs.PivotRoot(), rootfs.ReopenNull()]
+    if linux.rootfs_propagation and "slave" not in linux.rootfs_propagation:  # that is how it was mounted
+        spread, recursive = PROPAGATION[linux.rootfs_propagation]
+        steps.append(rootfs.SetRootPropagation(spread, recursive=recursive))
     process = spec.process
     steps += _identity_steps(process)
     steps.append(credentials.CreateWorkingDirectory(process.cwd))
@@ -150,6 +167,7 @@ def compile_plan(
         terminal=process.terminal,
         below_init=below_init,
         user=check.user_mappings(linux, made),
+        time_offsets=check.time_offsets(linux.time_offsets, made),
     )
 
 
@@ -165,8 +183,14 @@ def compile_exec_plan(config: Mapping[str, Any], process_config: Mapping[str, An
     steps: list[Step] = [isolation.BecomeRoot()] if flags & p.CLONE_NEWUSER else []
     steps += _identity_steps(process)
     steps += _terminal_steps(process, console=False)
+    early = _oom_steps(process)
+    if (affinity := process.exec_cpu_affinity) is not None:
+        if affinity.initial:
+            early.append(attributes.SetAffinity(check.processors(affinity.initial)))
+        if affinity.final:
+            steps.append(attributes.SetAffinity(check.processors(affinity.final)))
     steps += _final_steps(process, spec, check.environment(process.env), below_init=False, kept_fds=kept_fds)
-    return Plan(steps, namespaces=flags, terminal=process.terminal, early=_oom_steps(process))
+    return Plan(steps, namespaces=flags, terminal=process.terminal, early=early)
 
 
 def _oom_steps(process: Process) -> list[Step]:
@@ -197,14 +221,14 @@ def _shared_binds(points: Sequence[MountPoint]) -> list[tuple[str, str, bool]]:
     return found
 
 
-def _root_step(root_mounts: Sequence[Any]) -> Step:
+def _root_step(root_mounts: Sequence[Any], *, slave: bool = False) -> Step:
     parsed: list[RootMount] = parse_root_mounts(list(root_mounts))
     if len(parsed) != 1 or parsed[0].type not in ("overlay", "bind", "rbind", "none"):
         raise Unsupported("the root file system must be one overlay or bind mount", code="rootfs-mounts")
     root = parsed[0]
     for option in (root.source, *root.options):
         check.check_text(option, "rootfs")
-    return rootfs.MountRoot(root.type, root.source, root.options)
+    return rootfs.MountRoot(root.type, root.source, root.options, slave=slave)
 
 
 def _mount_step(point: MountPoint, *, new_cgroup_namespace: bool) -> tuple[Step, bool]:
@@ -212,6 +236,8 @@ def _mount_step(point: MountPoint, *, new_cgroup_namespace: bool) -> tuple[Step,
     destination = point.destination
     options = parse_mount_options(point.options, destination)
     check.check_mount(point, bind=options.bind or point.type in _BIND_TYPES)
+    if options.remount:
+        return mounts.Remount(destination, options), False
     if options.bind or point.type in _BIND_TYPES:
         if point.type == "rbind" and not options.recursive:
             options = options._replace(recursive=True)
@@ -266,7 +292,10 @@ def _final_steps(
     persona = check.persona(linux.personality)
     if persona is not None:
         steps.append(attributes.SetPersonality(persona))
-    steps.append(attributes.JoinKeyring("_ses.proa"))
+    if process.scheduler is not None:
+        steps.append(check.scheduler(process.scheduler))
+    if spec.annotations.get("proa.keyring") != "inherited":
+        steps.append(attributes.JoinKeyring("_ses.proa"))
     sets = check.capability_sets(process.capabilities)
     seccomp_step = check.seccomp_step(spec, sets.bounding)
     if process.no_new_privileges:

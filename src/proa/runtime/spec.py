@@ -66,6 +66,25 @@ class IoPriority(Struct, frozen=True, rename="camel"):
     priority: Annotated[int, Meta(ge=0, le=7)] = 0
 
 
+class Scheduler(Struct, frozen=True, rename="camel"):
+    """Scheduling policy; times in nanoseconds."""
+
+    policy: str
+    nice: Annotated[int, Meta(ge=-20, le=19)] = 0
+    priority: Annotated[int, Meta(ge=0, le=99)] = 0
+    flags: list[str] = []
+    runtime: Unsigned = 0
+    deadline: Unsigned = 0
+    period: Unsigned = 0
+
+
+class Affinity(Struct, frozen=True, rename="camel"):
+    """Processors for an exec, before and after it is in the container's cgroup."""
+
+    initial: str = ""
+    final: str = ""
+
+
 class Process(Struct, frozen=True, rename="camel"):
     """The program to run and its attributes."""
 
@@ -82,7 +101,8 @@ class Process(Struct, frozen=True, rename="camel"):
     io_priority: IoPriority | None = None
     apparmor_profile: str = ""
     selinux_label: str = ""
-    scheduler: Any = None
+    scheduler: Scheduler | None = None
+    exec_cpu_affinity: Affinity | None = msgspec.field(name="execCPUAffinity", default=None)
 
 
 class Root(Struct, frozen=True, rename="camel"):
@@ -130,6 +150,13 @@ class Device(Struct, frozen=True, rename="camel"):
     gid: Id = 0
 
 
+class TimeOffset(Struct, frozen=True, rename="camel"):
+    """How far a clock of a new time namespace is ahead."""
+
+    secs: Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)] = 0
+    nanosecs: Annotated[int, Meta(ge=0, le=999_999_999)] = 0
+
+
 class Linux(Struct, frozen=True, rename="camel"):
     """Linux-specific configuration."""
 
@@ -146,7 +173,7 @@ class Linux(Struct, frozen=True, rename="camel"):
     personality: dict[str, Any] | None = None
     uid_mappings: list[IdMapping] | None = None
     gid_mappings: list[IdMapping] | None = None
-    time_offsets: dict[str, Any] | None = None
+    time_offsets: dict[str, TimeOffset] = {}
     intel_rdt: Any = None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proa.errors import Invalid, Unsupported
+from proa.errors import Invalid
 from proa.linux.bpf import BPF_INSN
 from proa.runtime import defaults
 from proa.runtime.cgroups.device_rules import DeviceRule, device_program, parse_rules
@@ -138,9 +138,10 @@ def test_empty_device_lists_are_the_default_ones() -> None:
         ({"memory": {"swappiness": 101}}, Invalid),
         ({"pids": {}}, Invalid),
         ({"unified": {"../x": "1"}}, Invalid),
-        ({"network": {"classID": 5}}, Unsupported),
-        ({"cpu": {"realtimeRuntime": 5}}, Unsupported),
-        ({"rdma": {"mlx": {}}}, Unsupported),
+        ({"network": {"classID": -1}}, Invalid),
+        ({"network": {"priorities": [{"name": "eth0 5", "priority": 1}]}}, Invalid),
+        ({"cpu": {"realtimeRuntime": "5"}}, Invalid),
+        ({"rdma": {"a/b": {}}}, Invalid),
     ],
 )
 def test_resources_refused(resources: dict[str, Any], kind: type[Exception]) -> None:

@@ -212,9 +212,10 @@ def test_random_profiles_mean_what_they_say(seed: int) -> None:
     ("change", "kind"),
     [
         ({"defaultAction": "SCMP_ACT_MAYBE"}, Invalid),
-        ({"defaultAction": "SCMP_ACT_NOTIFY"}, Unsupported),
-        ({"listenerPath": "/x"}, Unsupported),
-        ({"flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}, Invalid),
+        ({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x"}, Invalid),
+        ({"syscalls": [{"names": ["chmod"], "action": "SCMP_ACT_NOTIFY"}]}, Invalid),
+        ({"syscalls": [{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}], "listenerPath": "/x"}, Invalid),
+        ({"flags": ["SECCOMP_FILTER_FLAG_MAGIC"]}, Invalid),
         ({"architectures": ["x86"]}, Invalid),
         ({"syscalls": [{"names": ["read"], "action": "ALLOW"}]}, Invalid),
         ({"syscalls": [{"names": ["read"]}]}, Invalid),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from proa.errors import Invalid, Unsupported
+from proa.errors import Invalid
 from proa.runtime import defaults
 from proa.runtime.cgroups.device_rules import DeviceRule, parse_rules
 
@@ -38,8 +38,8 @@ class Cpu(Struct, frozen=True, rename="camel"):
     cpus: str | None = None
     mems: str | None = None
     idle: int | None = None
-    realtime_runtime: int | None = None
-    realtime_period: int | None = None
+    realtime_runtime: Limit | None = None
+    realtime_period: Positive | None = None
 
 
 class Pids(Struct, frozen=True):
@@ -87,6 +87,32 @@ class BlockIo(Struct, frozen=True, rename="camel"):
         return [(f"blkio.throttle.{name}_device", key, device) for name, key, devices in kinds for device in devices]
 
 
+class NetworkPriority(Struct, frozen=True):
+    """Priority of traffic on one interface (version 1)."""
+
+    name: Annotated[str, Meta(pattern=r"^[^ /\n]{1,15}$")]
+    priority: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+
+
+class Network(Struct, frozen=True, rename="camel"):
+    """Marks on network traffic (version 1)."""
+
+    class_id: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = msgspec.field(name="classID", default=None)
+    priorities: list[NetworkPriority] = []
+
+
+class Rdma(Struct, frozen=True, rename="camel"):
+    """Handles and objects of one RDMA device."""
+
+    hca_handles: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] | None = None
+    hca_objects: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] | None = None
+
+    def line(self, device: str) -> str:
+        """As rdma.max takes it."""
+        pairs = (("hca_handle", self.hca_handles), ("hca_object", self.hca_objects))
+        return " ".join([device, *(f"{key}={value}" for key, value in pairs if value is not None)])
+
+
 class HugepageLimit(Struct, frozen=True, rename="camel"):
     """Bytes in huge pages of one size, such as `2MB`."""
 
@@ -104,8 +130,8 @@ class Resources(Struct, frozen=True, rename="camel"):
     hugepage_limits: list[HugepageLimit] = []
     devices: list[dict[str, Any]] | None = None
     unified: dict[str, str] = {}
-    network: dict[str, Any] | None = None
-    rdma: dict[str, Any] | None = None
+    network: Network = Network()
+    rdma: dict[str, Rdma] = {}
 
     def device_rules(self) -> list[DeviceRule]:
         """The rules; without any, the default ones: no list must never mean no limits (GHSA-g54h-m393-cpwq)."""
@@ -113,18 +139,14 @@ class Resources(Struct, frozen=True, rename="camel"):
 
 
 def parse_resources(resources: Mapping[str, Any] | None) -> Resources:
-    """Check a decoded `linux.resources`. Raises Invalid, or Unsupported for limits proa does not set."""
+    """Check a decoded `linux.resources`. Raises Invalid."""
     try:
         parsed = msgspec.convert(resources or {}, Resources)
     except msgspec.ValidationError as error:
         raise Invalid(f"resources are not valid: {error}", code="invalid-config") from None
-    for name, asked in (
-        ("network classes", parsed.network),
-        ("RDMA limits", parsed.rdma),
-        ("realtime scheduling limits", parsed.cpu.realtime_runtime or parsed.cpu.realtime_period),
-    ):
-        if asked:
-            raise Unsupported(f"{name} are not supported", code="unsupported-config")
+    for device in parsed.rdma:
+        if not device or not device.isascii() or not device.isprintable() or " " in device or "/" in device:
+            raise Invalid(f"`{device}` is not an RDMA device", code="invalid-config", subject=device)
     for key in parsed.unified:
         if "/" in key or not key:
             raise Invalid(f"`{key}` is not a cgroup file", code="invalid-config", subject=key)

@@ -11,7 +11,7 @@ from typing import Any
 from proa.errors import Invalid, TimedOut, Unsupported
 from proa.runtime.cgroups import control_files as f
 from proa.runtime.cgroups.cgroup import Stats
-from proa.runtime.cgroups.resources import Cpu, Memory, Resources, parse_resources
+from proa.runtime.cgroups.resources import Cpu, Memory, Network, Resources, parse_resources
 
 _NANOSECONDS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _UNLIMITED = 1 << 62
@@ -66,9 +66,19 @@ class CgroupV1:
         for name, _key, device in wanted.block_io.throttles():
             directory = self._directory("blkio", "a block I/O limit")
             f.write(directory, name, f"{device.major}:{device.minor} {device.rate}")
+        self._apply_network(wanted.network)
+        for device_name, limits in wanted.rdma.items():
+            f.write(self._directory("rdma", "an RDMA limit"), "rdma.max", limits.line(device_name))
         for huge in wanted.hugepage_limits:
             directory = self._directory("hugetlb", "a huge page limit")
             f.write(directory, f"hugetlb.{huge.page_size}.limit_in_bytes", huge.limit)
+
+    def _apply_network(self, network: Network) -> None:
+        if network.class_id is not None:
+            f.write(self._directory("net_cls", "a network class"), "net_cls.classid", network.class_id)
+        for one in network.priorities:
+            directory = self._directory("net_prio", "a network priority")
+            f.write(directory, "net_prio.ifpriomap", f"{one.name} {one.priority}")
 
     def _apply_memory(self, memory: Memory) -> None:
         if memory == Memory():
@@ -103,6 +113,10 @@ class CgroupV1:
     def _apply_cpu(self, cpu: Cpu) -> None:
         if cpu.shares:
             f.write(self._directory("cpu", "a cpu share"), "cpu.shares", cpu.shares)
+        # The period first: the runtime may not be above it.
+        for name, time_us in (("period", cpu.realtime_period), ("runtime", cpu.realtime_runtime)):
+            if time_us:
+                f.write(self._directory("cpu", "a realtime limit"), f"cpu.rt_{name}_us", time_us)
         if cpu.idle is not None:
             f.write(self._directory("cpu", "cpu idling"), "cpu.idle", cpu.idle)
         if cpu.period or cpu.quota is not None or cpu.burst is not None:

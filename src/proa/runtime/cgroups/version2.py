@@ -59,6 +59,10 @@ class CgroupV2:
             self._write("io.weight", f"{weighted.major}:{weighted.minor} {_io_weight(weighted.weight)}")
         for _name, key, device in wanted.block_io.throttles():
             self._write("io.max", f"{device.major}:{device.minor} {key}={device.rate or 'max'}")
+        for device_name, limits in wanted.rdma.items():
+            self._write("rdma.max", limits.line(device_name))
+        if wanted.network.class_id is not None or wanted.network.priorities:
+            raise Unsupported("cgroup version 2 has no network classes and priorities", code="no-controller")
         for huge in wanted.hugepage_limits:
             self._write(f"hugetlb.{huge.page_size}.max", huge.limit)
         for name, value in wanted.unified.items():
@@ -91,6 +95,8 @@ class CgroupV2:
     def _apply_cpu(self, cpu: Cpu) -> None:
         if cpu.shares:
             self._write("cpu.weight", weight_of_shares(cpu.shares))
+        if cpu.realtime_runtime or cpu.realtime_period:
+            raise Unsupported("cgroup version 2 has no realtime limits", code="no-controller")
         if cpu.idle is not None:
             self._write("cpu.idle", cpu.idle)
         if cpu.period or cpu.quota is not None:

@@ -49,6 +49,7 @@ class Profile(Struct, frozen=True, rename="camel"):
     architectures: list[str] = []
     flags: list[str] | None = None
     listener_path: str = ""
+    listener_metadata: str = ""
     syscalls: list[Rule] = []
 
 
@@ -68,6 +69,7 @@ ACTIONS = {
     "SCMP_ACT_TRACE": s.SECCOMP_RET_TRACE,
     "SCMP_ACT_LOG": s.SECCOMP_RET_LOG,
     "SCMP_ACT_ALLOW": s.SECCOMP_RET_ALLOW,
+    "SCMP_ACT_NOTIFY": s.SECCOMP_RET_USER_NOTIF,
 }
 _WITH_NUMBER = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 _REFUSING = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS")
@@ -75,6 +77,7 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # the process that loads the filter has one thread
     "SECCOMP_FILTER_FLAG_LOG": s.SECCOMP_FILTER_FLAG_LOG,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": s.SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": s.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
 }
 ARCHITECTURES = {
     "SCMP_ARCH_X86_64": "x86_64",
@@ -130,7 +133,7 @@ def compile_filter(profile: Mapping[str, Any]) -> CompiledFilter:
     """Compile a profile; the result is cached by content.
 
     Raises Invalid for unknown actions, operators, architectures and flags (a filter that means less than it says would
-    be worse than none), Unsupported for user notification. Names this machine does not know are skipped.
+    be worse than none). Names this machine does not know are skipped.
     """
     return _compile(msgspec.json.encode(profile))
 
@@ -141,14 +144,27 @@ def _compile(raw: bytes) -> CompiledFilter:
         profile = msgspec.json.decode(raw, type=Profile)
     except msgspec.ValidationError as error:
         raise Invalid(f"the seccomp profile is not valid: {error}", code="invalid-seccomp") from None
-    if profile.listener_path:
-        raise Unsupported("seccomp listeners are not supported", code="seccomp-listener")
     flags = s.SECCOMP_FILTER_FLAG_SPEC_ALLOW if profile.flags is None else 0
     for flag in profile.flags or ():
         if flag not in FLAGS:
             raise Invalid(f"unknown seccomp flag `{flag}`", code="invalid-seccomp", subject=flag)
         flags |= FLAGS[flag]
+    flags |= _listener_flags(profile)
     return CompiledFilter(assemble(profile, MACHINE), flags)
+
+
+def _listener_flags(profile: Profile) -> int:
+    """Whether the filter has a listener. Raises Invalid for a profile whose notifications nobody could answer."""
+    asked = [rule for rule in profile.syscalls if rule.action == "SCMP_ACT_NOTIFY"]
+    if profile.default_action == "SCMP_ACT_NOTIFY" or any("write" in rule.names for rule in asked):
+        # The starting process tells of the listener by `write`.
+        text = "a seccomp profile cannot notify of write, nor of everything that it does not name"
+        raise Invalid(text, code="invalid-seccomp", subject="SCMP_ACT_NOTIFY")
+    if not asked:
+        return 0
+    if not profile.listener_path:
+        raise Invalid("SCMP_ACT_NOTIFY needs listenerPath", code="invalid-seccomp", subject="SCMP_ACT_NOTIFY")
+    return s.SECCOMP_FILTER_FLAG_NEW_LISTENER
 
 
 def assemble(profile: Profile, machine: str) -> bytes:
@@ -189,8 +205,6 @@ def assemble(profile: Profile, machine: str) -> bytes:
 
 
 def _action(action: str, number: int | None) -> int:
-    if action == "SCMP_ACT_NOTIFY":
-        raise Unsupported("seccomp user notification is not supported", code="seccomp-listener")
     if action not in ACTIONS:
         raise Invalid(f"unknown seccomp action `{action}`", code="invalid-seccomp", subject=action)
     return ACTIONS[action] | ((_EPERM if number is None else number) if action in _WITH_NUMBER else 0)

@@ -10,8 +10,9 @@ from proa.errors import Unsupported
 from proa.linux import mount as m
 from proa.linux.keyring import join_session_keyring
 from proa.linux.process import personality
-from proa.linux.sched import ioprio_set
+from proa.linux.sched import SCHEDULING_POLICIES, ioprio_set, sched_setattr
 from proa.runtime.root import write_proc
+from proa.runtime.spec import Scheduler
 from proa.runtime.steps.step import Init, Step
 
 
@@ -152,6 +153,46 @@ class SetPersonality(Step):
 
     def execute(self, init: Init) -> None:
         personality(self.persona)
+
+
+class SetScheduler(Step):
+    """Set the scheduling policy."""
+
+    __slots__ = ("flags", "policy", "wanted")
+    name = "setting the scheduling policy"
+
+    def __init__(self, policy: str, flags: int, wanted: Scheduler) -> None:
+        self.policy = policy
+        self.flags = flags
+        self.wanted = wanted
+
+    def describe(self) -> str:
+        return f"schedule as {self.policy}"
+
+    def execute(self, init: Init) -> None:
+        wanted = self.wanted
+        sched_setattr(
+            SCHEDULING_POLICIES[self.policy],
+            nice=wanted.nice,
+            priority=wanted.priority,
+            flags=self.flags,
+            runtime=wanted.runtime,
+            deadline=wanted.deadline,
+            period=wanted.period,
+        )
+
+
+class SetAffinity(Step):
+    """Run on some processors only."""
+
+    __slots__ = ("processors",)
+    name = "choosing processors"
+
+    def __init__(self, processors: frozenset[int]) -> None:
+        self.processors = processors
+
+    def execute(self, init: Init) -> None:
+        os.sched_setaffinity(0, self.processors)
 
 
 class SetIoPriority(Step):

@@ -7,9 +7,10 @@ import os
 import stat
 from collections.abc import Sequence
 
+from proa.errors import Unsupported
 from proa.linux import capability as c
 from proa.linux import process as p
-from proa.linux.seccomp import seccomp_set_filter
+from proa.linux.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER, seccomp_set_filter
 from proa.runtime.root import open_directory
 from proa.runtime.steps.step import Init, Step
 from proa.runtime.users import resolve_user
@@ -90,7 +91,12 @@ class FilterSystemCalls(Step):
         return f"attach a seccomp filter of {len(self.program) // 8} instructions"
 
     def execute(self, init: Init) -> None:
-        seccomp_set_filter(self.program, self.flags)
+        listener = seccomp_set_filter(self.program, self.flags)
+        if self.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
+            # Whoever starts this process fetches the listener and passes it on to who will answer.
+            os.write(init.channel.fd, b"S%d" % listener)
+            if not os.read(init.channel.fd, 16):
+                raise Unsupported("nobody takes the seccomp listener", code="seccomp-listener")
 
 
 _last_capability = functools.lru_cache(maxsize=1)(c.last_capability)

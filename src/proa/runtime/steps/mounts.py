@@ -11,6 +11,7 @@ from proa.linux import mount as m
 from proa.runtime import userns
 from proa.runtime.mount_options import MountOptions
 from proa.runtime.root import open_directory, open_file, open_in_root
+from proa.runtime.steps.copying import copy_content
 from proa.runtime.steps.step import Init, Step
 
 # Files of lxcfs, the only mounts allowed below /proc.
@@ -107,9 +108,14 @@ class Mount(Step):
                 else:
                     m.fsconfig_string(fs, key, value)
             m.fsconfig_create(fs)
-            fd = m.fsmount(fs, attrs)
+            fd = m.fsmount(fs, 0 if self.options.copy_up else attrs)
         finally:
             os.close(fs)
+        if self.options.copy_up:
+            copy_content(target, fd)
+            m.mount_setattr(fd, "", attr_set=attrs)
+        for propagation, recursive in self.options.propagation:
+            m.mount_setattr(fd, "", propagation=propagation, recursive=recursive)
         m.move_mount(fd, "", target, "")
         os.close(target)
         if self.kind == "proc" and init.proc_fd < 0:
@@ -143,7 +149,14 @@ class Bind(Step):
 
     def execute(self, init: Init) -> None:
         tree = init.trees.pop(self.destination, -1)
-        attach(init, tree if tree >= 0 else self.open_tree(), self.destination, self.options)
+        if tree < 0:
+            tree = self.open_tree()
+        if self.destination == "/proc":
+            if m.fstatfs_magic(tree) != m.PROC_SUPER_MAGIC or os.fstat(tree).st_ino != 1:
+                text = "only a whole procfs may be bound on /proc"
+                raise Denied(text, code="unsafe-destination", subject=self.destination)
+            init.proc_fd = os.dup(tree)
+        attach(init, tree, self.destination, self.options)
 
     def open_tree(self, user: userns.Target | None = None) -> int:
         """The detached tree, through the maps of its own or those of the container's namespace `user` when asked."""
@@ -190,6 +203,31 @@ def attach(init: Init, tree: int, destination: str, options: MountOptions) -> No
             if kind == m.MS_SHARED:
                 init.propagation.append((os.dup(tree), kind, recursive))
     os.close(tree)
+
+
+class Remount(Step):
+    """Change attributes of the mount that is at `destination`."""
+
+    __slots__ = ("destination", "options")
+    name = "remounting"
+
+    def __init__(self, destination: str, options: MountOptions) -> None:
+        self.destination = destination
+        self.options = options
+
+    def describe(self) -> str:
+        return f"remount {self.destination}{' read-only' if self.options.readonly else ''}"
+
+    @property
+    def subject(self) -> str:
+        return self.destination
+
+    def execute(self, init: Init) -> None:
+        fd = open_in_root(init.root_fd, self.destination)
+        try:
+            m.mount_setattr(fd, "", attr_set=self.options.attr_set, attr_clr=self.options.attr_clr)
+        finally:
+            os.close(fd)
 
 
 class MountCgroup(Step):

@@ -42,13 +42,14 @@ class SeparateMounts(Step):
 class MountRoot(Step):
     """Mount the root file system on top of `/`, from where only fds reach it until the pivot."""
 
-    __slots__ = ("kind", "options", "source")
+    __slots__ = ("kind", "options", "slave", "source")
     name = "mounting the root file system"
 
-    def __init__(self, kind: str, source: str, options: Sequence[str]) -> None:
+    def __init__(self, kind: str, source: str, options: Sequence[str], *, slave: bool = False) -> None:
         self.kind = kind
         self.source = source
         self.options = tuple(options)
+        self.slave = slave
 
     def describe(self) -> str:
         return f"mount {self.kind} {self.source} as the root ({','.join(self.options)})"
@@ -78,7 +79,8 @@ class MountRoot(Step):
         recursive = self.kind == "rbind" or "rbind" in options
         fd = m.open_tree(m.AT_FDCWD, self.source, m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if recursive else 0))
         attrs = m.MOUNT_ATTR_RDONLY if "ro" in options else 0
-        m.mount_setattr(fd, "", attr_set=attrs, propagation=m.MS_PRIVATE, recursive=recursive)
+        propagation = m.MS_SLAVE if self.slave else m.MS_PRIVATE
+        m.mount_setattr(fd, "", attr_set=attrs, propagation=propagation, recursive=recursive)
         if idmap and user is not None:
             userns.map_tree(fd, user.fd, recursive=recursive)
         return fd
@@ -220,6 +222,20 @@ class PivotRoot(Step):
             m.mount_setattr(fd, "", propagation=flags, recursive=recursive)
             os.close(fd)
         init.propagation.clear()
+
+
+class SetRootPropagation(Step):
+    """Let mounts made in the container's root spread, or not, as the config wants."""
+
+    __slots__ = ("kind", "recursive")
+    name = "setting the root's propagation"
+
+    def __init__(self, kind: int, *, recursive: bool) -> None:
+        self.kind = kind
+        self.recursive = recursive
+
+    def execute(self, init: Init) -> None:
+        m.mount_setattr(init.root_fd, "", propagation=self.kind, recursive=self.recursive)
 
 
 class ReopenNull(Step):

@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 from proa.runtime import defaults, mount_options
-from proa.runtime.check import FILE_SYSTEMS
 from proa.runtime.seccomp import compiler
 from proa.runtime.steps.isolation import NAMESPACE_FLAGS
 from proa.runtime.verbs import documents
@@ -49,6 +48,5 @@ def features() -> dict[str, Any]:
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
         },
-        "annotations": {"org.proa.filesystems": ",".join(sorted(FILE_SYSTEMS))},
         "potentiallyUnsafeConfigAnnotations": [],
     }

@@ -30,10 +30,12 @@ def tell(settings: Settings, error: BaseException) -> int:
 
 
 def warn(settings: Settings, text: str) -> None:
-    """Tell of something that was not done as asked."""
-    if settings.log:
-        _write(settings, "warning", text)
-    else:
+    """Tell of something that was not done as asked: in the log, and to a person at a terminal.
+
+    Otherwise stderr is the container's, and what callers show as an error.
+    """
+    _write(settings, "warning", text)
+    if settings.debug or os.isatty(2):
         sys.stderr.write(f"proa-runtime: warning: {text}\n")
 
 
