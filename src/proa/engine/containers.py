@@ -152,9 +152,16 @@ class Containers:
     def rename(self, name_or_id: str, name: str) -> None:
         """Give a container another name. Raises NotFound, Conflict, Invalid."""
         entry = self._catalog.find(name_or_id)
+        name = name.removeprefix("/")
         with entry.lock:
             old = entry.record.name
-            self._catalog.rename(entry, check_name(name))
+            try:
+                self._catalog.rename(entry, check_name(name))
+            except Invalid as error:
+                wording = error.message.replace(f"({name})", f"(/{name})")
+                raise Invalid(f"Error when allocating new name: {wording}", code=error.code) from None
+            except Conflict as error:
+                raise Conflict(f"Error when allocating new name: {error.message}", code=error.code) from None
             self._catalog.save(entry)
         self.announce(entry, "rename", oldName="/" + old)
 

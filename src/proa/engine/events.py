@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -80,9 +80,9 @@ class Events:
         """Remembered events between two times, oldest first."""
         with self._lock:
             known_from = self._recent[0].time_nano if len(self._recent) == REMEMBERED else self._begun_ns
-            found: Iterable[Event] = self._recent
+            found = list(self._recent)
             if self._directory is not None and since_ns < known_from:
-                found = self._written(self._directory)
+                found = [e for e in self._written(self._directory) if e.time_nano < known_from] + found
             return [e for e in found if e.time_nano >= since_ns and (until_ns is None or e.time_nano <= until_ns)]
 
     def close(self) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 STATUSES = frozenset({"created", "running", "paused", "restarting", "removing", "exited", "dead"})
 
+HEALTHS = ("starting", "healthy", "unhealthy", "none")
+
 
 def match_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
     """True when every `key` or `key=value` holds."""
@@ -53,11 +55,12 @@ def compile_filters(filters: Mapping[str, Sequence[str]], catalog: Catalog) -> C
         elif key == "id":
             tests.append(lambda r, v=values: any(r.id.startswith(x) for x in v))  # type: ignore[misc]
         elif key == "exited":
-            tests.append(lambda r, v=values: r.state.status == "exited" and str(r.state.exit_code) in v)  # type: ignore[misc]
+            codes = {_exit_code(value) for value in values}
+            tests.append(lambda r, v=codes: r.state.status == "exited" and r.state.exit_code in v)  # type: ignore[misc]
         elif key == "ancestor":
             tests.append(lambda r, v=values: any(_is_ancestor(r, x) for x in v))  # type: ignore[misc]
         elif key == "network":
-            tests.append(lambda r, v=values: any(e.network in v or e.network_id in v for e in r.endpoints))  # type: ignore[misc]
+            tests.append(lambda r, v=values: _on_network(r, v))  # type: ignore[misc]
         elif key == "volume":
             tests.append(lambda r, v=values: any(m.name in v or m.destination in v for m in r.mounts))  # type: ignore[misc]
         elif key in ("before", "since"):
@@ -98,20 +101,51 @@ def until_time(text: str) -> float:
     raise Invalid(f"invalid time {text[:80]!r}: want a timestamp, RFC 3339 or how long ago, such as 24h30m")
 
 
+def _exit_code(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,9}", text, re.ASCII):
+        raise Invalid(f"invalid filter 'exited={text[:60]}': not a whole number", code="filter-invalid")
+    return int(text)
+
+
+def _on_network(record: Container, wanted: Sequence[str]) -> bool:
+    """By name or id; one that has never run is on the networks it was created for."""
+    if any(e.network in wanted or e.network_id in wanted for e in record.endpoints):
+        return True
+    mode = record.host.network_mode
+    asked = {"bridge" if mode in ("", "default") else mode, *record.networks}
+    return not record.endpoints and bool(asked & set(wanted))
+
+
 def _health(values: Sequence[str]) -> Callable[[Container], bool]:
+    for value in values:
+        if value not in HEALTHS:
+            raise Invalid(f"unrecognized filter value for health: {value[:60]}", code="filter-invalid")
     return lambda r: (r.state.health.status if r.state.health else "none") in values
 
 
+def _ports(values: Sequence[str]) -> set[str]:
+    """`80`, `80/udp`, `8000-8010/tcp` as a set of `port/protocol`. Raises Invalid."""
+    out = set()
+    for value in values:
+        ports, _, protocol = value.partition("/")
+        first, mark, last = ports.partition("-")
+        ends = (first, last if mark else first)
+        if not all(re.fullmatch(r"[0-9]{1,5}", e, re.ASCII) and int(e) < 65536 for e in ends):
+            raise Invalid(f"invalid port in filter: {value[:60]}", code="filter-invalid")
+        out |= {f"{port}/{protocol or 'tcp'}" for port in range(int(ends[0]), int(ends[1]) + 1)}
+    return out
+
+
 def _published(values: Sequence[str]) -> Callable[[Container], bool]:
-    wanted = {v if "/" in v else f"{v}/tcp" for v in values}
+    wanted = _ports(values)
     return lambda r: any(
         p in wanted or any(f"{b.host_port}/{p.partition('/')[2]}" in wanted for b in bs) for p, bs in r.ports.items()
     )
 
 
 def _exposed(values: Sequence[str]) -> Callable[[Container], bool]:
-    wanted = {v if "/" in v else f"{v}/tcp" for v in values}
-    return lambda r: bool(wanted & set(r.config.exposed_ports or {}))
+    wanted = _ports(values)
+    return lambda r: bool(wanted & {*(r.config.exposed_ports or {}), *r.ports})
 
 
 def _everything(values: Sequence[str]) -> Callable[[Container], bool]:

@@ -278,6 +278,7 @@ class Lifecycle:
         if not run.ended.wait(None if timeout < 0 else timeout):
             with entry.lock:
                 if not run.settled:
+                    self._engine.containers.announce(entry, "kill", signal=str(int(signals.SIGKILL)))
                     self.kill_and_wait(entry)
         with entry.lock:
             self._settle(entry, run)

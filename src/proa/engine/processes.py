@@ -100,8 +100,11 @@ def usage_sample(pid: int) -> dict[str, Any]:
         split = _table(account / "cpuacct.stat")
         out["cpu_ns"] = _number(account / "cpuacct.usage")
         out["cpu_user_ns"], out["cpu_kernel_ns"] = split.get("user", 0) * ticks, split.get("system", 0) * ticks
+        out["cpu_each_ns"] = [int(n) for n in _read(account / "cpuacct.usage_percpu").split()]
         throttled = _table(groups.get("cpu", CGROUPS) / "cpu.stat")
         out["cpu_throttled_ns"] = throttled.get("throttled_time", 0)
+        if "blkio" in groups:
+            out["blkio"] = _block_io_v1(groups["blkio"])
     else:
         group = pids = groups.get("", CGROUPS)
         out["memory"] = _number(group / "memory.current")
@@ -111,12 +114,45 @@ def usage_sample(pid: int) -> dict[str, Any]:
         for key, source in (("cpu_ns", "usage_usec"), ("cpu_user_ns", "user_usec"), ("cpu_kernel_ns", "system_usec")):
             out[key] = throttled.get(source, 0) * 1000
         out["cpu_throttled_ns"] = throttled.get("throttled_usec", 0) * 1000
+        out["blkio"] = _block_io_v2(group)
     if 0 < limit < _NO_LIMIT:
         out["memory_limit"] = min(limit, host)
     out["cpu_periods"], out["cpu_throttled_periods"] = throttled.get("nr_periods", 0), throttled.get("nr_throttled", 0)
     out["pids"], out["pids_limit"] = _number(pids / "pids.current"), _number(pids / "pids.max")
     out["networks"] = _interfaces(pid)
     return out
+
+
+def _block_io_v1(group: Path) -> dict[str, list[dict[str, Any]]]:
+    """`8:0 Read 4096` lines as Docker's entries; the file's own total, a line of two words, is left out."""
+    out = {}
+    for key, name in (("io_service_bytes_recursive", "io_service_bytes"), ("io_serviced_recursive", "io_serviced")):
+        words = [line.split() for line in _read(group / f"blkio.throttle.{name}_recursive").splitlines()]
+        out[key] = [_io_entry(w[0], w[1], int(w[2])) for w in words if len(w) == 3]
+    return out
+
+
+def _block_io_v2(group: Path) -> dict[str, list[dict[str, Any]]]:
+    """`8:0 rbytes=4096 wbytes=0 rios=1 …` lines as Docker's entries."""
+    out: dict[str, list[dict[str, Any]]] = {"io_service_bytes_recursive": [], "io_serviced_recursive": []}
+    names = {
+        "rbytes": ("io_service_bytes_recursive", "read"),
+        "wbytes": ("io_service_bytes_recursive", "write"),
+        "rios": ("io_serviced_recursive", "read"),
+        "wios": ("io_serviced_recursive", "write"),
+    }
+    for line in _read(group / "io.stat").splitlines():
+        device, *pairs = line.split()
+        for name, _, value in (pair.partition("=") for pair in pairs):
+            if name in names and value.isdecimal():
+                key, operation = names[name]
+                out[key].append(_io_entry(device, operation, int(value)))
+    return out
+
+
+def _io_entry(device: str, operation: str, value: int) -> dict[str, Any]:
+    major, _, minor = device.partition(":")
+    return {"major": int(major), "minor": int(minor or 0), "op": operation, "value": value}
 
 
 def _system_ns() -> int:

@@ -41,7 +41,7 @@ class Updates:
                     f'Cannot update container {record.id}: container is marked for removal and cannot be "update"',
                     code="removing",
                 )
-            changed = updated(record.host, request)
+            changed = updated(record.host, request, record.id)
             if record.state.running:
                 self._apply(entry, linux_resources(record.host), linux_resources(changed))
             record.host = changed
@@ -70,19 +70,20 @@ class Updates:
             ) from None
 
 
-def updated(host: HostConfig, request: UpdateRequest) -> HostConfig:
-    """The configuration after the change. Raises Invalid with Docker's words."""
+def updated(host: HostConfig, request: UpdateRequest, id: str = "") -> HostConfig:  # noqa: A002
+    """The configuration of container `id` after the change. Raises Invalid with Docker's words."""
     changes = {
         name: value
         for name in UpdateRequest.__struct_fields__
         if name != "restart_policy" and (value := getattr(request, name)) not in (None, 0, "")
     }
-    _check_conflicts(host, request)
+    refused = f"Cannot update container {id}"
+    _check_conflicts(host, request, refused)
     if request.memory and not request.memory_swap and host.memory_swap:
         if 0 < host.memory_swap < request.memory:
             raise Invalid(
-                "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same "
-                "time",
+                f"{refused}: Memory limit should be smaller than already set memoryswap limit, "
+                "update the memoryswap at the same time",
                 code="limit-invalid",
             )
         if request.memory < 0:
@@ -103,7 +104,7 @@ def updated(host: HostConfig, request: UpdateRequest) -> HostConfig:
     return found
 
 
-def _check_conflicts(host: HostConfig, request: UpdateRequest) -> None:
+def _check_conflicts(host: HostConfig, request: UpdateRequest, refused: str) -> None:
     pairs = (
         ("CPU Period", request.cpu_period, "NanoCPUs", host.nano_cpus),
         ("CPU Quota", request.cpu_quota, "NanoCPUs", host.nano_cpus),
@@ -113,5 +114,6 @@ def _check_conflicts(host: HostConfig, request: UpdateRequest) -> None:
     for what, wanted, other, there in pairs:
         if wanted and there:
             raise Invalid(
-                f"Conflicting options: {what} cannot be updated as {other} has already been set", code="limit-invalid"
+                f"{refused}: Conflicting options: {what} cannot be updated as {other} has already been set",
+                code="limit-invalid",
             )

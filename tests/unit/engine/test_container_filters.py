@@ -56,7 +56,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
         ({"ancestor": ["other"]}, []),
         ({"ancestor": ["other:1"]}, ["db"]),
         ({"ancestor": ["bbbb"]}, ["web-1", "db", "new"]),
-        ({"network": ["bridge"]}, ["web-1"]),
+        ({"network": ["bridge"]}, ["web-1", "db", "new"]),  # the others are for it
         ({"network": ["n1"]}, ["web-1"]),
         ({"volume": ["vol"]}, ["web-1"]),
         ({"volume": ["/data"]}, ["web-1"]),
@@ -65,6 +65,8 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
         ({"publish": ["80"]}, ["web-1"]),
         ({"publish": ["8080/tcp"]}, ["web-1"]),
         ({"publish": ["8080/udp"]}, []),
+        ({"publish": ["8000-8100"]}, ["web-1"]),
+        ({"publish": ["1-79"]}, []),
         ({"expose": ["443"]}, ["web-1"]),
         ({"health": ["none"]}, ["web-1", "db", "new"]),
         ({"is-task": ["true"]}, []),
@@ -84,6 +86,9 @@ def test_filters(catalog: Catalog, filters: dict[str, list[str]], names: list[st
         ({"nosuch": ["x"]}, Invalid),
         ({"status": ["sleeping"]}, Invalid),
         ({"name": ["("]}, Invalid),
+        ({"health": ["splendid"]}, Invalid),
+        ({"exited": ["x"]}, Invalid),
+        ({"publish": ["http"]}, Invalid),
         ({"before": ["nosuch"]}, NotFound),
     ],
 )

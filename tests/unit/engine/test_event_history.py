@@ -29,6 +29,18 @@ def test_what_memory_has_forgotten_is_in_the_file(tmp_path: Path, monkeypatch: p
     events.close()
 
 
+def test_execs_of_this_engine_are_there_whatever_is_asked(tmp_path: Path) -> None:
+    first = Events(tmp_path / "events")
+    first.publish("container", "start", "a")
+    first.publish("container", "exec_create: true", "a")
+    first.close()
+    second = Events(tmp_path / "events")
+    second.publish("container", "exec_create: true", "a")
+    second.publish("container", "die", "a")
+    assert [e.action for e in second.history(since_ns=1)] == ["start", "exec_create: true", "die"]
+    second.close()
+
+
 def test_the_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FILE_BYTES", 2000)
     monkeypatch.setattr(module, "REMEMBERED", 2)

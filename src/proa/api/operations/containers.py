@@ -9,7 +9,7 @@ from proa.api.routes import Route
 from proa.api.service import Service
 from proa.api.translate import containers as translate
 from proa.engine.types import Container
-from proa.errors import Invalid
+from proa.errors import Invalid, NotFound
 
 
 async def list_(service: Service, request: Request) -> Outcome:
@@ -34,7 +34,13 @@ async def create(service: Service, request: Request) -> Outcome:
     wanted = translate.create_request(body, request.query.text("name"), request.query.platform())
     if not wanted.config.image:
         raise Invalid("config cannot be empty: it names no image", code="image-missing")
-    result = await service.pools.change(service.engine.containers.create, wanted)
+    try:
+        result = await service.pools.change(service.engine.containers.create, wanted)
+    except NotFound as error:
+        if error.code == "image-not-found":
+            raise
+        # Another container or a network, which pulling the image does not bring.
+        raise Invalid(error.message, code=error.code, subject=error.subject, hint=error.hint) from None
     return created({"Id": result.id, "Warnings": result.warnings})
 
 

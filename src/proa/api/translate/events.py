@@ -56,6 +56,9 @@ class EventFilter:
             return found.action in values or found.action.partition(":")[0] in values
         if name == "label":
             return all(_has_label(found.attributes, wanted) for wanted in values)
+        if name == "image" and found.type == "container":
+            image = found.attributes.get("image", "")
+            return image in values or image.rpartition(":")[0] in values
         if name in _BY_OBJECT:
             return found.type == name and _names_object(found, values)
         return False

@@ -22,21 +22,29 @@ _BLKIO = (
 
 def stats(container_id: str, name: str, sample: Sample, before: Sample | None) -> dict[str, Any]:
     """One object of `GET /containers/{id}/stats`; `before` is the sample a CPU share is computed against."""
-    return {
+    out = {
         "name": "/" + name,
         "id": container_id,
         "read": sample.get("read", NEVER),
         "preread": (before or {}).get("read", NEVER),
         "num_procs": 0,
-        "pids_stats": {"current": sample.get("pids", 0)}
-        | ({"limit": sample["pids_limit"]} if sample.get("pids_limit") else {}),
+        "pids_stats": _pids(sample),
         "cpu_stats": _cpu(sample),
         "precpu_stats": _cpu(before or {}),
         "memory_stats": _memory(sample),
         "blkio_stats": dict.fromkeys(_BLKIO) | dict(sample.get("blkio") or {}),
         "storage_stats": {},
-        "networks": sample.get("networks") or {},
     }
+    if sample.get("networks"):
+        out["networks"] = sample["networks"]
+    return out
+
+
+def _pids(sample: Sample) -> dict[str, int]:
+    if not sample:
+        return {}
+    limit = {"limit": sample["pids_limit"]} if sample.get("pids_limit") else {}
+    return {"current": sample.get("pids", 0), **limit}
 
 
 def _cpu(sample: Sample) -> dict[str, Any]:
@@ -45,6 +53,8 @@ def _cpu(sample: Sample) -> dict[str, Any]:
         "usage_in_kernelmode": sample.get("cpu_kernel_ns", 0),
         "usage_in_usermode": sample.get("cpu_user_ns", 0),
     }
+    if sample.get("cpu_each_ns"):
+        usage["percpu_usage"] = sample["cpu_each_ns"]
     out: dict[str, Any] = {
         "cpu_usage": usage,
         "throttling_data": {
@@ -59,6 +69,8 @@ def _cpu(sample: Sample) -> dict[str, Any]:
 
 
 def _memory(sample: Sample) -> dict[str, Any]:
+    if not sample:
+        return {}
     out = {
         "usage": sample.get("memory", 0),
         "stats": dict(sample.get("memory_stats") or {}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from proa.cli.humanise import binary_size, decimal_size, short_id
 from proa.cli.options import Command
 from proa.cli.output import show_rows
@@ -13,6 +15,7 @@ from proa.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from proa.cli.options import Options, Row, Settings
@@ -69,34 +72,54 @@ def stats_row(record: dict[str, Any], *, full: bool = False) -> dict[str, str]:
 
 
 def _act(settings: Settings, options: Options, words: list[str]) -> int:
-    caller = Caller(locate(settings.host))
+    watch = _Watch(Caller(locate(settings.host)), words, options)
     once = options.flag("no-stream")
-    names = words
-    if not names:
-        listed = caller.call("GET", f"/containers/json{query(all=options.flag('all'))}")
-        names = [record["Id"] for record in listed]
-    targets = [f"/containers/{quote(name)}/stats{query(stream='0' if once else '1')}" for name in names]
-    streams = [caller.begin("GET", target) for target in targets]  # all measure at the same time
-    full = options.flag("no-trunc")
-
-    def show(rows: list[dict[str, str]]) -> None:
-        show_rows(rows, COLUMNS, template=options.text("format"))
-
-    lines = []
-    for stream in streams:
-        try:
-            lines.append(json_lines(caller.reply(stream)))
-        except NotFound:
-            if words:
-                raise
     while True:
-        rows = [stats_row(record, full=full) for record in [next(line, None) for line in lines] if record]
+        rows = watch.rows()
         if not once and is_terminal(1) and not options.given("format"):
             _clear_screen()
-        if rows or once:
-            show(rows)
-        if once or not rows:
+        if rows or once or not words:
+            show_rows(rows, COLUMNS, template=options.text("format"))
+        if once or (words and not rows):
             return 0
+
+
+class _Watch:
+    """The samples of the named containers, or of all there are at each moment."""
+
+    def __init__(self, caller: Caller, words: list[str], options: Options) -> None:
+        self._caller = caller
+        self._words = words
+        self._once = options.flag("no-stream")
+        self._all = options.flag("all")
+        self._full = options.flag("no-trunc")
+        self._lines: dict[str, Iterator[Any]] = {}
+        self._begin(words)
+
+    def _begin(self, names: list[str]) -> None:
+        streams = []
+        for name in names:  # all measure at the same time
+            target = f"/containers/{quote(name)}/stats{query(stream='0' if self._once else '1')}"
+            streams.append((name, self._caller.begin("GET", target)))
+        for name, stream in streams:
+            try:
+                self._lines[name] = json_lines(self._caller.reply(stream))
+            except NotFound:
+                if self._words:
+                    raise
+
+    def rows(self) -> list[dict[str, str]]:
+        """The next sample of each; waits a second for it."""
+        if not self._words:
+            listed = self._caller.call("GET", f"/containers/json{query(all=self._all)}")
+            names = [record["Id"] for record in listed]
+            self._lines = {name: line for name, line in self._lines.items() if name in names}
+            self._begin([name for name in names if name not in self._lines])
+            if not self._lines and not self._once:
+                time.sleep(1)
+        found = {name: next(line, None) for name, line in list(self._lines.items())}
+        self._lines = {name: line for name, line in self._lines.items() if found[name]}
+        return [stats_row(record, full=self._full) for record in found.values() if record]
 
 
 def _clear_screen() -> None:
