@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -27,6 +28,7 @@ from proa.client.http import query, quote
 from proa.client.models import ImageDetails, ImageLayer, ListedImage, Progress, PruneResult
 from proa.client.names import split_tag
 from proa.client.sources import Source, pieces
+from proa.client.trees import pack
 from proa.errors import Corrupt, NotFound
 
 __all__ = ["AsyncImage", "AsyncImages", "Image", "Images"]
@@ -168,6 +170,7 @@ class ImagesCore(Generic[I]):
     def load(self, source: Source, *, progress: Callable[[Progress], None] | None = None) -> Flow[builtins.list[I]]:
         """Read images from an archive of `save`, docker or podman: bytes, a path, an open file or pieces.
 
+        A directory is an OCI layout, or what skopeo calls `dir:`.
         Raises Invalid or Corrupt for an archive that is none.
         """
         records = yield from transfer(Request("POST", "/images/load?quiet=1", pieces(source)), progress)
@@ -189,9 +192,19 @@ class ImagesCore(Generic[I]):
         finally:
             channel.close()
 
+    @stream
+    def rootfs(self, name: str) -> Stream[bytes]:
+        """An image's files, all layers in one, as a tar, piece by piece. Raises NotFound for an unknown name."""
+        channel = yield Open(Request("GET", f"/proa/v1/images/{quote(name)}/rootfs"))
+        try:
+            while data := (yield Read(channel)):
+                yield Item(data)
+        finally:
+            channel.close()
+
     @operation
     def import_(self, source: Source, name: str = "", *, message: str = "", changes: Sequence[str] = ()) -> Flow[I]:
-        """Make an image of one layer from a tar of a root file system (plain, gzip or zstd).
+        """Make an image of one layer from a root file system: a directory, or a tar (plain, gzip, zstd, bzip2 or xz).
 
         name: `repository[:tag]`; changes: Dockerfile instructions such as `CMD ["sh"]`.
         Raises Invalid or Corrupt for a tar that is none.
@@ -199,6 +212,8 @@ class ImagesCore(Generic[I]):
         repository, tag = split_tag(name, "latest") if name else ("", "")
         target = f"/images/create{query(fromSrc='-', repo=repository, tag=tag, message=message)}"
         target += "".join([f"&changes={quote(change)}" for change in changes])
+        if isinstance(source, Path) and source.is_dir():
+            source = pack(str(source), ".", whole=True)
         records = yield from transfer(Request("POST", target, pieces(source)), None)
         if not records:
             raise Corrupt("the engine did not say which image it made", code="bad-reply")

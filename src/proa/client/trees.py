@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from proa.errors import Conflict, Corrupt, Invalid
 
-__all__ = ["pack", "unpack"]
+__all__ = ["newest_time", "pack", "unpack"]
 
 _PIECE = 1 << 20
 _BLOCK = 512
@@ -27,27 +27,36 @@ _KINDS = {
     stat.S_IFLNK: tarfile.SYMTYPE,
     stat.S_IFIFO: tarfile.FIFOTYPE,
 }
+_DEVICES = {stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE}
+_LAYER_XATTRS = ("user.", "security.capability", "system.posix_acl_access", "system.posix_acl_default")
 
 
-def pack(path: str, name: str) -> Iterator[bytes]:
+def pack(path: str, name: str, *, whole: bool = False) -> Iterator[bytes]:
     """The archive of the file or tree at `path`, whose members' names begin with `name` ("." for the content alone).
 
-    A symbolic link is packed as one. Raises OSError, Conflict when a file shrinks while it is read.
+    A symbolic link is packed as one. whole: as a root file system, with devices and extended attributes, but without
+    what is mounted below it. Raises OSError, Conflict when a file shrinks while it is read.
     """
     links: dict[tuple[int, int], str] = {}
     stack = [(path, name)]
+    device = os.lstat(path).st_dev
     while stack:
         path, name = stack.pop()
         status = os.lstat(path)
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is None and whole:
+            kind = _DEVICES.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             continue  # sockets and devices are of this machine only
         member = tarfile.TarInfo(name)
+        if whole:
+            member.devmajor, member.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+            member.pax_headers = _xattrs(path)
         member.type = kind
         member.mode = stat.S_IMODE(status.st_mode)
         member.uid, member.gid = status.st_uid, status.st_gid
         member.mtime = int(status.st_mtime)
-        if kind == tarfile.DIRTYPE:
+        if kind == tarfile.DIRTYPE and (not whole or status.st_dev == device):
             names = sorted(os.listdir(path), reverse=True)
             stack += [(os.path.join(path, child), f"{name}/{child}") for child in names]
         elif kind == tarfile.SYMTYPE:
@@ -61,6 +70,24 @@ def pack(path: str, name: str) -> Iterator[bytes]:
         else:
             yield _head(member)
     yield bytes(2 * _BLOCK)
+
+
+def newest_time(path: str) -> int:
+    """The latest modification in a tree, in seconds since the epoch: when it became what it is. Raises OSError."""
+    newest = 0
+    for directory, directories, files in os.walk(path):
+        for name in (".", *directories, *files):
+            newest = max(newest, int(os.lstat(os.path.join(directory, name)).st_mtime))
+    return newest
+
+
+def _xattrs(path: str) -> dict[str, str]:
+    found = {}
+    for name in os.listxattr(path, follow_symlinks=False):
+        if name.startswith(_LAYER_XATTRS):
+            value = os.getxattr(path, name, follow_symlinks=False)
+            found[f"SCHILY.xattr.{name}"] = value.decode("utf-8", "surrogateescape")
+    return found
 
 
 def _head(member: tarfile.TarInfo) -> bytes:

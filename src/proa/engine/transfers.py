@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from proa import transfer
 from proa.engine.changes import apply_changes
-from proa.engine.images import image_id
-from proa.errors import Cancelled, Invalid, NotFound, ProaError, TimedOut, Unavailable
+from proa.engine.images import image_id, top_chain_id
+from proa.errors import Cancelled, Conflict, Invalid, NotFound, ProaError, TimedOut, Unavailable
 from proa.oci import Descriptor, RunConfig, parse_platform, parse_reference
+from proa.storage.layers import tar_tree
 from proa.transfer import Credentials, Progress
 from proa.transfer.progress import silent
 
@@ -190,6 +194,49 @@ class Transfers:
             own = self._images.names_of(image_id(found))
             chosen.append(canonical if canonical in own else own[0])
         transfer.save(self._storage, chosen, out, platform=parse_platform(platform) if platform else None)
+
+    def rootfs(self, name: str, out: BinaryIO, *, platform: str = "") -> None:
+        """Write an image's files, all layers in one, as a tar. Raises NotFound, Corrupt."""
+        stored = self._images.find(name, platform)
+        with self._storage.leases.hold("rootfs"):
+            self._images.unpack(stored)
+            chain = top_chain_id(stored)
+            if chain:
+                tar_tree(self._storage.snapshots.lowers(chain), out, nanoseconds=True)
+            else:
+                out.write(bytes(1024))
+
+    def unpack_rootfs(self, name: str, directory: str, *, platform: str = "") -> None:
+        """Write an image's files into an empty directory of the engine's machine, owners and attributes included.
+
+        Raises NotFound, Invalid (no absolute path), Conflict (not empty), Denied.
+        """
+        target = Path(directory)
+        if not target.is_absolute():
+            raise Invalid(f"{directory!r} is not an absolute path", code="path-invalid", subject=directory)
+        target.mkdir(mode=0o755, exist_ok=True)
+        if any(target.iterdir()):
+            raise Conflict(f"{directory} is not empty", code="directory-not-empty", subject=directory)
+        receiving, sending = os.pipe()
+        failure: list[BaseException] = []
+
+        def write() -> None:
+            try:
+                with open(sending, "wb") as out:
+                    self.rootfs(name, out, platform=platform)
+            except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+                failure.append(error)
+
+        writer = threading.Thread(target=write, name="rootfs")
+        writer.start()
+        try:
+            with open(receiving, "rb", buffering=0) as stream:
+                # A worker that can reach nothing but the directory, as for layers.
+                self._storage.unpacker.unpack(stream, "none", target)
+        finally:
+            writer.join()
+            if failure:
+                raise failure[0]
 
     def import_image(
         self,

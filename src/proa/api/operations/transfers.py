@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from proa.api.messages import TAR, Outcome, Reply, Request, Stream, json_body
+from proa.api.messages import NO_CONTENT, TAR, Outcome, Reply, Request, Stream, json_body
 from proa.api.operations.transfer_streams import Report, download, progress, upload_progress
 from proa.api.routes import Route
 from proa.api.service import Service
@@ -127,7 +127,29 @@ async def login(service: Service, request: Request) -> Outcome:
     return Reply(value={"Status": "Login Succeeded", "IdentityToken": token})
 
 
+async def rootfs(service: Service, request: Request) -> Outcome:
+    """`GET /proa/v1/images/{name}/rootfs`: an image's files as one tar."""
+    name, platform = request["name"], request.query.platform()
+    await service.pools.quick(service.engine.images.get, name, platform)
+
+    def work(out: BinaryIO) -> None:
+        service.engine.transfers.rootfs(name, out, platform=platform)
+
+    return await download(service, work, content_type=TAR)
+
+
+async def unpack_rootfs(service: Service, request: Request) -> Outcome:
+    """`POST /proa/v1/images/{name}/rootfs?directory=`: the same into an empty directory of the engine's machine."""
+    query = request.query
+    await service.pools.slow(
+        service.engine.transfers.unpack_rootfs, request["name"], query.text("directory"), platform=query.platform()
+    )
+    return NO_CONTENT
+
+
 ROUTES = (
+    Route("GET", "/proa/v1/images/{name:path}/rootfs", rootfs),
+    Route("POST", "/proa/v1/images/{name:path}/rootfs", unpack_rootfs),
     Route("POST", "/auth", login),
     Route("POST", "/images/create", create),
     Route("POST", "/images/load", load),

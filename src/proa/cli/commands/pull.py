@@ -55,6 +55,14 @@ def pull_image(
 
 
 def _pull(settings: Settings, options: Options, words: list[str]) -> int:
+    from proa.client.layouts import parse_transport
+
+    source = parse_transport(words[0])
+    if source is not None:
+        from proa.cli.commands.archive import bring
+
+        emit(bring(Caller(locate(settings.host)), source) + "\n")
+        return 0
     image, quiet, every = words[0], options.flag("quiet"), options.flag("all-tags")
     repository, tag = split_tag(image)
     _refuse_tag(image, tag, every)

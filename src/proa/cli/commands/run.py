@@ -99,10 +99,24 @@ def _write_cidfile(path: str, identity: str) -> None:
         raise Invalid(f"cannot write the container ID to {path}: {error.strerror}", code="unwritable-file") from None
 
 
+def _image(caller: Caller, text: str) -> str:
+    """What the engine calls the image: `oci:DIR:TAG` and other places for images are loaded first."""
+    if text.partition(":")[0] in ("oci", "oci-archive", "docker-archive", "dir"):
+        from proa.client.layouts import parse_transport
+
+        source = parse_transport(text)
+        if source is not None:
+            from proa.cli.commands.archive import bring
+
+            return bring(caller, source)
+    return text
+
+
 def _act_create(settings: Settings, options: Options, words: list[str]) -> int:
     _check_cidfile(options)
-    document = create_document(options, words[0], words[1:], detach=False)
-    identity = _create(Caller(locate(settings.host)), options, document)
+    caller = Caller(locate(settings.host))
+    document = create_document(options, _image(caller, words[0]), words[1:], detach=False)
+    identity = _create(caller, options, document)
     print(identity)
     return 0
 
@@ -110,8 +124,8 @@ def _act_create(settings: Settings, options: Options, words: list[str]) -> int:
 def _act_run(settings: Settings, options: Options, words: list[str]) -> int:
     _check_cidfile(options)
     detach = options.flag("detach")
-    document = create_document(options, words[0], words[1:], detach=detach)
     caller = Caller(locate(settings.host))
+    document = create_document(options, _image(caller, words[0]), words[1:], detach=detach)
     if detach:
         identity = _create(caller, options, document)
         status = _start(caller, identity)
