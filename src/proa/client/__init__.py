@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from proa.client.async_client import AsyncClient, connect_async
     from proa.client.client import Client, connect
     from proa.client.container import AsyncContainer, Container
+    from proa.client.creation import Healthcheck
     from proa.client.images import AsyncImage, Image
     from proa.client.models import (
         Change,
         ContainerDetails,
         Event,
         ExecResult,
+        Health,
         ImageDetails,
         ImageLayer,
         Info,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         VolumeDetails,
     )
     from proa.client.sessions import AsyncSession, Session
+    from proa.client.stats import Stats
 
 __all__ = [
     "connect",
@@ -46,6 +49,8 @@ __all__ = [
     "ContainerDetails",
     "Event",
     "ExecResult",
+    "Health",
+    "Healthcheck",
     "ImageDetails",
     "ImageLayer",
     "Info",
@@ -56,6 +61,7 @@ __all__ = [
     "Progress",
     "PruneResult",
     "RunResult",
+    "Stats",
     "Version",
     "VolumeDetails",
 ]
@@ -71,6 +77,8 @@ _MODULES = {
     "AsyncImage": "images",
     "Session": "sessions",
     "AsyncSession": "sessions",
+    "Healthcheck": "creation",
+    "Stats": "stats",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
@@ -24,17 +24,17 @@ from proa.client.flow import (
     stream,
 )
 from proa.client.http import query, quote
-from proa.client.models import ContainerDetails, ExecResult, Output
+from proa.client.life import LifeCore
+from proa.client.models import ContainerDetails, ExecResult, Health, Output
 from proa.client.names import split_tag
 from proa.client.sessions import AsyncSession, Session
-from proa.errors import NotModified
 
 __all__ = ["AsyncContainer", "Container", "ContainerCore"]
 
 S = TypeVar("S", Session, AsyncSession)
 
 
-class ContainerCore(FilesCore, Generic[S]):
+class ContainerCore(LifeCore, FilesCore, Generic[S]):
     """The operations of a container."""
 
     _session: ClassVar[type[Any]]
@@ -62,6 +62,11 @@ class ContainerCore(FilesCore, Generic[S]):
         return self.details.state.status
 
     @property
+    def health(self) -> Health | None:
+        """What its healthcheck found, None without one: as of the last `reload`."""
+        return self.details.state.health
+
+    @property
     def labels(self) -> dict[str, str]:
         """The labels."""
         return self.details.config.labels or {}
@@ -80,63 +85,6 @@ class ContainerCore(FilesCore, Generic[S]):
         """
         self._take((yield from exchange("GET", f"{self._path}/json")))
         return self.details
-
-    @operation
-    def start(self) -> Flow[None]:
-        """Start it; a running one stays as it is.
-
-        Raises NotFound or Denied when the command cannot be found or executed (codes `command-not-found`,
-        `command-not-executable`), Conflict when it cannot be started now.
-        """
-        yield from self._do("start")
-
-    @operation
-    def stop(self, *, timeout_s: int | None = None, signal: str = "") -> Flow[None]:
-        """Ask it to end, and kill it after the time-out (its own, else 10 s); a stopped one stays as it is."""
-        yield from self._do(f"stop{query(t=None if timeout_s is None else str(timeout_s), signal=signal)}")
-
-    @operation
-    def restart(self, *, timeout_s: int | None = None, signal: str = "") -> Flow[None]:
-        """Stop and start it."""
-        yield from self._do(f"restart{query(t=None if timeout_s is None else str(timeout_s), signal=signal)}")
-
-    @operation
-    def kill(self, signal: str = "KILL") -> Flow[None]:
-        """Send a signal by name (`TERM`, `SIGTERM`) or number.
-
-        Raises Conflict when it does not run, Invalid for an unknown signal.
-        """
-        yield from self._do(f"kill{query(signal=signal)}")
-
-    @operation
-    def pause(self) -> Flow[None]:
-        """Freeze its processes. Raises Conflict when it does not run or is frozen already."""
-        yield from self._do("pause")
-
-    @operation
-    def unpause(self) -> Flow[None]:
-        """Thaw its processes. Raises Conflict when it is not frozen."""
-        yield from self._do("unpause")
-
-    @operation
-    def rename(self, name: str) -> Flow[None]:
-        """Give it another name. Raises Conflict when another container has it."""
-        yield from self._do(f"rename{query(name=name)}")
-        self._take((yield from exchange("GET", f"{self._path}/json")))
-
-    @operation
-    def remove(self, *, force: bool = False, volumes: bool = False) -> Flow[None]:
-        """Remove it, killing it first with `force`, and its anonymous volumes with `volumes`.
-
-        Raises Conflict when it runs and `force` is not given.
-        """
-        yield from exchange("DELETE", f"{self._path}{query(force=force, v=volumes)}")
-
-    @operation
-    def wait(self, condition: Literal["not-running", "next-exit", "removed"] = "not-running") -> Flow[int]:
-        """Wait for its end (or removal); returns the exit status."""
-        body = yield from exchange("POST", f"{self._path}/wait{query(condition=condition)}")
-        return int(decode(body, dict[str, Any])["StatusCode"])
 
     @operation
     def logs(
@@ -276,12 +224,6 @@ class ContainerCore(FilesCore, Generic[S]):
     def _take(self, body: bytes) -> None:
         self._body = body
         self.details = decode(body, ContainerDetails)
-
-    def _do(self, verb: str) -> Flow[None]:
-        try:
-            yield from exchange("POST", f"{self._path}/{verb}")
-        except NotModified:
-            pass  # it is as asked
 
     def _create_exec(
         self,

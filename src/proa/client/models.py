@@ -17,6 +17,8 @@ __all__ = [
     "ContainerState",
     "Event",
     "EventActor",
+    "Health",
+    "HealthResult",
     "ExecResult",
     "ImageDetails",
     "ImageLayer",
@@ -101,6 +103,23 @@ class Record(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
     """Docker's spelling of names on the wire."""
 
 
+class HealthResult(Record, kw_only=True, frozen=True):
+    """One run of a healthcheck; exit code 0 is healthy, -1 is a probe that took too long or could not be run."""
+
+    start: str = ""
+    end: str = ""
+    exit_code: int = 0
+    output: str = ""
+
+
+class Health(Record, kw_only=True, frozen=True):
+    """`starting`, `healthy` or `unhealthy`, and the last results, oldest first."""
+
+    status: str = ""
+    failing_streak: int = 0
+    log: list[HealthResult] | None = None
+
+
 class ContainerState(Record, kw_only=True, frozen=True):
     """`State` of a container; status is created, running, paused, restarting, exited or dead."""
 
@@ -113,6 +132,8 @@ class ContainerState(Record, kw_only=True, frozen=True):
     error: str = ""
     started_at: str = ""
     finished_at: str = ""
+    restarting: bool = False
+    health: Health | None = None
 
 
 class ContainerConfig(Record, kw_only=True, frozen=True):

@@ -42,10 +42,6 @@ def oci_config(
             **_process(record.config.env or [], [record.path, *record.args], record, security.capabilities),
             "terminal": record.config.tty,
             "noNewPrivileges": security.no_new_privileges,
-            "oomScoreAdj": host.oom_score_adj,
-            "rlimits": [
-                {"type": f"RLIMIT_{u.name.upper()}", "soft": u.soft, "hard": u.hard} for u in host.ulimits or []
-            ],
         },
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
         "hostname": "" if host.uts_mode == "host" else joined.hostname,
@@ -70,8 +66,6 @@ def oci_config(
         config["domainname"] = record.config.domainname
     if record.config.tty and any(host.console_size):
         config["process"]["consoleSize"] = {"height": host.console_size[0], "width": host.console_size[1]}
-    if not config["process"]["rlimits"]:
-        del config["process"]["rlimits"]
     if security.seccomp == "default":
         config["annotations"]["proa.seccomp"] = "default"
     elif security.seccomp != "unconfined":
@@ -118,6 +112,8 @@ def _process(
 ) -> dict[str, Any]:
     tty = record.config.tty if tty is None else tty
     names = {e.partition("=")[0] for e in env}
+    limits = record.host.ulimits or []
+    rlimits = [{"type": f"RLIMIT_{u.name.upper()}", "soft": u.soft, "hard": u.hard} for u in limits]
     base = [e for e in (f"HOSTNAME={record.config.hostname}", "TERM=xterm" if tty else "") if e]
     return {
         "args": list(args),
@@ -125,6 +121,8 @@ def _process(
         "cwd": record.config.working_dir or "/",
         "user": _user(record.config.user, record.host.group_add or []),
         "capabilities": defaults.capabilities(list(capabilities)),
+        "oomScoreAdj": record.host.oom_score_adj,
+        **({"rlimits": rlimits} if rlimits else {}),
     }
 
 

@@ -165,3 +165,57 @@ def test_the_engine_is_started_by_the_sdk_too(engine: engines.PrivateEngine, mon
         client.version()
     with proa.connect() as client:
         assert client.version().version == proa.__version__
+
+
+def test_limits_health_and_usage(shared: engines.PrivateEngine) -> None:
+    with proa.connect(shared.socket) as engine:
+        container = engine.containers.run_detached(
+            "busybox",
+            ["sleep", "1000"],
+            network="none",
+            name="measured",
+            memory_bytes=64 << 20,
+            health=proa.Healthcheck("echo fine; test ! -e /ill", interval_s=0.05, retries=1),
+            ulimits={"nofile": (77, 88)},
+            sysctls={"kernel.msgmax": "9000"},
+            devices=["/dev/zero:/dev/z:r"],
+            shm_bytes=8 << 20,
+            stop_timeout_s=0,
+        )
+        try:
+            assert container.wait("healthy") == 0
+            health = container.reload().state.health
+            assert health is not None
+            assert (health.status, (health.log or [])[-1].output) == ("healthy", "fine\n")
+            assert container.health == health
+            script = "ulimit -n; cat /proc/sys/kernel/msgmax; ls /dev/z; df -k /dev/shm | tail -1 | awk '{print $2}'"
+            assert container.exec(["sh", "-c", script]).stdout == b"77\n9000\n/dev/z\n8192\n"
+            container.update(memory_bytes=32 << 20, memory_swap_bytes=64 << 20, restart="on-failure:2")
+            found = container.stats()
+            assert found.memory_stats.limit == 32 << 20
+            assert found.pids_stats.current >= 1
+            assert 0 <= found.cpu_percent < 300
+            assert found.memory_bytes > 0
+            assert next(iter(container.follow_stats())).read > found.read
+            with pytest.raises(proa.Invalid, match="Minimum memory limit"):
+                container.update(memory_bytes=1000)
+            container.exec(["touch", "/ill"])
+            assert container.wait("unhealthy") == 0
+        finally:
+            container.remove(force=True)
+
+
+def test_waiting_for_health_in_vain(shared: engines.PrivateEngine) -> None:
+    async def work() -> None:
+        async with proa.connect_async(shared.socket) as engine:
+            check = proa.Healthcheck(["true"], interval_s=60)
+            container = await engine.containers.create(
+                "busybox", ["sleep", "0.2"], network="none", health=check, name="brief"
+            )
+            await container.start()
+            with pytest.raises(proa.Conflict, match="has ended with status 0 before that"):
+                await container.wait("healthy")
+            await container.update(restart="no")
+            await container.remove()
+
+    asyncio.run(work())
