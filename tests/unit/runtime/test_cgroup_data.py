@@ -12,7 +12,7 @@ from proa.errors import Invalid
 from proa.linux.bpf import BPF_INSN
 from proa.runtime import defaults
 from proa.runtime.cgroups.device_rules import DeviceRule, device_program, parse_rules
-from proa.runtime.cgroups.hierarchies import parse_hierarchies
+from proa.runtime.cgroups.hierarchy import parse_hierarchies
 from proa.runtime.cgroups.resources import parse_resources
 from proa.runtime.cgroups.version2 import weight_of_shares
 

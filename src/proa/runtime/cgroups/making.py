@@ -11,7 +11,7 @@ from typing import Any
 from proa.errors import Conflict, Denied, Invalid
 from proa.runtime.cgroups import control_files, version2
 from proa.runtime.cgroups.cgroup import Cgroup, Stats
-from proa.runtime.cgroups.hierarchies import Hierarchy, hierarchies
+from proa.runtime.cgroups.hierarchy import Hierarchy, hierarchies
 from proa.runtime.cgroups.resources import parse_resources
 from proa.runtime.cgroups.version1 import CgroupV1
 from proa.runtime.cgroups.version2 import CgroupV2
