@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
-    from proa.storage.layers.changes import DiffResult, diff, tar_tree
+    from proa.storage.layers.changes import DiffResult, diff, tar_directory, tar_tree
     from proa.storage.layers.compress import CompressedLayer, CompressedLayerWriter
     from proa.storage.layers.unpacker import Unpacker, UnpackResult
     from proa.storage.layers.workers import Workers
@@ -28,6 +28,7 @@ _HOME = {
     "Unpacker": "unpacker",
     "Workers": "workers",
     "diff": "changes",
+    "tar_directory": "changes",
     "tar_tree": "changes",
 }
 
@@ -38,6 +39,7 @@ __all__ = [
     "Budget",
     "DEFAULT_BUDGET",
     "diff",
+    "tar_directory",
     "tar_tree",
     "DiffResult",
     "CompressedLayerWriter",

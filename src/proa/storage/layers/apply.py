@@ -58,16 +58,18 @@ def apply(
     keep_owner: bool = True,
     skip_devices: bool = False,
     prefix: str = overlay.TRUSTED,
+    marks: bool = True,
 ) -> Applied:
     """Apply an uncompressed archive to the empty directory `root_fd`, on top of `lower_fds` (uppermost first).
 
-    keep_owner=False leaves every file with the ids of this process; skip_devices passes over device nodes, which a user
-    namespace cannot make; `prefix` names overlay's attributes. Sets the process's umask while it runs. The stream is
-    read to its end. Raises Invalid, Corrupt, Exhausted, Unsupported for what is wrong with the archive; Denied,
-    Exhausted, Unavailable for what is wrong with the file system.
+    marks=False takes names that begin with `.wh.` for what they are: the archive is no layer. keep_owner=False leaves
+    every file with the ids of this process; skip_devices passes over device nodes, which a user namespace cannot make;
+    `prefix` names overlay's attributes. Sets the process's umask while it runs. The stream is read to its end. Raises
+    Invalid, Corrupt, Exhausted, Unsupported for what is wrong with the archive; Denied, Exhausted, Unavailable for what
+    is wrong with the file system.
     """
     previous_umask = os.umask(0)
-    applier = _Applier(root_fd, lower_fds, TarReader(chunks, budget), keep_owner, skip_devices, prefix)
+    applier = _Applier(root_fd, lower_fds, TarReader(chunks, budget), keep_owner, skip_devices, prefix, marks)
     try:
         return applier.run()
     finally:
@@ -84,11 +86,13 @@ class _Applier:
         keep_owner: bool,
         skip_devices: bool,
         prefix: str,
+        marks: bool,
     ) -> None:
         self._root_fd = root_fd
         self._reader = reader
         self._owner = Owner(*_own_ids(root_fd), keep=keep_owner)
         self._skip_devices = skip_devices
+        self._marks = marks
         self._directories = Directories(root_fd, lower_fds, self._owner, prefix)
         self._size = 0
         self._inodes = 0
@@ -126,7 +130,7 @@ class _Applier:
             self._root(entry)
             return
         parent, base = split(path)
-        if overlay.WHITEOUT_PREFIX in path and self._mark(path, parent, base, entry):
+        if self._marks and overlay.WHITEOUT_PREFIX in path and self._mark(path, parent, base, entry):
             return
         make = self._makers.get(entry.kind)
         if make is None:

@@ -1,4 +1,5 @@
-"""Write file trees as archives: what an overlay's upper directory changes (`diff`), or a whole tree (`tar_tree`).
+"""Write file trees as archives: what an overlay's upper directory changes (`diff`), a whole tree (`tar_tree`),
+or one directory of it (`tar_directory`).
 
 Nothing needs to be mounted: the stack of layer directories is read as overlay would show it. Directories are opened one
 name at a time and never through a link, so a container that changes its files meanwhile cannot lead us elsewhere.
@@ -24,7 +25,7 @@ from proa.storage.layers.headers import Entry
 from proa.storage.layers.names import display
 from proa.storage.layers.trees import Trees
 
-__all__ = ["DiffResult", "diff", "tar_tree"]
+__all__ = ["DiffResult", "diff", "tar_directory", "tar_tree"]
 
 
 class DiffResult(NamedTuple):
@@ -78,6 +79,24 @@ def tar_tree(
         for path, index, status in trees.walk(frozenset(exclude)):
             trees.add(writer, path, index, status)
         return _finish(writer, sink)
+
+
+def tar_directory(layers: Sequence[Path | str], path: bytes, sink: Sink) -> bool:
+    """Write what is below one directory of an overlay's directories (uppermost first), itself as the root `.`.
+
+    path: symbolic links on it are followed as in a chroot. Times are whole (PAX records), sockets are skipped.
+    Returns False, with nothing written, when there is no directory. Errors as in `diff`.
+    """
+    with Trees(layers, nanoseconds=True) as trees:
+        found = trees.descend(path)
+        if found is None:
+            return False
+        writer = _writer(sink)
+        trees.add(writer, trees.start, *found)
+        for below, index, status in trees.walk():
+            trees.add(writer, below, index, status)
+        _finish(writer, sink)
+        return True
 
 
 def _writer(sink: Sink) -> TarWriter:

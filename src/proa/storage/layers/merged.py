@@ -14,9 +14,9 @@ from typing import NamedTuple
 from proa.storage.layers.opened import open_directory
 from proa.storage.layers.overlay import is_whiteout
 
-__all__ = ["Found", "Layer", "MergedView"]
+__all__ = ["Found", "Layer", "MAX_LINKS", "MergedView", "redirect"]
 
-_MAX_LINKS = 40
+MAX_LINKS = 40
 
 
 class Layer(NamedTuple):
@@ -64,7 +64,7 @@ class MergedView:
 
         follow_parents=False treats a symbolic link on the way as the end of the way.
         """
-        links = _MAX_LINKS if follow_parents else 0
+        links = MAX_LINKS if follow_parents else 0
         todo = path.split(b"/") if path else []
         while True:
             outcome = self._descend(todo)
@@ -98,7 +98,7 @@ class MergedView:
                         if last:
                             return Found(index, os.dup(fd), part, status, path)
                         if stat.S_ISLNK(status.st_mode):
-                            return _redirect(parts[:position], os.readlink(part, dir_fd=fd), parts[position + 1 :])
+                            return redirect(parts[:position], os.readlink(part, dir_fd=fd), parts[position + 1 :])
                         return None
                     if last:
                         return Found(index, os.dup(fd), part, status, path)
@@ -116,7 +116,7 @@ class MergedView:
                 os.close(fd)
 
 
-def _redirect(parents: list[bytes], target: bytes, rest: list[bytes]) -> list[bytes]:
+def redirect(parents: list[bytes], target: bytes, rest: list[bytes]) -> list[bytes]:
     """The path that a link named by the last of its parents leads to. Its parents have no links."""
     # Parts of the target may be links themselves, so "link/.." must not be dropped by the letter: only leading ".."
     # can be, because the parents are real directories. A ".." after a name is beyond what layers legitimately hold.

@@ -13,6 +13,7 @@ from proa.storage.layers import overlay
 from proa.storage.layers.archive import TarWriter
 from proa.storage.layers.attributes import read_xattrs
 from proa.storage.layers.headers import Entry
+from proa.storage.layers.merged import MAX_LINKS, Layer, MergedView, redirect
 from proa.storage.layers.names import display, split
 from proa.storage.layers.opened import OpenDirectories
 
@@ -37,10 +38,12 @@ _KINDS = {
 class Trees:
     """The trees at `paths`, uppermost first, known by their index; a context manager. Not thread-safe.
 
-    Times in entries are seconds unless `nanoseconds`, and never later than `epoch`.
+    Times in entries are seconds unless `nanoseconds`, and never later than `epoch`. Names in them are relative to
+    `start`, where walking begins: the root unless `descend` went elsewhere.
     """
 
     def __init__(self, paths: Sequence[Path | str], epoch: int | None = None, nanoseconds: bool = False) -> None:
+        self.start = b""
         self._latest_ns = None if epoch is None else epoch * _SECOND
         self._resolution_ns = 1 if nanoseconds else _SECOND
         self._links: dict[tuple[int, int], bytes] = {}
@@ -110,13 +113,39 @@ class Trees:
                 break
         return merging
 
+    def descend(self, path: bytes) -> tuple[int, os.stat_result] | None:
+        """Make the directory at `path` the start; links are followed as in a chroot. None when there is none."""
+        view = MergedView([Layer(fd, lambda fd, _path: overlay.is_opaque(fd, self.prefix)) for fd in self._roots])
+        parts = redirect([], b"/" + path, [])
+        for _ in range(MAX_LINKS):
+            if not parts:
+                self.start = b""
+                return 0, os.fstat(self._roots[0])
+            found = view.find(b"/".join(parts))
+            if found is None:
+                return None
+            try:
+                if stat.S_ISLNK(found.status.st_mode):
+                    target = os.readlink(found.name, dir_fd=found.dir_fd)
+                    parts = redirect(found.path.split(b"/")[:-1], target, [])
+                    continue
+            finally:
+                os.close(found.dir_fd)
+            self.start = found.path
+            return (found.layer, found.status) if stat.S_ISDIR(found.status.st_mode) else None
+        return None
+
     def walk(self, exclude: frozenset[bytes] = frozenset()) -> Iterator[tuple[bytes, int, os.stat_result]]:
-        """Everything shown but the root, sorted, directories before what is in them: (path, tree, status).
+        """Everything shown below `start` but itself, sorted, directories before what is in them: (path, tree, status).
 
         Paths in `exclude` are passed over with all below them.
         """
-        everything = list(range(self.count))
-        stack = [(b"", everything, self._names(b"", everything))]
+        levels = list(range(self.count))
+        top = b""
+        for part in self.start.split(b"/") if self.start else ():
+            top = top + b"/" + part if top else part
+            levels = self.merging(top, levels)
+        stack = [(top, levels, self._names(top, levels))]
         while stack:
             parent, levels, names = stack[-1]
             name = next(names, None)
@@ -179,7 +208,7 @@ class Trees:
         if kind != "5" and status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
-                entry.kind, entry.linkname = "1", first
+                entry.kind, entry.linkname = "1", self._name(first)
                 writer.add(entry)
                 return
         if kind == "0":
@@ -194,9 +223,13 @@ class Trees:
             entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         writer.add(entry)
 
+    def _name(self, path: bytes) -> bytes:
+        """The name of a path in the archive."""
+        return (path[len(self.start) + 1 :] if self.start else path) or b"."
+
     def _entry(self, path: bytes, kind: str, status: os.stat_result) -> Entry:
         entry = Entry()
-        entry.name = path
+        entry.name = self._name(path)
         entry.kind = kind
         entry.mode = stat.S_IMODE(status.st_mode)
         entry.uid, entry.gid = status.st_uid, status.st_gid

@@ -69,6 +69,7 @@ class Unpacker:
         target: Path,
         parents: Sequence[Path] = (),
         *,
+        marks: bool = True,
         inventory: Path | None = None,
         meanwhile: Callable[[], None] | None = None,
         progress: Progress | None = None,
@@ -82,6 +83,7 @@ class Unpacker:
         compression: "none", "gzip", "zstd", or "auto" to go by the first bytes.
         parents:     the directories of all layers below, uppermost first (as overlay's lowerdir). They give implied
                      directories their attributes, hard links their targets, and whiteouts their sense.
+        marks:       False for an archive that is no layer: names that begin with `.wh.` are names like others.
         inventory:   the file to write a list of what was made to, with checksums (see `inventory`); durable.
         meanwhile:   called when all files are there and only the inventory is still being written.
         progress:    called now and then with the count of compressed bytes consumed so far.
@@ -102,7 +104,7 @@ class Unpacker:
                 listed = [os.open(inventory, _NEW_FILE, 0o600)]
             with self._workers.fork(UNPACK) as job:
                 data_fd = source if isinstance(source, int) else None
-                job.send(self._job(compression, len(parents)), directories, data_fd, listed)
+                job.send(self._job(compression, len(parents), marks), directories, data_fd, listed)
                 answer = job.attend(source, progress, cancelled)
                 if meanwhile is not None and "error" not in answer:
                     meanwhile()
@@ -120,7 +122,7 @@ class Unpacker:
         """End the zygote, and with it any worker still running."""
         self._workers.close()
 
-    def _job(self, compression: str, lowers: int) -> dict[str, Any]:
+    def _job(self, compression: str, lowers: int, marks: bool) -> dict[str, Any]:
         return {
             "compression": compression,
             "lowers": lowers,
@@ -128,4 +130,5 @@ class Unpacker:
             "keep_owner": self._keep_owner,
             "skip_devices": overlay.in_user_namespace(),
             "prefix": overlay.attribute_prefix(),
+            "marks": marks,
         }

@@ -92,6 +92,7 @@ def _unpack(sock: socket.socket) -> Iterator[dict[str, Any]]:
         keep_owner=job["keep_owner"],
         skip_devices=job["skip_devices"],
         prefix=job["prefix"],
+        marks=job["marks"],
     )
     result = {
         "diff_id": decoder.digest,
