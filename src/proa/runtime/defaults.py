@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+# Mount options of our own: what of the source to mount, and whether to give it to the container's user.
+SUBPATH = "proa.subpath"
+CHOWN = "proa.chown"
+
 CAPABILITIES: tuple[str, ...] = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from proa.errors import Invalid, Unsupported
 from proa.linux import mount as m
+from proa.runtime.defaults import CHOWN, SUBPATH
 
 
 class MountOptions(NamedTuple):
@@ -20,6 +21,8 @@ class MountOptions(NamedTuple):
     copy_up:                    whether a new tmpfs begins with what it covers.
     remount:                    whether only attributes of a mount that is there already change.
     idmap:                      "idmap" or "ridmap": show a bind's ids through the maps of a user namespace; or "".
+    subpath:                    what of the source to mount, found without leaving it; "" for all.
+    chown:                      give all files to the container's user.
     """
 
     attr_set: int
@@ -33,6 +36,8 @@ class MountOptions(NamedTuple):
     idmap: str = ""
     copy_up: bool = False
     remount: bool = False
+    subpath: str = ""
+    chown: bool = False
 
     @property
     def readonly(self) -> bool:
@@ -96,8 +101,8 @@ def parse_mount_options(options: Sequence[str], where: str) -> MountOptions:
     """Sort `options`. Raises Invalid for ones a bind cannot have and Unsupported for ones proa does not do."""
     attr_set = attr_clr = rec_set = rec_clr = 0
     bind = recursive = False
-    idmap = ""
-    copy_up = remount = False
+    idmap = subpath = ""
+    copy_up = remount = chown = False
     propagation: list[tuple[int, bool]] = []
     settings: list[tuple[str, str | None]] = []
     for option in options:
@@ -117,6 +122,10 @@ def parse_mount_options(options: Sequence[str], where: str) -> MountOptions:
             copy_up = True
         elif option == "remount":
             remount = True
+        elif option.startswith(f"{SUBPATH}="):
+            subpath = option.partition("=")[2]
+        elif option == CHOWN:
+            chown = True
         elif option in _REFUSED or option.partition("=")[0] in _REFUSED:
             raise Unsupported(
                 f"mount option `{option}` of {where} is not supported", code="mount-option", subject=where
@@ -132,15 +141,17 @@ def parse_mount_options(options: Sequence[str], where: str) -> MountOptions:
         names = ", ".join(key for key, _value in settings)
         raise Invalid(f"a bind mount cannot have the options {names} ({where})", code="mount-option", subject=where)
     return MountOptions(
-        attr_set,
-        attr_clr,
-        rec_set,
-        rec_clr,
-        bind,
-        recursive,
-        tuple(propagation),
-        tuple(settings),
-        idmap,
-        copy_up,
-        remount,
+        attr_set=attr_set,
+        attr_clr=attr_clr,
+        rec_set=rec_set,
+        rec_clr=rec_clr,
+        bind=bind,
+        recursive=recursive,
+        propagation=tuple(propagation),
+        settings=tuple(settings),
+        idmap=idmap,
+        copy_up=copy_up,
+        remount=remount,
+        subpath=subpath,
+        chown=chown,
     )

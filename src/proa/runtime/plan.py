@@ -26,7 +26,18 @@ from proa.runtime.spec import (
     parse_root_mounts,
     parse_spec,
 )
-from proa.runtime.steps import attributes, credentials, devices, isolation, lifecycle, masks, mounts, rootfs
+from proa.runtime.steps import (
+    attributes,
+    credentials,
+    devices,
+    images,
+    isolation,
+    lifecycle,
+    masks,
+    mounts,
+    ownership,
+    rootfs,
+)
 from proa.runtime.steps.command import CloseFiles, EnterWorkingDirectory, Execute
 from proa.runtime.steps.step import Step
 from proa.runtime.userns import Mappings
@@ -135,6 +146,8 @@ def compile_plan(
         steps.append(rootfs.SetRootPropagation(spread, recursive=recursive))
     process = spec.process
     steps += _identity_steps(process)
+    if any(defaults.CHOWN in mount.options for mount in spec.mounts):
+        steps.append(ownership.GiveMounts())
     steps.append(credentials.CreateWorkingDirectory(process.cwd))
     steps += _terminal_steps(process, console=not dev_bound)
     steps += [rootfs.RemountReadonly(path) for path in late_readonly]
@@ -234,6 +247,11 @@ def _root_step(root_mounts: Sequence[Any], *, slave: bool = False) -> Step:
 def _mount_step(point: MountPoint, *, new_cgroup_namespace: bool) -> tuple[Step, bool]:
     """The step of one mount, and whether it must be made read-only only after devices were made in it."""
     destination = point.destination
+    if point.type == "overlay":
+        layers = [o for o in point.options if "=" in o and not o.startswith(f"{defaults.SUBPATH}=")]
+        rest = parse_mount_options([o for o in point.options if o not in layers], destination)
+        check.check_mount(point, bind=False)
+        return images.MountOverlay(destination, layers, rest), False
     options = parse_mount_options(point.options, destination)
     check.check_mount(point, bind=options.bind or point.type in _BIND_TYPES)
     if options.remount:

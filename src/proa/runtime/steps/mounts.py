@@ -163,7 +163,7 @@ class Bind(Step):
         options = self.options
         flags = m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if options.recursive else 0)
         try:
-            tree = m.open_tree(m.AT_FDCWD, self.source, flags)
+            tree = self._open_below(flags) if options.subpath else m.open_tree(m.AT_FDCWD, self.source, flags)
         except FileNotFoundError:
             text = f"bind source path does not exist: {self.source}"
             raise Invalid(text, code="bind-source-missing", subject=self.source) from None
@@ -178,6 +178,27 @@ class Bind(Step):
                 if self.mappings is not None:
                     os.close(fd)
         return tree
+
+    def _open_below(self, flags: int) -> int:
+        """The subpath, resolved as if the source were the root: whatever links a container has put there."""
+        top = os.open(self.source, os.O_PATH | os.O_CLOEXEC)
+        try:
+            return open_subpath(top, self.options.subpath, flags, self.source)
+        finally:
+            os.close(top)
+
+
+def open_subpath(top: int, subpath: str, flags: int, where: str) -> int:
+    """A detached tree of what is at `subpath` inside the directory `top`. Raises Invalid when nothing is there."""
+    try:
+        inner = open_in_root(top, subpath)
+    except OSError as error:
+        text = f"cannot access path {where}/{subpath}: {os.strerror(error.errno or 0).lower()}"
+        raise Invalid(text, code="subpath-missing", subject=subpath) from None
+    try:
+        return m.open_tree(inner, "", flags | m.AT_EMPTY_PATH)
+    finally:
+        os.close(inner)
 
 
 def attach(init: Init, tree: int, destination: str, options: MountOptions) -> None:
@@ -198,6 +219,8 @@ def attach(init: Init, tree: int, destination: str, options: MountOptions) -> No
     target = open_destination(init, destination, directory=directory)
     m.move_mount(tree, "", target, "")
     os.close(target)
+    if options.chown:
+        init.to_give.append(os.dup(tree))
     if options.shared:
         for kind, recursive in options.propagation:
             if kind == m.MS_SHARED:

@@ -22,6 +22,7 @@ class Init:
     root_tree:   likewise the root file system; -1 when it is to be mounted here.
     state:       the state document that hooks get.
     trees:       detached copies of mounts whose sharing with the host must be kept, by destination.
+    to_give:     mounts whose files the container's user is to own, once the user is known.
     propagation: (mount fd, MS_* flags, recursive) to apply after the pivot.
     cgroup_dirs: host directories of the container's cgroup by controller; "" for version 2.
     home:        home directory of the user, known once the user is.
@@ -43,6 +44,7 @@ class Init:
         "root_fd",
         "root_tree",
         "state",
+        "to_give",
         "trees",
         "uid",
     )
@@ -59,6 +61,7 @@ class Init:
         self.null_fd = -1
         self.dev_bound = False
         self.trees: dict[str, int] = {}
+        self.to_give: list[int] = []
         self.propagation: list[tuple[int, int, bool]] = []
         self.uid = 0
         self.gid = 0

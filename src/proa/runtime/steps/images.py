@@ -1,0 +1,44 @@
+"""Images mounted into containers: an overlay of the layers, with nothing to write to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from proa.linux import mount as m
+from proa.runtime.mount_options import MountOptions
+from proa.runtime.steps.mounts import attach, open_subpath
+from proa.runtime.steps.rootfs import mount_overlay
+from proa.runtime.steps.step import Init, Step
+
+
+class MountOverlay(Step):
+    """Mount an overlay of layer directories, or a part of it, on `destination`.
+
+    layers: overlay's options, as a snapshotter writes them; options: everything else.
+    """
+
+    __slots__ = ("destination", "layers", "options")
+    name = "mounting an image"
+
+    def __init__(self, destination: str, layers: Sequence[str], options: MountOptions) -> None:
+        self.destination = destination
+        self.layers = tuple(layers)
+        self.options = options
+
+    def describe(self) -> str:
+        return f"mount the overlay {','.join(self.layers)} on {self.destination} (read-only)"
+
+    @property
+    def subject(self) -> str:
+        return self.destination
+
+    def execute(self, init: Init) -> None:
+        tree = mount_overlay(self.layers)
+        if self.options.subpath:
+            whole = tree
+            try:
+                tree = open_subpath(whole, self.options.subpath, m.OPEN_TREE_CLONE, self.destination)
+            finally:
+                os.close(whole)
+        attach(init, tree, self.destination, self.options)
