@@ -41,6 +41,19 @@ def _flag(value: str, mark: str, text: str) -> bool:
     raise Invalid(f"invalid mount `{text}`: `{value}` is not true or false", code="bad-mount", subject=text)
 
 
+def _recursive(mount: dict[str, Any], value: str, text: str) -> None:
+    """bind-recursive=enabled|disabled|writable|readonly: the mounts below, and whether they are read-only, too."""
+    members = {
+        "enabled": {},
+        "disabled": {"NonRecursive": True},
+        "writable": {"ReadOnlyNonRecursive": True},
+        "readonly": {"ReadOnlyForceRecursive": True},
+    }.get(value)
+    if members is None:
+        raise Invalid(f"invalid mount `{text}`: invalid value for bind-recursive: {value}", code="bad-mount")
+    mount.setdefault("BindOptions", {}).update(members)
+
+
 def parse_mount(text: str) -> dict[str, Any]:
     """Read one --mount value.
 
@@ -62,12 +75,25 @@ def parse_mount(text: str) -> dict[str, Any]:
             mount.setdefault("BindOptions", {})["Propagation"] = value
         elif key == "bind-nonrecursive":
             mount.setdefault("BindOptions", {})["NonRecursive"] = _flag(value, mark, text)
+        elif key == "bind-recursive":
+            _recursive(mount, value, text)
         elif key == "bind-create-src":
             mount.setdefault("BindOptions", {})["CreateMountpoint"] = _flag(value, mark, text)
         elif key == "volume-nocopy":
             mount.setdefault("VolumeOptions", {})["NoCopy"] = _flag(value, mark, text)
         elif key == "volume-subpath":
             mount.setdefault("VolumeOptions", {})["Subpath"] = value
+        elif key == "volume-label":
+            name, _, label = value.partition("=")
+            mount.setdefault("VolumeOptions", {}).setdefault("Labels", {})[name] = label
+        elif key == "volume-driver":
+            mount.setdefault("VolumeOptions", {}).setdefault("DriverConfig", {})["Name"] = value
+        elif key == "volume-opt":
+            name, _, option = value.partition("=")
+            driver = mount.setdefault("VolumeOptions", {}).setdefault("DriverConfig", {})
+            driver.setdefault("Options", {})[name] = option
+        elif key == "image-subpath":
+            mount.setdefault("ImageOptions", {})["Subpath"] = value
         elif key == "tmpfs-size":
             mount.setdefault("TmpfsOptions", {})["SizeBytes"] = byte_size(value, "mount")
         elif key == "tmpfs-mode":

@@ -264,12 +264,14 @@ class NetworkDetails(Record, kw_only=True, frozen=True):
 
 
 class VolumeDetails(Record, kw_only=True, frozen=True):
-    """A volume."""
+    """A volume; `status` has the `Owner` of an anonymous one: what it was made for."""
 
     name: str
     driver: str = ""
     mountpoint: str = ""
     labels: dict[str, str] | None = None
+    options: dict[str, str] | None = None
+    status: dict[str, Any] | None = None
 
 
 class EventActor(Record, kw_only=True, frozen=True):

@@ -6,9 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proa.client.calls import decode, exchange, filters_text
-from proa.client.flow import AsyncTransport, Awaiting, Blocking, Flow, Transport, operation
+from proa.client.flow import (
+    AsyncTransport,
+    Awaiting,
+    Blocking,
+    Exchange,
+    Flow,
+    Item,
+    Open,
+    Read,
+    Request,
+    Stream,
+    Transport,
+    operation,
+    stream,
+)
 from proa.client.http import query, quote
 from proa.client.models import NetworkDetails, VolumeDetails
+from proa.client.sources import Source, pieces
 
 __all__ = ["AsyncNetworks", "AsyncVolumes", "Networks", "Volumes"]
 
@@ -58,9 +73,14 @@ class VolumesCore:
         self._transport = transport
 
     @operation
-    def create(self, name: str = "", *, labels: Mapping[str, str] | None = None) -> Flow[VolumeDetails]:
-        """Make a volume, with a random name when none is given; an existing one stays as it is."""
-        document = {"Name": name, "Labels": dict(labels or {})}
+    def create(
+        self, name: str = "", *, labels: Mapping[str, str] | None = None, options: Mapping[str, str] | None = None
+    ) -> Flow[VolumeDetails]:
+        """Make a volume, with a random name when none is given; an existing one stays as it is.
+
+        options: of the local driver: type, device and o as for mount(8), size, uid, gid, mode. Raises Invalid.
+        """
+        document = {"Name": name, "Labels": dict(labels or {}), "DriverOpts": dict(options or {})}
         return decode((yield from exchange("POST", "/volumes/create", document)), VolumeDetails)
 
     @operation
@@ -78,6 +98,32 @@ class VolumesCore:
     def remove(self, name: str, *, force: bool = False) -> Flow[None]:
         """Remove a volume. Raises NotFound, Conflict while a container uses it."""
         yield from exchange("DELETE", f"/volumes/{quote(name)}{query(force=force)}")
+
+    @stream
+    def export(self, name: str) -> Stream[bytes]:
+        """The bytes of a tar archive of a volume. Raises NotFound, Conflict when a file changes meanwhile."""
+        channel = yield Open(Request("GET", f"/proa/v1/volumes/{quote(name)}/export"))
+        try:
+            while data := (yield Read(channel)):
+                yield Item(data)
+        finally:
+            channel.close()
+
+    @operation
+    def import_(self, name: str, source: Source, *, replace: bool = False) -> Flow[VolumeDetails]:
+        """Fill a volume, which is made if need be, from a tar archive: bytes, a path, an open file or pieces.
+
+        Raises Conflict when it is not empty (unless `replace`) or in use, Invalid or Corrupt for the archive.
+        """
+        target = f"/proa/v1/volumes/{quote(name)}/import{query(replace=replace)}"
+        reply = yield Exchange(Request("PUT", target, pieces(source)))
+        return decode(reply.body, VolumeDetails)
+
+    @operation
+    def clone(self, name: str, new: str, *, labels: Mapping[str, str] | None = None) -> Flow[VolumeDetails]:
+        """A copy of a volume under a new name. Raises NotFound, Conflict."""
+        document = {"Name": new, "Labels": dict(labels or {})}
+        return decode((yield from exchange("POST", f"/proa/v1/volumes/{quote(name)}/clone", document)), VolumeDetails)
 
 
 class Networks(NetworksCore, Blocking):

@@ -15,6 +15,7 @@ from proa.engine.images import image_id, run_config, top_chain_id
 from proa.engine.leftovers import cgroup_parent
 from proa.engine.log_options import check_log_config
 from proa.engine.merge import merge_config
+from proa.engine.mount_sources import Sources, fill_volumes, hold_images, release_images
 from proa.engine.mounts import resolve_mounts
 from proa.engine.names import check_name, new_id, random_name
 from proa.engine.namespaces import check_namespaces
@@ -85,8 +86,10 @@ class Containers:
         try:
             with entry.lock, engine.storage.leases.hold(f"create {id[:12]}"):
                 engine.userns.assign(record)
-                record.mounts = resolve_mounts(config, host, [], self._volume_for(id))
+                record.mounts = resolve_mounts(config, host, Sources(engine, record))
                 engine.images.unpack(image)
+                hold_images(engine, record)
+                fill_volumes(engine, record)
                 engine.storage.snapshots.prepare(f"container:{id}", top_chain_id(image), volatile=host.auto_remove)
                 self._catalog.path(entry).mkdir(mode=0o700)
                 self._catalog.save(entry)
@@ -102,19 +105,8 @@ class Containers:
                 return name
         return f"{random_name()}_{new_id()[:6]}"
 
-    def _volume_for(self, container: str):  # type: ignore[no-untyped-def]
-        def resolve(name: str) -> tuple[str, str]:
-            volume = self._engine.volumes.create(name)
-            self._engine.volumes.hold(volume.name, container)
-            return volume.name, volume.mountpoint
-
-        return resolve
-
     def _undo(self, entry: Entry) -> None:
-        for volume in self._engine.volumes.held_by(entry.record.id):
-            self._engine.volumes.release(volume.name, entry.record.id)
-            if volume.anonymous:
-                self._engine.volumes.remove(volume.name, force=True)
+        self._engine.volumes.drop(entry.record.id, anonymous=True)
         self._discard(entry)
 
     def _discard(self, entry: Entry) -> None:
@@ -122,6 +114,7 @@ class Containers:
         path = self._catalog.path(entry)
         if path.exists():
             self._engine.storage.trash.discard(path)
+        release_images(self._engine, entry.record)
         try:
             self._engine.storage.snapshots.remove(f"container:{entry.record.id}")
         except ProaError:
@@ -198,10 +191,7 @@ class Containers:
             return
         record = entry.record
         record.state.status = "removing"
-        for volume in self._engine.volumes.held_by(record.id):
-            self._engine.volumes.release(volume.name, record.id)
-            if volumes and volume.anonymous and not self._engine.volumes.users(volume.name):
-                self._engine.volumes.remove(volume.name, force=True)
+        self._engine.volumes.drop(record.id, anonymous=volumes)
         self._engine.streams.forget(record.id)
         self._discard(entry)
         self.announce(entry, "destroy")

@@ -15,6 +15,7 @@ import msgspec
 
 from proa.engine import exits
 from proa.engine.catalog import Entry
+from proa.engine.mount_sources import image_mounts
 from proa.engine.specgen import files_config
 from proa.engine.types import PathStat
 from proa.errors import Conflict, NotFound, ProaError
@@ -94,7 +95,11 @@ class Copies:
                     raise Conflict(f"container {entry.record.id} was started or removed meanwhile, try again")
                 mounts = self._engine.storage.snapshots.mounts(f"container:{entry.record.id}")
                 rootfs = [msgspec.structs.asdict(m) for m in mounts]
-                with self._engine.nursery.hold_mounts(files_config(entry.record), rootfs) as pidfd:
+                config = files_config(entry.record, image_mounts(self._engine, entry.record))
+                with (
+                    self._engine.volumes.reachable(entry.record.id),
+                    self._engine.nursery.hold_mounts(config, rootfs) as pidfd,
+                ):
                     yield pidfd
         except NotFound as error:
             if error.code != "path-not-found":

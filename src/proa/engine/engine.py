@@ -75,7 +75,7 @@ class Engine:
         self.runs = Runs()
         space = check_range(self.config.userns_range)
         self.userns = UserNamespaces(self.catalog, self.id, remap=self.config.userns_remap, space=space)
-        self.volumes = Volumes(root / "volumes", storage.trash, self.events)
+        self.volumes = Volumes(root / "volumes", storage, self.events)
         self.networks = Networks(self)
         self.images = Images(storage, self.catalog, self.events, self.config.short_names)
         self.transfers = Transfers(self)

@@ -87,12 +87,18 @@ class Lifecycle:
     def _start(self, entry: Entry) -> None:
         engine, record = self._engine, entry.record
         exits.forget(self._catalog.path(entry))
-        joined = engine.networks.join(entry)
+        engine.volumes.join(record.id)
+        try:
+            joined = engine.networks.join(entry)
+        except BaseException:
+            engine.volumes.leave(record.id)
+            raise
         try:
             with start_request(engine, entry, joined) as (request, fds):
                 connection = engine.nursery.start_container(request, fds)
         except BaseException:
             engine.networks.leave(entry)
+            engine.volumes.leave(record.id)
             end_cgroup(
                 cgroup_path(engine.id, record.id, record.host.cgroup_parent)
             )  # when what made it died, nobody has removed it
@@ -136,6 +142,10 @@ class Lifecycle:
             self._engine.execs.adopt(entry.record.id, found["execs"])
         except ProaError as error:
             log.warning("the state of %s is not known: %s", entry.record.id, error)
+        try:
+            self._engine.volumes.join(entry.record.id)
+        except ProaError as error:
+            log.warning("a volume of %s is not where it was: %s", entry.record.id, error)
         run = self._runs.add(entry, connection)
         self._engine.health.resume(entry)
         self._engine.watcher.add(connection, lambda event: self._heard(entry, run, event))
@@ -197,6 +207,7 @@ class Lifecycle:
         self._runs.drop(entry)
         engine.health.end(entry)
         engine.networks.leave(entry)
+        engine.volumes.leave(record.id)
         engine.execs.forget(record.id)
         engine.restarts.after_end(entry)
         removing = record.host.auto_remove and not entry.restarting

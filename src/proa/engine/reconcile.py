@@ -31,19 +31,20 @@ def reconcile(engine: Engine) -> None:
         log.warning("the record of container %s is damaged: it is set aside, see `proa system check`", damaged)
     known = {entry.record.id for entry in engine.catalog} | set(engine.catalog.damaged)
     for snapshot in list(engine.storage.snapshots.walk()):
-        owner = snapshot.key.removeprefix("container:")
-        if snapshot.kind == "active" and owner != snapshot.key and owner not in known:
+        owner = snapshot.key.removeprefix("container:").partition(":")[0]
+        if snapshot.kind != "committed" and snapshot.key.startswith("container:") and owner not in known:
             engine.storage.snapshots.remove(snapshot.key)
     for entry in engine.catalog:
         for mount in entry.record.mounts:
             if mount.type == "volume":
-                engine.volumes.hold(mount.name, entry.record.id)
+                engine.volumes.holders.hold(mount.name, entry.record.id)
         with entry.lock:
             _reconcile_container(engine, entry)
     running = {e.record.id for e in engine.catalog if e.record.state.running}
     parents = {e.record.host.cgroup_parent for e in engine.catalog}
     end_stray_cgroups(engine.id, running | set(engine.catalog.damaged), parents)
     engine.networks.reconcile()
+    engine.volumes.reconcile()
     _remove_stale_sockets(engine)
 
 

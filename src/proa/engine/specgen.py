@@ -26,11 +26,13 @@ def oci_config(
     files: Mapping[str, str],
     cgroup: str,
     shared: Mapping[str, str] | None = None,
+    images: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The config.
 
     joined: its place on the network; files: destination -> source of the generated files (/etc/hosts …); cgroup: the
-    path below every hierarchy; shared: paths of other containers' namespaces, by kind. Raises Invalid, Unsupported.
+    path below every hierarchy; shared: paths of other containers' namespaces, by kind; images: destination -> mount of
+    a mounted image. Raises Invalid, Unsupported.
     """
     host = record.host
     security = resolve_security(host)
@@ -45,7 +47,7 @@ def oci_config(
         },
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
         "hostname": "" if host.uts_mode == "host" else joined.hostname,
-        "mounts": _mounts(record, files),
+        "mounts": _mounts(record, files, images or {}),
         "linux": {
             "namespaces": namespaces(host, joined.namespace, shared or {}),
             "cgroupsPath": cgroup,
@@ -75,13 +77,15 @@ def oci_config(
     return config
 
 
-def files_config(record: Container) -> dict[str, Any]:
-    """The part of config.json that tells what a container's files are: its root, and what of the host is mounted."""
+def files_config(record: Container, images: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """The part of config.json that tells what a container's files are: its root, and what is mounted in it."""
     return {
         "ociVersion": "1.2.0",
         "process": {"args": ["true"], "cwd": "/"},
         "root": {"path": "rootfs", "readonly": record.host.readonly_rootfs},
-        "mounts": [_user_mount(m, mapped=False) for m in record.mounts if m.type != "tmpfs"],
+        "mounts": [
+            _user_mount(m, (images or {}).get(m.destination), mapped=False) for m in record.mounts if m.type != "tmpfs"
+        ],
         "linux": {"namespaces": [{"type": "mount"}]},
     }
 
@@ -131,7 +135,9 @@ def _user(user: str, groups: Sequence[str]) -> dict[str, Any]:
     return {"uid": 0, "gid": 0, "username": user or "0", "additionalGroups": list(groups)}
 
 
-def _mounts(record: Container, files: Mapping[str, str]) -> list[dict[str, Any]]:
+def _mounts(
+    record: Container, files: Mapping[str, str], images: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     host = record.host
     shm = host.shm_size or defaults.SHM_SIZE_BYTES
     taken = {m.destination for m in record.mounts}
@@ -147,7 +153,7 @@ def _mounts(record: Container, files: Mapping[str, str]) -> list[dict[str, Any]]
             if record.id_maps is not None:
                 options.append("idmap")
             out.append({"destination": destination, "type": "bind", "source": source, "options": options})
-    out += [_user_mount(m, mapped=record.id_maps is not None) for m in record.mounts]
+    out += [_user_mount(m, images.get(m.destination), mapped=record.id_maps is not None) for m in record.mounts]
     return out
 
 
@@ -168,7 +174,7 @@ def _ipc_mounts(mounts: list[dict[str, Any]], mode: str) -> list[dict[str, Any]]
     return out
 
 
-def _user_mount(point: MountPoint, *, mapped: bool) -> dict[str, Any]:
+def _user_mount(point: MountPoint, image: Mapping[str, Any] | None, *, mapped: bool) -> dict[str, Any]:
     if point.type == "tmpfs":
         options = ["nosuid", "nodev", "noexec", *[o for o in point.mode.split(",") if o]]
         for positive, negative in (("suid", "nosuid"), ("dev", "nodev"), ("exec", "noexec")):
@@ -177,9 +183,16 @@ def _user_mount(point: MountPoint, *, mapped: bool) -> dict[str, Any]:
         if not point.rw:
             options.append("ro")
         return {"destination": point.destination, "type": "tmpfs", "source": "tmpfs", "options": options}
-    options = ["rbind", point.propagation or "rprivate"]
+    options = [f"{defaults.SUBPATH}={point.subpath}"] if point.subpath else []
+    if image is not None:
+        return {"destination": point.destination, **image, "options": [*image["options"], *options, "ro"]}
+    options += ["rbind" if point.recursive else "bind", point.propagation or "rprivate"]
     if not point.rw:
-        options.append("ro")
+        # Docker makes the mounts below read-only, too, since 25.0, except where they come and go with the host's.
+        below = point.recursive_ro and point.propagation in ("", "private", "rprivate")
+        options.append("rro" if below else "ro")
+    if point.chown:
+        options.append(defaults.CHOWN)
     # A volume is the containers' own; a directory of the host's is shown as it is, unless asked otherwise.
     if mapped and (point.type == "volume" or "idmap" in point.mode.split(",")):
         options.append("idmap")

@@ -13,6 +13,7 @@ import msgspec
 from proa.engine.catalog import Entry
 from proa.engine.leftovers import cgroup_path
 from proa.engine.log_options import log_options
+from proa.engine.mount_sources import image_mounts
 from proa.engine.namespaces import shared_namespaces
 from proa.engine.networks import Joined
 from proa.engine.specgen import oci_config
@@ -50,7 +51,9 @@ def start_request(
                 "id": record.id,
                 "dir": str(directory),
                 "socket": str(engine.socket_path(record.id)),
-                "config": oci_config(record, joined, files=files, cgroup=cgroup, shared=shared),
+                "config": oci_config(
+                    record, joined, files=files, cgroup=cgroup, shared=shared, images=image_mounts(engine, record)
+                ),
                 "rootfs": [_root_mount(m, mapped=record.id_maps is not None) for m in mounts],
                 "stdin": record.config.open_stdin,
                 "stdin_once": record.config.stdin_once,

@@ -48,6 +48,7 @@ class MountRequest(msgspec.Struct, rename="pascal", kw_only=True):
     bind_options: dict[str, Any] | None = None
     volume_options: dict[str, Any] | None = None
     tmpfs_options: dict[str, Any] | None = None
+    image_options: dict[str, Any] | None = None
 
 
 class DeviceMapping(msgspec.Struct, rename="pascal", kw_only=True):
@@ -279,7 +280,12 @@ class State(msgspec.Struct, kw_only=True):
 
 
 class MountPoint(msgspec.Struct, kw_only=True):
-    """A resolved mount of a container, as `inspect` lists it."""
+    """A resolved mount of a container, as `inspect` lists it.
+
+    name, source: of a volume its name and directory, of an image its name and chain ID.
+    subpath: what of it is mounted. nocopy: do not fill it from the image. chown: give it to the container's user.
+    recursive: with the mounts below; recursive_ro: those read-only, too, where it is.
+    """
 
     type: str
     source: str
@@ -289,6 +295,11 @@ class MountPoint(msgspec.Struct, kw_only=True):
     propagation: str = ""
     name: str = ""
     driver: str = ""
+    subpath: str = ""
+    nocopy: bool = False
+    chown: bool = False
+    recursive: bool = True
+    recursive_ro: bool = True
 
 
 class IdMaps(msgspec.Struct, kw_only=True):

@@ -34,7 +34,7 @@ class DiskUsage(msgspec.Struct, rename="pascal", kw_only=True):
 
     images:  blobs, unpacked layers and names        containers: records, logs and writable layers
     volumes: data and records                        engine: index, partial downloads, what waits for deletion …
-    by_volume: bytes of each volume's data
+    by_volume: bytes of each volume's data; -1 of one that lies elsewhere
     """
 
     images: Share
@@ -70,7 +70,7 @@ def measure(engine: Engine) -> DiskUsage:
             volumes.size += _own(path)
             for volume in _names(path):
                 size = _allocated(f"{path}/{volume}")
-                by_volume[volume] = _allocated(f"{path}/{volume}/data")
+                by_volume[volume] = engine.volumes.size_bytes(engine.volumes.get(volume))
                 volumes.size += size
                 volumes.reclaimable += 0 if engine.volumes.users(volume) else size
         else:

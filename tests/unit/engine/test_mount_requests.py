@@ -7,13 +7,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proa.engine.mounts import clean_target, parse_bind, resolve_mount, resolve_mounts
+from proa.engine.mounts import VolumeWish, clean_target, parse_bind, resolve_mount, resolve_mounts
 from proa.engine.types import ContainerConfig, HostConfig, MountPoint, MountRequest
 from proa.errors import Invalid, ProaError, Unsupported
 
 
-def volume(name: str) -> tuple[str, str]:
-    return name or "anonymous", f"/volumes/{name or 'anonymous'}"
+class Known:
+    """Sources that know everything they are asked for, and remember it."""
+
+    def __init__(self) -> None:
+        self.wishes: list[VolumeWish] = []
+
+    def volume(self, wish: VolumeWish) -> tuple[str, str]:
+        self.wishes.append(wish)
+        return wish.name or "anonymous", f"/volumes/{wish.name or 'anonymous'}"
+
+    def image(self, name: str) -> str:
+        return f"chain of {name}"
+
+    def mounts_of(self, container: str) -> list[MountPoint]:
+        return [
+            MountPoint(type="bind", source="/host", destination="/bound"),
+            MountPoint(type="volume", source="/volumes/theirs", name="theirs", destination="/data"),
+            MountPoint(type="tmpfs", source="", destination="/tmp"),
+        ]
+
+
+volume = Known()
 
 
 def bind(text: str) -> MountPoint:
@@ -123,8 +143,8 @@ def test_all_of_a_container(tmp_path: Path) -> None:
     host = HostConfig(
         binds=[f"{tmp_path}:/data/deep/x"], mounts=[request(source=str(tmp_path))], tmpfs={"/run/": "size=1m"}
     )
-    config = ContainerConfig(volumes={"/config": {}, "/data/": {}})
-    points = resolve_mounts(config, host, ["/image", "/run"], volume)
+    config = ContainerConfig(volumes={"/config": {}, "/data/": {}, "/image": {}, "/run": {}})
+    points = resolve_mounts(config, host, volume)
     # Shallow ones first, so that none hides another; a volume gives way to what was asked for at its place.
     assert [p.destination for p in points] == ["/config", "/data", "/image", "/run", "/data/deep/x"]
     assert [p.type for p in points] == ["volume", "bind", "volume", "tmpfs", "bind"]
@@ -138,4 +158,64 @@ def test_one_place_is_used_once(tmp_path: Path) -> None:
         HostConfig(binds=[f"{tmp_path}:/d"], tmpfs={"/d": ""}),
     ):
         with pytest.raises(Invalid, match="Duplicate mount point: /d"):
-            resolve_mounts(ContainerConfig(), host, [], volume)
+            resolve_mounts(ContainerConfig(), host, volume)
+
+
+def test_options_of_volumes() -> None:
+    sources = Known()
+    options = {
+        "Labels": {"a": "b"},
+        "NoCopy": True,
+        "Subpath": "x/./y",
+        "DriverConfig": {"Name": "local", "Options": {"size": "1m"}},
+    }
+    point = resolve_mount(request(type="volume", source="named", volume_options=options), sources)
+    assert (point.subpath, point.nocopy) == ("x/y", True)
+    wish = sources.wishes[0]
+    assert (wish.name, wish.driver, wish.options, wish.labels) == ("named", "local", {"size": "1m"}, {"a": "b"})
+    assert bind("named:/data:nocopy,U").nocopy
+    assert bind("named:/data:U,ro").chown
+    for path in ("/etc", "../etc", "a/../../b", "a\0b", "x" * 5000):
+        with pytest.raises(Invalid, match="subpath must be a relative path"):
+            resolve_mount(request(type="volume", source="named", volume_options={"Subpath": path}), sources)
+    with pytest.raises(Invalid, match="invalid mode: nocopy"):
+        bind("/etc:/data:nocopy")
+
+
+def test_images_are_read_only() -> None:
+    options = {"Subpath": "usr"}
+    point = resolve_mount(request(type="image", source="busybox", image_options=options), volume)
+    assert (point.type, point.name, point.source) == ("image", "busybox", "chain of busybox")
+    assert (point.rw, point.subpath) == (False, "usr")
+    with pytest.raises(Invalid, match="Source must not be empty"):
+        resolve_mount(request(type="image"), volume)
+
+
+def test_read_only_binds() -> None:
+    def options(**fields: bool) -> MountPoint:
+        return resolve_mount(request(source="/etc", read_only=True, bind_options=fields), volume)
+
+    assert options().recursive_ro
+    assert not options(ReadOnlyNonRecursive=True).recursive_ro
+    assert not options(NonRecursive=True).recursive
+    with pytest.raises(Invalid, match="conflict"):
+        options(ReadOnlyNonRecursive=True, ReadOnlyForceRecursive=True)
+    with pytest.raises(Invalid, match="requires propagation"):
+        resolve_mount(
+            request(
+                source="/etc", read_only=True, bind_options={"ReadOnlyForceRecursive": True, "Propagation": "rshared"}
+            ),
+            volume,
+        )
+
+
+def test_mounts_of_other_containers(tmp_path: Path) -> None:
+    host = HostConfig(volumes_from=["other:ro"], binds=[f"{tmp_path}:/bound"])
+    points = {
+        point.destination: point for point in resolve_mounts(ContainerConfig(volumes={"/data": {}}), host, Known())
+    }
+    assert set(points) == {"/bound", "/data"}
+    assert points["/bound"].source == str(tmp_path)
+    assert (points["/data"].name, points["/data"].rw, points["/data"].nocopy) == ("theirs", False, True)
+    with pytest.raises(Invalid, match="invalid mode"):
+        resolve_mounts(ContainerConfig(), HostConfig(volumes_from=["other:wat"]), Known())

@@ -1,21 +1,28 @@
-"""Volumes: list, create, inspect, remove, prune."""
+"""Volumes: list, create, inspect, remove, prune; and what Docker lacks: export, import, clone."""
 
 from __future__ import annotations
 
-from proa.api.messages import NO_CONTENT, Outcome, Reply, Request, created, json_body
+from proa.api.messages import NO_CONTENT, TAR, Outcome, Reply, Request, created, json_body
+from proa.api.operations.transfer_streams import Upload, download
 from proa.api.routes import Route
 from proa.api.service import Service
 from proa.api.translate import networks as translate
-from proa.errors import Invalid
+from proa.engine.volumes import Volume
+from proa.errors import Conflict, Invalid, NotFound
 
 
 async def list_(service: Service, request: Request) -> Outcome:
-    """`GET /volumes`; filters: name, driver, label, dangling."""
+    """`GET /volumes`; filters: name, driver, label, dangling, orphan."""
     filters = request.query.filters()
-    unknown = sorted(set(filters) - {"name", "driver", "label", "dangling"})
+    unknown = sorted(set(filters) - {"name", "driver", "label", "dangling", "orphan"})
     if unknown:
         raise Invalid(f"invalid filter '{unknown[0]}'", code="filter-invalid")
-    volumes = service.engine.volumes
+    engine = service.engine
+    volumes = engine.volumes
+
+    def orphaned(volume: Volume) -> bool:
+        """Made for a container that is gone, and nobody else's."""
+        return volume.anonymous and not volumes.users(volume.name)
 
     def work() -> list[dict[str, object]]:
         found = volumes.list()
@@ -24,14 +31,27 @@ async def list_(service: Service, request: Request) -> Outcome:
         if drivers := filters.get("driver"):
             found = [v for v in found if v.driver in drivers]
         for label in filters.get("label", ()):
-            key, equals, value = label.partition("=")
-            found = [v for v in found if key in v.labels and (not equals or v.labels[key] == value)]
+            found = [v for v in found if _labelled(v, label)]
         if dangling := filters.get("dangling"):
-            wanted = dangling[0].lower() in ("true", "1")
+            wanted = _truth("dangling", dangling[0])
             found = [v for v in found if (not volumes.users(v.name)) is wanted]
+        if orphan := filters.get("orphan"):
+            wanted = _truth("orphan", orphan[0])
+            found = [v for v in found if orphaned(v) is wanted]
         return [translate.volume(volume) for volume in found]
 
     return Reply(value={"Volumes": await service.pools.quick(work), "Warnings": None})
+
+
+def _labelled(volume: Volume, label: str) -> bool:
+    key, equals, value = label.partition("=")
+    return key in volume.labels and (not equals or volume.labels[key] == value)
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "1", "t", "false", "0", "f"):
+        raise Invalid(f"invalid filter '{name}={text}'", code="filter-invalid")
+    return text.lower() in ("true", "1", "t")
 
 
 async def create(service: Service, request: Request) -> Outcome:
@@ -64,10 +84,63 @@ async def remove(service: Service, request: Request) -> Outcome:
 
 
 async def prune(service: Service, request: Request) -> Outcome:
-    """`POST /volumes/prune`: unused anonymous ones, or with `all` every one, as always before API 1.42."""
-    everything = request.query.filters().get("all", ["false"])[0].lower() in ("true", "1")
-    names = await service.pools.change(service.engine.volumes.prune, all=everything or request.version < (1, 42))
-    return Reply(value={"VolumesDeleted": names or None, "SpaceReclaimed": 0})
+    """`POST /volumes/prune`: unused anonymous volumes, and since 1.42 named ones only with the filter all."""
+    filters = request.query.filters()
+    unknown = sorted(set(filters) - {"all", "label", "label!"})
+    if unknown:
+        raise Invalid(f"invalid filter '{unknown[0]}'", code="filter-invalid")
+    everything = request.version < (1, 42) or any(_truth("all", text) for text in filters.get("all", ()))
+    volumes = service.engine.volumes
+
+    def work() -> tuple[list[str], int]:
+        gone, freed = [], 0
+        for volume in volumes.list():
+            if volumes.users(volume.name) or not (everything or volume.anonymous):
+                continue
+            if not all(_labelled(volume, text) for text in filters.get("label", ())):
+                continue
+            if any(_labelled(volume, text) for text in filters.get("label!", ())):
+                continue
+            try:
+                size = max(volumes.size_bytes(volume), 0)
+                volumes.remove(volume.name)
+            except (Conflict, NotFound):
+                continue  # somebody has just begun to use it, or was faster
+            gone.append(volume.name)
+            freed += size
+        return gone, freed
+
+    names, freed = await service.pools.change(work)
+    return Reply(value={"VolumesDeleted": names or None, "SpaceReclaimed": freed})
+
+
+async def export(service: Service, request: Request) -> Outcome:
+    """`GET /proa/v1/volumes/{name}/export`: a tar archive of what is in it."""
+    name = request["name"]
+    await service.pools.quick(service.engine.volumes.get, name)
+    return await download(service, lambda out: service.engine.volumes.export(name, out), content_type=TAR)
+
+
+async def import_(service: Service, request: Request) -> Outcome:
+    """`PUT /proa/v1/volumes/{name}/import`: fill a volume, new or empty, from a tar archive; or with `replace` any."""
+    upload = Upload(request)
+    replace = request.query.flag("replace")
+    try:
+        volume = await service.pools.slow(service.engine.volumes.load, request["name"], upload.file, replace=replace)
+    finally:
+        await upload.finish()
+    return created(translate.volume(volume))
+
+
+async def clone(service: Service, request: Request) -> Outcome:
+    """`POST /proa/v1/volumes/{name}/clone`: a new volume with the same contents, options and labels."""
+    body = await json_body(request)
+    target, labels = body.get("Name", ""), body.get("Labels") or {}
+    if not (isinstance(target, str) and target and _texts(labels)):
+        raise Invalid("a clone needs a Name; Labels map texts", code="json-invalid")
+    return created(
+        translate.volume(await service.pools.slow(service.engine.volumes.clone, request["name"], target, labels=labels))
+    )
 
 
 ROUTES = (
@@ -76,4 +149,7 @@ ROUTES = (
     Route("POST", "/volumes/prune", prune),
     Route("GET", "/volumes/{name}", inspect),
     Route("DELETE", "/volumes/{name}", remove),
+    Route("GET", "/proa/v1/volumes/{name}/export", export),
+    Route("PUT", "/proa/v1/volumes/{name}/import", import_),
+    Route("POST", "/proa/v1/volumes/{name}/clone", clone),
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 if TYPE_CHECKING:
     from proa.engine.networks import NetworkRecord
     from proa.engine.volumes import Volume
@@ -52,4 +54,5 @@ def volume(record: Volume) -> dict[str, Any]:
         "Name": record.name,
         "Options": record.options or None,
         "Scope": "local",
+        **({"Status": {"Owner": msgspec.to_builtins(record.owner)}} if record.owner is not None else {}),
     }

@@ -71,11 +71,15 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "system status": ("system", "STATUS", "Show whether the engine runs, and where"),
     "system stop": ("system", "STOP", "Stop the engine; containers keep running"),
     "system unit": ("boot", "UNIT", "Print a systemd unit that runs the engine from the machine's boot on"),
+    "volume clone": ("volume", "CLONE", "Make a copy of a volume"),
     "volume create": ("volume", "CREATE", "Create a volume"),
+    "volume export": ("volume", "EXPORT", "Write what is in a volume as a tar archive"),
+    "volume import": ("volume", "IMPORT", "Fill a volume from a tar archive"),
     "volume inspect": ("inspect", "VOLUME", "Display detailed information on one or more volumes"),
     "volume ls": ("volume", "LS", "List volumes"),
     "volume prune": ("prune", "VOLUMES", "Remove unused local volumes"),
     "volume rm": ("volume", "RM", "Remove one or more volumes"),
+    "volume snapshot": ("volume", "SNAPSHOT", "Keep a copy of a volume under a dated name"),
 }
 
 _CONTAINER_WORDS = (
@@ -130,7 +134,10 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "volume": (
         "Manage volumes",
         {
-            **{word: f"volume {word}" for word in ("create", "inspect", "ls", "prune", "rm")},
+            **{
+                word: f"volume {word}"
+                for word in ("clone", "create", "export", "import", "inspect", "ls", "prune", "rm", "snapshot")
+            },
             "list": "volume ls",
             "remove": "volume rm",
         },

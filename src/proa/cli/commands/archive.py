@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proa.cli.options import Options, Row, Settings
     from proa.client.connection import Connection
 
-__all__ = ["IMPORT", "LOAD", "SAVE", "receive"]
+__all__ = ["IMPORT", "LOAD", "SAVE", "pieces", "receive", "refuse_terminal"]
 
 _PIECE = 1 << 20
 _LOADED = ("Loaded image ID: ", "Loaded image: ")
@@ -52,7 +52,7 @@ IMPORT_ROWS: tuple[Row, ...] = (
 )
 
 
-def _pieces(path: str) -> Iterator[bytes]:
+def pieces(path: str) -> Iterator[bytes]:
     """A file's bytes; an empty path or `-` is stdin. Raises Invalid when it cannot be read."""
     try:
         fd = 0 if path in ("", "-") else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -96,7 +96,7 @@ def _images_in(source: Transport) -> Iterator[bytes]:
         from proa.client.sources import pack_directory
 
         return pack_directory(source.path, source.name)
-    return _pieces(source.path)
+    return pieces(source.path)
 
 
 def _save(settings: Settings, options: Options, words: list[str]) -> int:
@@ -112,10 +112,7 @@ def _save(settings: Settings, options: Options, words: list[str]) -> int:
         sink = Transport("oci", path, "")
     if sink is not None:
         path = sink.path
-    if not path and is_terminal(1):
-        raise Invalid(
-            "cowardly refusing to save to a terminal", code="stdout-is-terminal", hint="use -o FILE or redirect"
-        )
+    refuse_terminal(path)
     caller = Caller(locate(settings.host))
     names = "&".join([f"names={quote(word)}" for word in words])
     platform = options.text("platform")
@@ -148,6 +145,14 @@ def _save_rootfs(settings: Settings, options: Options, words: list[str], path: s
         raise Invalid("cowardly refusing to save to a terminal", code="stdout-is-terminal", hint="use -o FILE")
     receive(caller.open("GET", target + query(platform=platform)), path)
     return 0
+
+
+def refuse_terminal(path: str) -> None:
+    """Raises Invalid when an archive would be shown to a person."""
+    if not path and is_terminal(1):
+        raise Invalid(
+            "cowardly refusing to save to a terminal", code="stdout-is-terminal", hint="use -o FILE or redirect"
+        )
 
 
 def receive(connection: Connection, path: str) -> None:
@@ -184,7 +189,7 @@ def _import(settings: Settings, options: Options, words: list[str]) -> int:
         connection = caller.open("POST", f"/images/create{query(fromSrc=source, **common)}{changes}")
     else:
         _readable(source)
-        data = pack(source, ".", whole=True) if os.path.isdir(source) else _pieces(source)
+        data = pack(source, ".", whole=True) if os.path.isdir(source) else pieces(source)
         connection = caller.upload("POST", f"/images/create{query(fromSrc='-', **common)}{changes}", data)
     last = ""
     for record in _followed(connection):
