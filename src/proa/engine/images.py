@@ -106,7 +106,11 @@ class Images:
             if chain_id:
                 self._storage.snapshots.stat(chain_id)
         except NotFound:
-            unpack_image(self._storage, stored.config, stored.manifest.layers)
+            try:
+                unpack_image(self._storage, stored.config, stored.manifest.layers)
+            except NotFound:  # it was removed since it was found
+                self._cache.pop(stored.descriptor.digest, None)
+                raise no_such_image(image_id(stored)) from None
 
     def load_manifest(self, digest: str, id: str = "") -> StoredImage:  # noqa: A002
         """The image of a manifest the store has, by its digest, else by image ID: a push compresses layers, which

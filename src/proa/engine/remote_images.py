@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -61,10 +62,12 @@ class RemoteImages:
         platform: str = "",
         credentials: tuple[Credentials | None, Credentials | None] = (None, None),
         progress: Progress = silent,
+        stopped: threading.Event | None = None,
     ) -> Descriptor:
         """Copy what a name points to, all platforms of it unless one is chosen, to another name in any registry.
 
         credentials: for the source and for the destination
+        stopped: set it to cancel
         Returns the descriptor that both have now. Raises what a pull and a push raise.
         """
         first, second = self._names.parse(source), self._names.parse(destination)
@@ -82,7 +85,7 @@ class RemoteImages:
                 progress(ProgressEvent(status=f"Copying {first.name} to {second.name}"))
                 wanted = parse_platform(platform) if platform else None
                 jobs = self._registries.uploads
-                copied = transfer.copy(remote, into, platform=wanted, progress=progress, jobs=jobs)
+                copied = transfer.copy(remote, into, platform=wanted, progress=progress, stopped=stopped, jobs=jobs)
         finally:
             into.close()
         progress(ProgressEvent(status=f"Digest: {copied.digest}"))

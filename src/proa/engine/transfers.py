@@ -52,13 +52,16 @@ class Transfers:
         credentials: Credentials | None = None,
         insecure: bool = False,
         progress: Progress = silent,
+        stopped: threading.Event | None = None,
     ) -> str:
         """Pull and return the image ID. insecure: also over plain http. all_platforms: keep a whole index.
+        stopped: set it to cancel.
 
         Raises NotFound, Unauthorized, Unavailable, Corrupt …
         """
         parsed = self._names.parse(reference)
-        with self._clean_failure():
+        # What was pulled stays until it was looked at, whoever removes its name meanwhile.
+        with self._clean_failure(), self._storage.leases.hold(f"pull {parsed.name}"):
             image = transfer.pull(
                 self._storage,
                 parsed,
@@ -68,15 +71,23 @@ class Transfers:
                 insecure=insecure,
                 registries=self._registries,
                 progress=progress,
+                stopped=stopped,
             )
-        found = image_id(self._images.load(image.descriptor))
+            found = image_id(self._images.load(image.descriptor))
         self._events.publish(
             "image", "pull", self._names.familiar(parsed), {"name": self._names.familiar_repository(parsed)}
         )
         return found
 
     def pull_all_tags(
-        self, repository: str, *, credentials: Credentials | None = None, progress: Progress = silent
+        self,
+        repository: str,
+        *,
+        platform: str = "",
+        all_platforms: bool = False,
+        credentials: Credentials | None = None,
+        progress: Progress = silent,
+        stopped: threading.Event | None = None,
     ) -> list[str]:
         """Pull every tag of a repository, one after the other; returns the tags. Raises as `pull`."""
         parsed = self._names.parse(repository)
@@ -86,11 +97,24 @@ class Transfers:
         finally:
             remote.close()
         for tag in tags:
-            self.pull(f"{parsed.registry}/{parsed.repository}:{tag}", credentials=credentials, progress=progress)
+            self.pull(
+                f"{parsed.registry}/{parsed.repository}:{tag}",
+                platform=platform,
+                all_platforms=all_platforms,
+                credentials=credentials,
+                progress=progress,
+                stopped=stopped,
+            )
         return tags
 
     def push_all_tags(
-        self, repository: str, *, credentials: Credentials | None = None, progress: Progress = silent
+        self,
+        repository: str,
+        *,
+        platform: str = "",
+        credentials: Credentials | None = None,
+        progress: Progress = silent,
+        stopped: threading.Event | None = None,
     ) -> list[str]:
         """Push every name of a repository that has a tag; returns the tags. Raises NotFound, and as `push`."""
         parsed = self._names.parse(repository)
@@ -104,7 +128,13 @@ class Transfers:
                 subject=repository,
             )
         for tag in tags:
-            self.push(f"{parsed.registry}/{parsed.repository}:{tag}", credentials=credentials, progress=progress)
+            self.push(
+                f"{parsed.registry}/{parsed.repository}:{tag}",
+                platform=platform,
+                credentials=credentials,
+                progress=progress,
+                stopped=stopped,
+            )
         return tags
 
     def refetch(self, descriptor: Descriptor, names: Sequence[str]) -> None:
@@ -135,6 +165,7 @@ class Transfers:
         credentials: Credentials | None = None,
         insecure: bool = False,
         progress: Progress = silent,
+        stopped: threading.Event | None = None,
     ) -> str:
         """Push and return the digest of the manifest, or of an index unless one `platform` of it was chosen.
 
@@ -153,6 +184,7 @@ class Transfers:
             insecure=insecure,
             registries=self._registries,
             progress=progress,
+            stopped=stopped,
         )
         self._events.publish(
             "image", "push", self._names.familiar(parsed), {"name": self._names.familiar_repository(parsed)}

@@ -69,6 +69,7 @@ def pull(
         plain_http,
         insecure=insecure,
         registries=settings,
+        stopped=stopped,
     )
     try:
         with storage.leases.hold(f"pull {reference.name}"):
@@ -114,7 +115,7 @@ def _pull(
 def _fetch_index(transfer: _Transfer, root: Descriptor, platform: Platform | None) -> Descriptor:
     """Everything below an index; the image for `platform`, or this machine if there is one, is unpacked at once."""
     stored = Stored(transfer.storage.content)
-    index = parse_index(_document(stored, transfer.source, root), root.media_type)
+    index = parse_index(stored.fetch(root, transfer.source), root.media_type)
     images = [d for d in index.manifests if is_platform_image(d)]
     if platform is not None or nearest([d.platform for d in images]) is not None:
         _fetch_image(transfer, root, platform)
@@ -141,14 +142,14 @@ def fetch_image(
 
 def _fetch_image(transfer: _Transfer, root: Descriptor, platform: Platform | None) -> Descriptor:
     source, stored = transfer.source, Stored(transfer.storage.content)
-    raw = _document(stored, source, root)
+    raw = stored.fetch(root, source)
     descriptor = root
     if media_types.is_index(root.media_type):
         descriptor = select_platform(parse_index(raw, root.media_type), platform)
-        raw = _document(stored, source, descriptor)
+        raw = stored.fetch(descriptor, source)
     descriptor = plain(descriptor)
     manifest = parse_image_manifest(raw, descriptor)
-    config = parse_image_config(_document(stored, source, manifest.config), manifest, platform)
+    config = parse_image_config(stored.fetch(manifest.config, source), manifest, platform)
     _fetch_layers(transfer, stored, manifest, config)
     return descriptor
 
@@ -189,15 +190,6 @@ def _fetch_layers(transfer: _Transfer, stored: Stored, manifest: Manifest, confi
     run_parallel(tasks, width=jobs + 1, stopped=transfer.stopped, stop=stop)
     if followed and followed[-1].broken:
         unpack_image(storage, config, manifest.layers, None, lines.unpack_status)
-
-
-def _document(stored: Stored, source: Source, descriptor: Descriptor) -> bytes:
-    """A manifest, index or config: from the store, else from the source and then also in the store."""
-    if stored.exists(descriptor):
-        return stored.read(descriptor)
-    raw = source.read(descriptor)
-    stored.put(descriptor, raw)
-    return raw
 
 
 def _unpacked(storage: Storage, manifest: Manifest, config: ImageConfig) -> set[Digest]:

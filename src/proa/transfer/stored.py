@@ -90,23 +90,41 @@ class Stored:
     def write(self, descriptor: Descriptor, source: Source, advance: Advance) -> bool:
         """Download a blob, or wait for the transfer that already does. False when nothing had to be fetched."""
         while not self.exists(descriptor):
-            self.check()
-            with _LOCK:
-                flight = self._flights.get(descriptor.digest)
-                mine = flight is None
-                if flight is None:
-                    flight = self._flights[descriptor.digest] = _Flight()
-            if not mine:
-                self._await(flight, advance)
-                continue
-            try:
-                self._download(flight, descriptor, source, advance)
-                return True
-            finally:
-                with _LOCK:
-                    del self._flights[descriptor.digest]
-                flight.landed.set()
+            with self._flight(descriptor, advance) as flight:
+                if flight is not None:
+                    self._download(flight, descriptor, source, advance)
+                    return True
         return False
+
+    def fetch(self, descriptor: Descriptor, source: Source) -> bytes:
+        """A manifest, index or config: from here, else from `source` and then also here. Raises like `write`."""
+        while not self.exists(descriptor):
+            with self._flight(descriptor, _ignore) as flight:
+                if flight is not None:
+                    raw = source.read(descriptor)
+                    self.put(descriptor, raw)
+                    return raw
+        return self.read(descriptor)
+
+    @contextmanager
+    def _flight(self, descriptor: Descriptor, advance: Advance) -> Iterator[_Flight | None]:
+        """The flight of what is to be fetched by the caller; None after another transfer's has landed or failed."""
+        self.check()
+        with _LOCK:
+            flight = self._flights.get(descriptor.digest)
+            mine = flight is None
+            if flight is None:
+                flight = self._flights[descriptor.digest] = _Flight()
+        if not mine:
+            self._await(flight, advance)
+            yield None
+            return
+        try:
+            yield flight
+        finally:
+            with _LOCK:
+                del self._flights[descriptor.digest]
+            flight.landed.set()
 
     def replace(self, descriptor: Descriptor, source: Source) -> None:
         """Fetch a blob or document although there is one under its digest, which is damaged."""

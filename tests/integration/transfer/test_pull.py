@@ -131,6 +131,23 @@ def test_a_cut_connection_resumes_where_it_broke(fake_registry, storage, make_im
     assert 0 < starts[0] < starts[1]
 
 
+@pytest.mark.parametrize("at", [1, 2, 511, 4096, -1, -512])
+def test_a_cut_at_any_byte_costs_none_twice(fake_registry, storage, make_image, at):
+    made = make_image(1, size=40_000)
+    fake = fake_registry(made)
+    layer = made.manifest["layers"][0]
+    fake.cut_after = at % layer["size"]
+    blob, cuts = fake.blob, iter([1])
+
+    def cut_the_layer_once(handler, name, data):
+        fake.cuts = next(cuts, 0) if name == layer["digest"] else 0
+        blob(handler, name, data)
+
+    fake.blob = cut_the_layer_once
+    pull(storage, parse_reference(fake.reference))
+    assert [r for d, r in fake.blob_gets if d == layer["digest"]] == ["", f"bytes={fake.cut_after}-"]
+
+
 def test_a_server_without_ranges_is_read_again_from_the_start(fake_registry, storage, make_image):
     made = make_image(1, size=400_000)
     fake = fake_registry(made)

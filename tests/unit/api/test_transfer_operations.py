@@ -25,7 +25,9 @@ class Transfers:
         self.calls: list[Any] = []
         self.released = threading.Event()
 
-    def pull(self, reference: str, *, platform: str, all_platforms: bool, credentials: Any, progress: Any) -> str:
+    def pull(
+        self, reference: str, *, platform: str, all_platforms: bool, credentials: Any, progress: Any, stopped: Any
+    ) -> str:
         self.calls.append((reference, platform, credentials))
         if "missing" in reference:
             raise NotFound(f"manifest for {reference} not found")
@@ -45,14 +47,14 @@ class Transfers:
         progress(ProgressEvent(status="Digest: sha256:0"))
         return "sha256:1"
 
-    def pull_all_tags(self, repository: str, *, credentials: Any, progress: Any) -> list[str]:
+    def pull_all_tags(self, repository: str, *, progress: Any, **_: Any) -> list[str]:
         self.calls.append((repository, "all tags"))
         progress(ProgressEvent(status="all"))
         return ["1", "2"]
 
     push_all_tags = pull_all_tags
 
-    def push(self, reference: str, *, platform: str, credentials: Any, progress: Any) -> str:
+    def push(self, reference: str, *, platform: str, credentials: Any, progress: Any, stopped: Any) -> str:
         self.calls.append((reference, credentials))
         progress(ProgressEvent(aux={"Tag": "1", "Digest": "sha256:0", "Size": 5}))
         return "sha256:0"

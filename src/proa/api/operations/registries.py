@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from proa.api.messages import Outcome, Reply, Request
-from proa.api.operations.transfer_streams import Report, progress
+from proa.api.operations.transfer_streams import Report, cancellable
 from proa.api.operations.transfers import joined
 from proa.api.routes import Route
 from proa.api.service import Service
@@ -97,12 +98,12 @@ async def copy(service: Service, request: Request) -> Outcome:
     source, destination, platform = _name(request, "from"), _name(request, "to"), request.query.platform()
     credentials = _credentials(request, SOURCE_AUTH), _credentials(request)
 
-    def work(report: Report) -> object:
+    def work(report: Report, stopped: threading.Event) -> object:
         return service.engine.remote_images.copy(
-            source, destination, platform=platform, credentials=credentials, progress=report
+            source, destination, platform=platform, credentials=credentials, progress=report, stopped=stopped
         )
 
-    return await progress(service, work)
+    return await cancellable(service, request, work)
 
 
 async def reference(service: Service, request: Request) -> Outcome:

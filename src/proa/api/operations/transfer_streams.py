@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -108,6 +109,31 @@ async def progress(
             out.end()
 
     return await _begin(service, out, run, JSON)
+
+
+async def cancellable(service: Service, request: Request, work: Callable[[Report, threading.Event], object]) -> Stream:
+    """`progress` of a transfer that ends when its client leaves, also while nothing moves: the event says so to it."""
+    stopped = threading.Event()
+    watch = asyncio.ensure_future(_when_gone(request.gone, stopped))
+    try:
+        stream = await progress(service, lambda report: work(report, stopped))
+    except BaseException:
+        watch.cancel()
+        raise
+    abandon = stream.finish
+
+    async def finish() -> None:
+        watch.cancel()
+        stopped.set()  # at the end of a transfer that was told to its end, nobody looks any more
+        if abandon is not None:
+            await abandon()
+
+    return msgspec.structs.replace(stream, finish=finish)
+
+
+async def _when_gone(gone: asyncio.Event, stopped: threading.Event) -> None:
+    await gone.wait()
+    stopped.set()
 
 
 async def _begin(service: Service, out: Outflow, work: Callable[[], None], content_type: str) -> Stream:

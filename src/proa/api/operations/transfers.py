@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, BinaryIO
 
 from proa.api.messages import NO_CONTENT, TAR, Outcome, Reply, Request, Stream, json_body
-from proa.api.operations.transfer_streams import Report, download, progress, upload_progress
+from proa.api.operations.transfer_streams import Report, cancellable, download, upload_progress
 from proa.api.routes import Route
 from proa.api.service import Service
 from proa.errors import Invalid, Unsupported
@@ -36,14 +37,19 @@ async def _pull(service: Service, request: Request) -> Stream:
     platform, all_platforms = query.platform(), query.flag("allPlatforms")
     credentials = _credentials(request)
 
-    def work(report: Report) -> object:
-        if has_no_tag(reference):
-            return service.engine.transfers.pull_all_tags(reference, credentials=credentials, progress=report)
-        return service.engine.transfers.pull(
-            reference, platform=platform, all_platforms=all_platforms, credentials=credentials, progress=report
+    def work(report: Report, stopped: threading.Event) -> object:
+        transfers = service.engine.transfers
+        pull = transfers.pull_all_tags if has_no_tag(reference) else transfers.pull
+        return pull(
+            reference,
+            platform=platform,
+            all_platforms=all_platforms,
+            credentials=credentials,
+            progress=report,
+            stopped=stopped,
         )
 
-    return await progress(service, work)
+    return await cancellable(service, request, work)
 
 
 def joined(repository: str, tag: str) -> str:
@@ -87,12 +93,12 @@ async def push(service: Service, request: Request) -> Outcome:
     platform = request.query.platform()
     credentials = _credentials(request)
 
-    def work(report: Report) -> object:
-        if has_no_tag(reference):
-            return service.engine.transfers.push_all_tags(reference, credentials=credentials, progress=report)
-        return service.engine.transfers.push(reference, platform=platform, credentials=credentials, progress=report)
+    def work(report: Report, stopped: threading.Event) -> object:
+        transfers = service.engine.transfers
+        push = transfers.push_all_tags if has_no_tag(reference) else transfers.push
+        return push(reference, platform=platform, credentials=credentials, progress=report, stopped=stopped)
 
-    return await progress(service, work)
+    return await cancellable(service, request, work)
 
 
 async def load(service: Service, request: Request) -> Outcome:
