@@ -45,10 +45,11 @@ class Peer:
 
 
 @contextlib.contextmanager
-def docker_daemon(state: Path) -> Iterator[Peer]:
-    """A private dockerd."""
+def docker_daemon(state: Path, *extra: str) -> Iterator[Peer]:
+    """A private dockerd; `extra` are options."""
     socket = f"unix://{state}/docker.sock"
     options = [
+        *extra,
         "--data-root",
         f"{state}/docker",
         "--exec-root",
