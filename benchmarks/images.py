@@ -159,6 +159,8 @@ def fresh(engine: str, state: Path) -> Iterator[Peer]:
             finally:
                 peer.call("system", "stop")
     finally:
+        # podman mounts its storage on itself.
+        subprocess.run(["umount", f"{directory}/root/overlay"], check=False, capture_output=True)
         subprocess.run(["rm", "-rf", str(directory)], check=False)
 
 
@@ -204,6 +206,11 @@ def insecure(peer: Peer) -> list[str]:
     return ["--tls-verify=false"] if peer.name == "podman" else []
 
 
+def limits(peer: Peer) -> list[str]:
+    """podman asks for more open files than root without CAP_SYS_RESOURCE may have."""
+    return ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"] if peer.name == "podman" else []
+
+
 def pulls(bench: Bench, layers: list[Path], host: str) -> None:
     for compression in ("gzip", "zstd"):
         layout = bench.state / f"layout-{compression}"
@@ -247,19 +254,35 @@ def commits(bench: Bench, rootfs: Path) -> None:
     def work(peer: Peer) -> float:
         peer.call("import", str(rootfs), "localhost/bench:1")
         script = "dd if=/dev/urandom of=/change bs=1M count=100 2>/dev/null; sync; echo ok; exec sleep 600"
-        peer.call("run", "-d", "--name", "c", "--network", "none", "localhost/bench:1", "/bin/sh", "-c", script)
+        peer.call(
+            "run",
+            "-d",
+            "--name",
+            "bench-commit",
+            *limits(peer),
+            "--network",
+            "none",
+            "localhost/bench:1",
+            "/bin/sh",
+            "-c",
+            script,
+        )
         try:
             while (
                 "ok"
                 not in subprocess.run(
-                    [*peer.command, "logs", "c"], env=peer.environment, capture_output=True, text=True, check=True
+                    [*peer.command, "logs", "bench-commit"],
+                    env=peer.environment,
+                    capture_output=True,
+                    text=True,
+                    check=True,
                 ).stdout
             ):
                 time.sleep(0.2)
             os.sync()
-            return peer.timed("commit", "c", "localhost/committed:1") / 1e3
+            return peer.timed("commit", "bench-commit", "localhost/committed:1") / 1e3
         finally:
-            peer.call("rm", "-f", "c", check=False)
+            peer.call("rm", "-f", "bench-commit", check=False)
 
     bench.measure("commit 100 MB", work)
 

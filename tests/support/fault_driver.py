@@ -124,11 +124,11 @@ def run(request: dict[str, Any], answer: int) -> None:
 
 def _strike_worker(engine: Engine, call: str, at: int) -> None:
     """Have strace kill an unpack worker at its `at`-th system call of that name."""
-    unpacker = engine.storage.unpacker
-    with unpacker._lock:
-        unpacker._zygote()
-        assert unpacker._process is not None
-        pid = unpacker._process.pid
+    workers = engine.storage.workers
+    with workers._lock:
+        workers._zygote()
+        assert workers._process is not None
+        pid = workers._process.pid
     inject = f"inject={call}:signal=KILL:when={at}"
     tracer = subprocess.Popen(
         ["strace", "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject, "-p", str(pid)],

@@ -17,6 +17,9 @@ default-registry = "registry.lan:5000"     # what a name without a registry mean
 [registry-mirrors]
 "docker.io" = ["mirror.lan:5000"]          # asked first, in order
 
+[limits]                                   # what input may cost, see proa.storage.Limits
+layer-bytes = 10_000_000_000
+
 [proxies]                                  # default: HTTPS_PROXY, HTTP_PROXY, NO_PROXY
 https = "http://proxy.lan:3128"
 """
@@ -35,6 +38,7 @@ from proa.engine.userns import check_range
 from proa.errors import Invalid
 from proa.oci import ShortNames
 from proa.oci.reference import DEFAULT_REGISTRY
+from proa.storage import Limits
 
 if TYPE_CHECKING:
     from proa.transfer import Registries
@@ -71,6 +75,8 @@ class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
             downloads=self.max_concurrent_downloads,
             uploads=self.max_concurrent_uploads,
         )
+
+    limits: Limits = Limits()
 
     @property
     def short_names(self) -> ShortNames:

@@ -25,7 +25,7 @@ from pathlib import Path
 from proa.engine.agenda import Agenda
 from proa.engine.catalog import Catalog
 from proa.engine.commits import Commits
-from proa.engine.config import load_config
+from proa.engine.config import Config, load_config
 from proa.engine.containers import Containers
 from proa.engine.copies import Copies
 from proa.engine.events import Events
@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 class Engine:
     """One open data root. `open` takes the root's lock; `close` leaves containers running under their monitors."""
 
-    def __init__(self, root: Path, run: Path, storage: Storage, lock: RootLock) -> None:
+    def __init__(self, root: Path, run: Path, config: Config, storage: Storage, lock: RootLock) -> None:
         self.root = root
         self.run = run
         self._lock = lock
@@ -65,7 +65,7 @@ class Engine:
         for directory in (containers, root / "volumes", run / "monitors"):
             make_private(directory)
         self.id = _engine_id(root)
-        self.config = load_config()
+        self.config = config
         self.catalog = Catalog(containers)
         self.events = Events(root / "events")
         self._nursery = Nursery.start(run)
@@ -101,7 +101,8 @@ class Engine:
         os.umask(0o077)
         lock = lock_root(root)
         try:
-            engine = cls(root, run, Storage.open(root), lock)
+            config = load_config()
+            engine = cls(root, run, config, Storage.open(root, config.limits), lock)
         except BaseException:
             lock.close()
             raise

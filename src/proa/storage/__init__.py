@@ -10,6 +10,7 @@ from proa.storage.deletion import remove_tree
 from proa.storage.images import FileImageStore, Image, ImageStore
 from proa.storage.index import Index
 from proa.storage.leases import Lease, LeaseRecord, Leases
+from proa.storage.limits import Limits
 from proa.storage.local_content import LocalContentStore
 from proa.storage.locks import KeyedLocks, RootLock, lock_root
 from proa.storage.names import Entry, NameIndex
@@ -23,6 +24,7 @@ from proa.storage.unpack import unpack_image
 __all__ = [
     "Storage",
     "Totals",
+    "Limits",
     "lock_root",
     "RootLock",
     "ContentStore",

@@ -15,6 +15,7 @@ from proa.storage.collect import Collected, collect
 from proa.storage.images import FileImageStore
 from proa.storage.index import Index
 from proa.storage.leases import Leases
+from proa.storage.limits import Limits
 from proa.storage.local_content import LocalContentStore
 from proa.storage.locks import KeyedLocks
 from proa.storage.overlay import OverlaySnapshotter
@@ -41,7 +42,8 @@ class Storage:
     The caller holds `lock_root(root)` while a Storage of that root is open: two writers would not see each other.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
         self.paths = Paths(root)
         self.paths.create()
         self.index = Index(self.paths.index)
@@ -66,12 +68,12 @@ class Storage:
         self._unpacker_lock = threading.Lock()
 
     @classmethod
-    def open(cls, root: Path) -> Storage:
+    def open(cls, root: Path, limits: Limits | None = None) -> Storage:
         """Open `root` (absolute), making what is missing and finishing what a crash interrupted.
 
-        Raises Invalid, Denied, Exhausted, OSError.
+        limits: what input may cost. Raises Invalid, Denied, Exhausted, OSError.
         """
-        return cls(root)
+        return cls(root, limits)
 
     @property
     def unpacker(self) -> Unpacker:
@@ -80,7 +82,7 @@ class Storage:
             if self._unpacker is None:
                 from proa.storage.layers import Unpacker
 
-                self._unpacker = Unpacker(workers=self.workers)
+                self._unpacker = Unpacker(workers=self.workers, budget=self.limits.layer)
             return self._unpacker
 
     @property

@@ -76,6 +76,8 @@ def _oci_images(
         image = read_image(content, descriptor)
         parse_image_config(image.config_raw, image.manifest, platform)
         for layer in image.manifest.layers:
+            if (name := _blob_name(layer)) in members:
+                members.store(members.get(name))
             if content.info(layer.digest).size != layer.size:
                 raise Corrupt(f"layer {layer.digest} is not as long as its manifest says", code="size-mismatch")
         names = _annotated_names(named.annotations or {}) or tags.get(image.manifest.config.digest, [])
@@ -103,10 +105,14 @@ def _resolve(
 
 def _blob_document(members: Members, content: ContentStore, descriptor: Descriptor) -> bytes:
     """A small blob of the archive; the store has it afterwards."""
-    raw = members.document(f"blobs/{descriptor.digest.replace(':', '/')}")
+    raw = members.document(_blob_name(descriptor))
     if len(raw) != descriptor.size or write_blob(content, raw, descriptor.media_type).digest != descriptor.digest:
         raise Corrupt(f"blob {descriptor.digest} of the archive is not what its name says", code="digest-mismatch")
     return raw
+
+
+def _blob_name(descriptor: Descriptor) -> str:
+    return f"blobs/{descriptor.digest.replace(':', '/')}"
 
 
 def _annotated_names(annotations: dict[str, str]) -> list[str]:
@@ -165,15 +171,16 @@ def _docker_images(members: Members, content: ContentStore) -> list[ArchivedImag
                     code="diff-id-mismatch",
                     subject=diff_id,
                 )
-        descriptor = make_image(content, raw, [_layer(content, member) for member in files])
+        descriptor = make_image(content, raw, [_layer(members, content, member) for member in files])
         names = dict.fromkeys(_tag_name(tag) for tag in entry.get("RepoTags") or [])
         found.append(ArchivedImage(descriptor, tuple(names)))
     return found
 
 
-def _layer(content: ContentStore, member: Member) -> Descriptor:
-    if member.data is not None:  # a layer with the name of a document
+def _layer(members: Members, content: ContentStore, member: Member) -> Descriptor:
+    if member.document:
         raise Invalid("the archive names a document as a layer", code="archive-invalid")
+    members.store(member)
     try:
         content.info(member.digest)
     except NotFound:

@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from proa.errors import Exhausted, Invalid, NotFound
-from proa.oci import CONFIG_LIMIT, Descriptor, Digest, digest_of, media_types
-from proa.storage.content import ContentStore, Ingest, read_blob
+from proa.oci import CONFIG_LIMIT, Descriptor, Digest, Verifier, digest_of, media_types
+from proa.storage.content import ContentStore, Ingest, read_blob, write_blob
 from proa.storage.layers.budget import Budget
 from proa.storage.layers.decompress import detect
 from proa.storage.layers.headers import BLOCK
@@ -24,8 +24,9 @@ from proa.storage.layers.reader import TarReader
 from proa.transfer.base_layer import WORTHWHILE, BaseLayer
 from proa.transfer.stored import Stored
 
-BUDGET = Budget(entries=100_000, name_bytes=4096)
-DOCUMENT_BYTES = 64 << 20
+DOCUMENT_BYTES = 32 << 20
+# Kept in memory until a document names it, while there is room: storing a blob takes three flushes of the disk.
+SMALL = 16 << 10
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._:+@-]*"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})*")
@@ -39,12 +40,14 @@ _LINK_DEPTH = 8
 
 
 class Member(msgspec.Struct, frozen=True):
-    """One file of an archive: its digest and size, its bytes when it is a document, its compression by its magic."""
+    """One file of an archive: its digest and size, its compression by its magic, its bytes when the store has not got
+    it, and whether its name is a document's."""
 
     digest: Digest
     size: int
     compression: str = "none"
     data: bytes | None = None
+    document: bool = False
 
 
 class Members:
@@ -82,6 +85,11 @@ class Members:
             name = target
         raise NotFound(f"the archive has no file {name!r}, which it names", code="archive-incomplete", subject=name)
 
+    def store(self, member: Member) -> None:
+        """Have a file in the store that was kept in memory."""
+        if member.data is not None:
+            write_blob(self._content, member.data, "")
+
     def document(self, name: str) -> bytes:
         """The bytes of a small file. Raises Invalid, NotFound."""
         member = self.get(name)
@@ -90,7 +98,7 @@ class Members:
         return read_blob(self._content, Descriptor(media_type="", digest=member.digest, size=member.size), CONFIG_LIMIT)
 
 
-def read_members(chunks: Iterator[bytes], stored: Stored, base: BaseLayer) -> Members:
+def read_members(chunks: Iterator[bytes], stored: Stored, base: BaseLayer, budget: Budget) -> Members:
     """Read an uncompressed archive to its end; its blobs are in the store afterwards, held by the caller's lease.
 
     base: begins to unpack the first layer.
@@ -99,7 +107,7 @@ def read_members(chunks: Iterator[bytes], stored: Stored, base: BaseLayer) -> Me
     """
     members = Members(stored.content)
     documents = 0
-    reader = TarReader(chunks, BUDGET)
+    reader = TarReader(chunks, budget)
     for entry in reader:
         stored.check()
         name = _safe_name(entry.name)
@@ -117,12 +125,24 @@ def read_members(chunks: Iterator[bytes], stored: Stored, base: BaseLayer) -> Me
             if entry.size > CONFIG_LIMIT or documents > DOCUMENT_BYTES:
                 raise Exhausted(f"the archive's {name!r} is too large", code="too-large", subject=name)
             data = b"".join(bytes(piece) for piece in reader.data())
-            members.add(name, Member(digest_of(data), len(data), data=data))
+            members.add(name, Member(digest_of(data), len(data), data=data, document=True))
+            continue
+        blob = _BLOB.fullmatch(name)
+        expected = Digest(blob[1].replace("/", ":")) if blob else None
+        if entry.size <= SMALL and documents + entry.size <= DOCUMENT_BYTES:
+            documents += entry.size
+            members.add(name, _keep(reader, expected))
         else:
-            blob = _BLOB.fullmatch(name)
-            expected = Digest(blob[1].replace("/", ":")) if blob else None
             members.add(name, _spool(reader, entry.size, expected, stored, base))
     return members
+
+
+def _keep(reader: TarReader, expected: Digest | None) -> Member:
+    """Read a small file; `expected` is what its name promises."""
+    data = b"".join(bytes(piece) for piece in reader.data())
+    verifier = Verifier(expected)
+    verifier.update(data)
+    return Member(verifier.finish(), len(data), detect(data), data)
 
 
 def _safe_name(raw: bytes) -> str:

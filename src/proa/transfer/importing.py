@@ -47,7 +47,7 @@ def import_tar(
     """
     with storage.leases.hold("import"), BaseLayer(storage) as base:
         stored = Stored(storage.content, stopped)
-        layer = _store_layer(stored, tar_chunks(stream), base, progress)
+        layer = _store_layer(stored, tar_chunks(stream, storage.limits.layer), base, progress)
         base.settle({layer.digest})
         target = (platform or host_platform()).normalized
         when = datetime.now(UTC) if source_date_epoch is None else datetime.fromtimestamp(source_date_epoch, UTC)

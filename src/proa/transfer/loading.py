@@ -34,7 +34,8 @@ def load(
     Raises Invalid (no image archive, hostile), Corrupt, NotFound (incomplete), Exhausted, Cancelled.
     """
     with storage.leases.hold("load"), BaseLayer(storage) as base:
-        members = read_members(tar_chunks(stream), Stored(storage.content, stopped), base)
+        budget = storage.limits.archive
+        members = read_members(tar_chunks(stream, budget), Stored(storage.content, stopped), base, budget)
         archived = read_images(members, storage.content, platform)
         if not archived:
             raise Invalid("the archive has no image for this platform", code="archive-empty")

@@ -25,6 +25,7 @@ from proa.storage.layers.attributes import (
     write_xattrs,
 )
 from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
+from proa.storage.layers.decompress import CHUNK
 from proa.storage.layers.directories import Directories
 from proa.storage.layers.failures import typed
 from proa.storage.layers.hard_links import find_target
@@ -36,6 +37,8 @@ from proa.storage.layers.reader import TarReader
 __all__ = ["Applied", "apply"]
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_HOLE = 64 << 10  # less is not worth an extent of its own
+_ZEROS = bytes(CHUNK)
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 _AUFS_METADATA = b".wh..wh."
 
@@ -211,11 +214,7 @@ class _Applier:
             if entry.segments is not None:
                 self._write_sparse(fd, entry)
             elif entry.size:
-                for piece in self._reader.data():
-                    total = crc32(piece, total)
-                    written = os.write(fd, piece)
-                    while written < len(piece):
-                        written += os.write(fd, piece[written:])
+                total = self._write(fd, entry.size)
             # In this order: writing and chown(2) clear the special bits and capabilities.
             if self._owner.differs(entry.uid, entry.gid):
                 os.fchown(fd, entry.uid, entry.gid)
@@ -235,6 +234,23 @@ class _Applier:
             os.close(fd)
         self._size += entry.size
         self._inodes += 1
+
+    def _write(self, fd: int, size: int) -> int:
+        """Write the entry's data; returns their CRC-32. Zeros become holes, so that a bomb of them takes no disk."""
+        total = 0
+        in_hole = False
+        for piece in self._reader.data():
+            total = crc32(piece, total)
+            in_hole = len(piece) >= _HOLE and _ZEROS.startswith(piece)
+            if in_hole:
+                os.lseek(fd, len(piece), os.SEEK_CUR)
+                continue
+            written = os.write(fd, piece)
+            while written < len(piece):
+                written += os.write(fd, piece[written:])
+        if in_hole:
+            os.ftruncate(fd, size)
+        return total
 
     def _write_sparse(self, fd: int, entry: Entry) -> None:
         os.ftruncate(fd, entry.size)

@@ -20,6 +20,7 @@ class Budget(NamedTuple):
     sparse_segments:   data segments of one sparse file.
     ratio:             uncompressed bytes per compressed byte, once more than ratio_floor_bytes came out. DEFLATE cannot
                        exceed 1032; a layer that is one big file of zeros legitimately comes near.
+    zstd_window_bytes: what a zstd decoder has to hold. Levels up to 19 take 8 MiB.
     """
 
     header_bytes: int = 1 << 20
@@ -29,7 +30,8 @@ class Budget(NamedTuple):
     file_bytes: int = 1 << 43
     sparse_segments: int = 1 << 18
     ratio: int = 500
-    ratio_floor_bytes: int = 1 << 30
+    ratio_floor_bytes: int = 1 << 29
+    zstd_window_bytes: int = 1 << 25
 
 
 DEFAULT_BUDGET = Budget()

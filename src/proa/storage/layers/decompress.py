@@ -1,7 +1,7 @@
 """Decompress a layer blob as a stream of bounded chunks: gzip (isal, else zlib), zstd, or as it is.
 
-Each chunk is at most CHUNK bytes, however well the input was packed; only zstd may exceed it, by what PIECE bytes of
-input can come to. The ratio of output to input is bounded by the Budget.
+Each chunk is at most CHUNK bytes, however well the input was packed, and the ratio of output to input is bounded by
+the Budget.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import zstandard
 
 from proa.errors import Corrupt, Invalid, Unsupported
 from proa.storage.layers.budget import DEFAULT_BUDGET, Budget, exceeded
+from proa.storage.layers.zstd_frames import zstd_pieces
 
 igzip: Any
 try:
@@ -26,10 +27,6 @@ __all__ = ["CHUNK", "COMPRESSIONS", "decompress", "detect"]
 Read = Callable[[int], bytes]
 
 CHUNK = 256 << 10
-# zstd's worst case is one 128 KiB block from 4 bytes: 128 MiB from this many.
-PIECE = 4 << 10
-# 128 MiB, the largest window `zstd --long` makes without being asked twice; decoders must hold a whole window.
-_ZSTD_WINDOW = 1 << 27
 
 COMPRESSIONS = ("none", "gzip", "zstd", "auto")
 
@@ -71,7 +68,7 @@ def decompress(compression: str, read: Read, budget: Budget = DEFAULT_BUDGET) ->
     if compression == "gzip":
         return _capped(_gunzip, read, budget)
     if compression == "zstd":
-        return _capped(_unzstd, read, budget)
+        return _capped(lambda counted: _unzstd(counted, budget.zstd_window_bytes), read, budget)
     raise Invalid(f"unknown layer compression {compression!r}", code="layer-compression")
 
 
@@ -183,34 +180,19 @@ class _ZlibDecoder:
         return chunk
 
 
-def _unzstd(read: Read) -> Iterator[bytes]:
+def _unzstd(read: Read, window: int) -> Iterator[bytes]:
     """All frames of a zstd stream, skippable ones included (RFC 8878)."""
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    data = read(64 << 10)
-    if not data:
-        raise Corrupt("zstd stream is empty", code="layer-compression")
-    decoder = decompressor.decompressobj()
-    fresh = True
-    while True:
-        position = 0
-        while position < len(data):
-            piece = data[position : position + PIECE]
-            position += len(piece)
-            while piece:
-                try:
-                    chunk = decoder.decompress(piece)
-                except zstandard.ZstdError as error:
-                    raise Corrupt(f"zstd stream is damaged: {error}", code="layer-compression") from error
-                fresh = False
-                piece = b""
-                if decoder.eof:
-                    piece = decoder.unused_data
-                    decoder = decompressor.decompressobj()
-                    fresh = True
-                for start in range(0, len(chunk), CHUNK):
-                    yield chunk[start : start + CHUNK]
-        data = read(64 << 10)
-        if not data:
-            break
-    if not fresh:
-        raise Corrupt("zstd stream is truncated", code="layer-compression")
+    decompressor = zstandard.ZstdDecompressor(max_window_size=window)
+    decoder = None
+    for piece in zstd_pieces(read):
+        decoder = decoder or decompressor.decompressobj()
+        try:
+            chunk = decoder.decompress(piece)
+        except zstandard.ZstdError as error:
+            if "too much memory" in str(error):
+                exceeded("bytes of zstd window", window)
+            raise Corrupt(f"zstd stream is damaged: {error}", code="layer-compression") from error
+        if decoder.eof:
+            decoder = None
+        if chunk:
+            yield chunk
