@@ -35,6 +35,7 @@ from proa.engine.images import Images
 from proa.engine.integrity import Integrity
 from proa.engine.lifecycle import Lifecycle
 from proa.engine.networks import Networks
+from proa.engine.ooms import Ooms
 from proa.engine.reconcile import reconcile
 from proa.engine.remote_images import RemoteImages
 from proa.engine.restarts import Restarts
@@ -83,6 +84,7 @@ class Engine:
         self.streams = Streams(self.catalog, self.runs)
         self.restarts = Restarts(self)
         self.health = HealthChecks(self)
+        self.ooms = Ooms(self)
         self.lifecycle = Lifecycle(self)
         self.updates = Updates(self)
         self.containers = Containers(self)
@@ -136,6 +138,7 @@ class Engine:
     def close(self) -> None:
         """Let go of the root. Containers keep running; the next engine finds them."""
         self.agenda.close()
+        self.ooms.close()
         self.watcher.close()
         self._nursery.close()
         self.networks.close()

@@ -114,6 +114,7 @@ class Lifecycle:
         )
         run = self._runs.add(entry, connection)
         engine.health.begin(entry)
+        engine.ooms.watch(entry)
         self._catalog.save(entry)
         engine.containers.announce(entry, "start")
         engine.streams.join_waiting(entry)
@@ -148,6 +149,7 @@ class Lifecycle:
             log.warning("a volume of %s is not where it was: %s", entry.record.id, error)
         run = self._runs.add(entry, connection)
         self._engine.health.resume(entry)
+        self._engine.ooms.watch(entry)
         self._engine.watcher.add(connection, lambda event: self._heard(entry, run, event))
 
     def take_over_exit(self, entry: Entry) -> None:
@@ -206,6 +208,7 @@ class Lifecycle:
         )
         self._runs.drop(entry)
         engine.health.end(entry)
+        told = engine.ooms.forget(entry)
         engine.networks.leave(entry)
         engine.volumes.leave(record.id)
         engine.execs.forget(record.id)
@@ -213,7 +216,7 @@ class Lifecycle:
         removing = record.host.auto_remove and not entry.restarting
         if not removing:  # else the record goes in a moment; one that says "running" still is dealt with by `reconcile`
             self._catalog.save(entry)
-        if record.state.oom_killed:
+        if record.state.oom_killed and not told:
             engine.containers.announce(entry, "oom")
         ran_s = parse_rfc3339(record.state.finished_at) - parse_rfc3339(record.state.started_at)
         attributes = {"execDuration": str(max(int(ran_s), 0)), "exitCode": str(record.state.exit_code)}

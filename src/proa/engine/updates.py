@@ -45,6 +45,8 @@ class Updates:
             if record.state.running:
                 self._apply(entry, linux_resources(record.host), linux_resources(changed))
             record.host = changed
+            if record.state.running:
+                self._engine.ooms.watch(entry)
             self._engine.catalog.save(entry)
         self._engine.containers.announce(entry, "update")
 

@@ -1,0 +1,52 @@
+"""Containers that run out of memory: what is killed, what is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from engines import PrivateEngine, until
+
+pytestmark = pytest.mark.root
+
+TIGHT = ("--network", "none", "-m", "16m", "--memory-swap", "16m")
+
+
+def told(box: PrivateEngine, name: str) -> list[str]:
+    """The oom and die events of a container."""
+    asked = ("--filter", f"container={name}", "--filter", "event=oom", "--filter", "event=die", "--format", "json")
+    text = box.out("events", "--since", "10m", "--until", "0s", *asked)
+    return [json.loads(line)["Action"] for line in text.splitlines()]
+
+
+def test_a_killed_container(box: PrivateEngine) -> None:
+    done = box.proa("run", "--name", "hog", *TIGHT, "busybox", "tail", "/dev/zero", check=False)
+    assert done.returncode == 137
+    state = box.inspect("hog")["State"]
+    assert (state["OOMKilled"], state["ExitCode"]) == (True, 137)
+    until(lambda: told(box, "hog") == ["oom", "die"], "the events")
+
+
+def test_a_container_that_lives_on(box: PrivateEngine) -> None:
+    box.proa("run", "-d", "--name", "tough", *TIGHT, "busybox", "sh", "-c", "tail /dev/zero; echo $?; sleep 1000")
+    until(lambda: "137" in box.out("logs", "tough"), "its child to be killed")
+    until(lambda: told(box, "tough") == ["oom"], "the event")
+    assert box.inspect("tough")["State"]["OOMKilled"] is True
+    assert box.inspect("tough")["State"]["Running"] is True
+    box.proa("rm", "-f", "tough")
+
+
+def test_the_next_engine_hears_of_it_too(busybox: PrivateEngine) -> None:
+    box = busybox
+    script = "until test -e /go; do usleep 20000; done; tail /dev/zero; echo $?; sleep 1000"
+    box.proa("run", "-d", "--name", "later", *TIGHT, "busybox", "sh", "-c", script)
+    box.kill_engine()
+    box.proa("exec", "later", "touch", "/go")
+    until(lambda: told(box, "later") == ["oom"], "the event")
+
+
+def test_a_policy_restarts_it(box: PrivateEngine) -> None:
+    box.proa("run", "-d", "--name", "again", *TIGHT, "--restart", "on-failure:1", "busybox", "tail", "/dev/zero")
+    until(lambda: box.inspect("again")["State"]["Status"] == "exited", "it to be given up")
+    assert box.inspect("again")["RestartCount"] == 1
+    until(lambda: told(box, "again") == ["oom", "die"] * 2, "the events")
