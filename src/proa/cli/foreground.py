@@ -193,7 +193,7 @@ def exit_status_of_start(error: ProaError) -> int:
     """125, or 126 and 127 when the reason is that the command could not be executed or found."""
     from proa.cli.failures import EXIT_OF_CODE
 
-    if error.code:
+    if error.code != error.kind:
         return EXIT_OF_CODE.get(error.code, 125)
     text = error.message  # other engines give no code: their words are all there is
     if "executable file not found" in text or "no such file or directory" in text:
