@@ -47,7 +47,8 @@ from proa.engine.updates import Updates
 from proa.engine.userns import UserNamespaces, check_range
 from proa.engine.volumes import Volumes
 from proa.engine.watch import Watcher
-from proa.monitor.nursery import Nursery
+from proa.errors import TimedOut, Unavailable
+from proa.monitor.nursery import IdMaps, NetworkNamespace, Nursery
 from proa.storage import RootLock, Storage, lock_root, make_private
 from proa.storage.records import write_bytes
 
@@ -125,6 +126,22 @@ class Engine:
                 self._nursery.close()
                 self._nursery = Nursery.start(self.run)
             return self._nursery
+
+    def drop_nursery(self) -> None:
+        """End a nursery that does not answer; the next use starts another one. Monitors go on."""
+        with self._nursery_lock:
+            log.warning("the nursery does not answer: ending it")
+            self._nursery.kill()
+
+    def make_netns(self, id_maps: IdMaps | None = None) -> NetworkNamespace:
+        """A new network namespace, by another nursery when somebody killed or stopped the first."""
+        try:
+            return self.nursery.make_netns(id_maps)
+        except Unavailable as error:
+            log.warning("making a network namespace again: %s", error.message)
+        except TimedOut:
+            self.drop_nursery()
+        return self.nursery.make_netns(id_maps)
 
     def socket_path(self, container: str) -> Path:
         """Where the monitor of a container listens."""

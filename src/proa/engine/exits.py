@@ -61,6 +61,14 @@ def lost(directory: Path) -> dict[str, Any]:
     }
 
 
+def end_monitor(directory: Path) -> None:
+    """SIGKILL a monitor that does not answer; what it leaves is ended by whoever hears of its end (`lost`)."""
+    state = monitor_state(directory)
+    if state and state.get("boot_id") == boot_id():
+        monitor = state.get("monitor") or {}
+        kill_process(int(monitor.get("pid", 0)), int(monitor.get("start_time", 0)))
+
+
 def kill_process(pid: int, start_time: int) -> None:
     """SIGKILL the process that had this pid at that start time; never another one that has the pid now."""
     if pid <= 1:

@@ -32,6 +32,11 @@ def cgroup_path(engine: str, container: str, parent: str = "") -> str:
     return f"{cgroup_parent(parent)}/{engine}-{container}"
 
 
+def cgroup_exists(path: str) -> bool:
+    """Whether a cgroup was made: what a start makes first."""
+    return cgroups.open_existing(path) is not None
+
+
 def end_cgroup(path: str) -> None:
     """Kill every process of a cgroup and remove it; harmless when there is none."""
     try:

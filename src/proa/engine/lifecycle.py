@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import logging
 import signal as signals
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from proa.engine import exits
+from proa.engine.adoption import Joined
 from proa.engine.catalog import Entry
 from proa.engine.clock import now, parse_rfc3339
-from proa.engine.leftovers import cgroup_path, end_cgroup
+from proa.engine.leftovers import cgroup_exists, cgroup_path, end_cgroup
 from proa.engine.processes import TITLES, process_table, usage_sample
 from proa.engine.runs import Run
 from proa.engine.signal_names import parse_signal
 from proa.engine.startup import start_request
 from proa.engine.types import ExitStatus, State
 from proa.engine.waits import Condition, Waits
-from proa.errors import Conflict, Internal, NotFound, NotModified, ProaError, Unavailable, Unsupported
+from proa.errors import Conflict, Internal, NotFound, NotModified, ProaError, TimedOut, Unavailable, Unsupported
 from proa.monitor.client import MonitorConnection
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 DEFAULT_STOP_S = 10
 # How long a container may take to die of SIGKILL before we say so: a process in uninterruptible sleep.
 KILL_WAIT_S = 30
+# How long a monitor may take to answer before a container that shall die is ended without it.
+MONITOR_PATIENCE_S = 5.0
 
 
 class Lifecycle:
@@ -87,6 +91,7 @@ class Lifecycle:
     def _start(self, entry: Entry) -> None:
         engine, record = self._engine, entry.record
         exits.forget(self._catalog.path(entry))
+        cgroup = cgroup_path(engine.id, record.id, record.host.cgroup_parent)
         engine.volumes.join(record.id)
         try:
             joined = engine.networks.join(entry)
@@ -95,13 +100,11 @@ class Lifecycle:
             raise
         try:
             with start_request(engine, entry, joined) as (request, fds):
-                connection = engine.nursery.start_container(request, fds)
+                connection = self._start_monitor(cgroup, request, fds)
         except BaseException:
             engine.networks.leave(entry)
             engine.volumes.leave(record.id)
-            end_cgroup(
-                cgroup_path(engine.id, record.id, record.host.cgroup_parent)
-            )  # when what made it died, nobody has removed it
+            end_cgroup(cgroup)  # when what made it died, nobody has removed it
             raise
         finally:
             joined.close()
@@ -120,6 +123,21 @@ class Lifecycle:
         engine.streams.join_waiting(entry)
         engine.watcher.add(connection, lambda event: self._heard(entry, run, event))
 
+    def _start_monitor(
+        self, cgroup: str, request: Mapping[str, Any], fds: Mapping[str, int | Sequence[int]]
+    ) -> MonitorConnection:
+        """Once more when the nursery died, or a child of it, before it made anything of the container."""
+        try:
+            return self._engine.nursery.start_container(request, fds)
+        except (Unavailable, TimedOut) as error:
+            if isinstance(error, TimedOut):
+                self._engine.drop_nursery()
+            if cgroup_exists(cgroup):
+                error.hint = "whether its program ran is not known; start it again"
+                raise
+            log.warning("starting %s again: %s", request["id"], error.message)
+        return self._engine.nursery.start_container(request, fds)
+
     def _start_failed(self, entry: Entry, error: ProaError) -> None:
         record = entry.record
         code = exits.start_failure_status(error)
@@ -131,26 +149,38 @@ class Lifecycle:
             self._catalog.save(entry)
             self._waits.ended(entry)
 
-    def adopt(self, entry: Entry, connection: MonitorConnection) -> None:
+    def adopt(self, entry: Entry, joined: Joined) -> None:
         """Watch a container that an earlier engine started. Its record says running already."""
+        run = self._runs.add(entry, joined.connection)
+        if joined.state is not None:
+            self._take_state(entry, run, joined.state)
         try:
-            found = connection.state()
+            self._engine.volumes.join(entry.record.id)
+        except ProaError as error:
+            log.warning("a volume of %s is not where it was: %s", entry.record.id, error)
+        self._engine.health.resume(entry)
+        self._engine.ooms.watch(entry)
+        for event in joined.early:
+            self._heard(entry, run, event)
+        self._engine.watcher.add(joined.connection, lambda event: self._heard(entry, run, event))
+
+    def _take_state(self, entry: Entry, run: Run, found: dict[str, Any]) -> None:
+        """What a monitor says that an earlier engine's container does; the caller holds the lock."""
+        if run.settled or entry.removed:
+            return
+        try:
             # Paused is what both call so: else an engine was killed during a pause, an unpause or a commit.
             if found["status"] == "paused" and entry.record.state.status != "paused":
-                connection.resume()
+                run.connection.resume()
             elif found["status"] != "paused" and entry.record.state.status == "paused":
                 entry.record.state.status = "running"
             self._engine.execs.adopt(entry.record.id, found["execs"])
         except ProaError as error:
             log.warning("the state of %s is not known: %s", entry.record.id, error)
-        try:
-            self._engine.volumes.join(entry.record.id)
-        except ProaError as error:
-            log.warning("a volume of %s is not where it was: %s", entry.record.id, error)
-        run = self._runs.add(entry, connection)
-        self._engine.health.resume(entry)
-        self._engine.ooms.watch(entry)
-        self._engine.watcher.add(connection, lambda event: self._heard(entry, run, event))
+
+    def _take_late_state(self, entry: Entry, run: Run, found: dict[str, Any]) -> None:
+        with entry.lock:
+            self._take_state(entry, run, found)
 
     def take_over_exit(self, entry: Entry) -> None:
         """Take over the exit of a container whose monitor ended while no engine ran; the caller holds the lock."""
@@ -165,6 +195,9 @@ class Lifecycle:
             return
         if kind == "detached":
             self._engine.containers.announce(entry, "detach")
+            return
+        if kind == "state" and event:
+            self._engine.agenda.soon(self._take_late_state, entry, run, event)
             return
         if kind == "exit" and event:
             run.exit = event
@@ -255,9 +288,11 @@ class Lifecycle:
         if run is None:
             return
         try:
-            if entry.record.state.status == "paused":
-                run.connection.resume()
-            run.connection.kill(signals.SIGKILL, all_processes=True)
+            # SIGKILL thaws, too.
+            run.connection.kill(signals.SIGKILL, all_processes=True, timeout_s=MONITOR_PATIENCE_S)
+        except TimedOut:
+            log.warning("the monitor of %s does not answer: ending it, and with it the container", entry.record.id)
+            exits.end_monitor(self._catalog.path(entry))
         except ProaError:
             pass  # it may have ended by itself in between
         if not run.ended.wait(KILL_WAIT_S):

@@ -120,7 +120,7 @@ class Networks:
         if mode == "none":
             record.endpoints = [settings]
             return Joined(None, record.config.hostname, self._files(record, ""))
-        netns = self._engine.nursery.make_netns(record.id_maps)
+        netns = self._engine.make_netns(record.id_maps)
         try:
             endpoint = self._bridge.attach(netns.netns_fd, netns.route_fd, record.id)
             try:

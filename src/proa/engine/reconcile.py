@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proa.engine import exits
+from proa.engine.adoption import Joined, join_monitors
 from proa.engine.catalog import Entry
 from proa.engine.leftovers import end_stray_cgroups
 from proa.engine.types import State
-from proa.errors import Conflict, NotFound, ProaError
-from proa.monitor.client import MonitorConnection
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
@@ -34,12 +33,13 @@ def reconcile(engine: Engine) -> None:
         owner = snapshot.key.removeprefix("container:").partition(":")[0]
         if snapshot.kind != "committed" and snapshot.key.startswith("container:") and owner not in known:
             engine.storage.snapshots.remove(snapshot.key)
+    monitors = join_monitors(engine, [entry.record.id for entry in engine.catalog])
     for entry in engine.catalog:
         for mount in entry.record.mounts:
             if mount.type == "volume":
                 engine.volumes.holders.hold(mount.name, entry.record.id)
         with entry.lock:
-            _reconcile_container(engine, entry)
+            _reconcile_container(engine, entry, monitors.get(entry.record.id))
     running = {e.record.id for e in engine.catalog if e.record.state.running}
     parents = {e.record.host.cgroup_parent for e in engine.catalog}
     end_stray_cgroups(engine.id, running | set(engine.catalog.damaged), parents)
@@ -48,35 +48,24 @@ def reconcile(engine: Engine) -> None:
     _remove_stale_sockets(engine)
 
 
-def _reconcile_container(engine: Engine, entry: Entry) -> None:
+def _reconcile_container(engine: Engine, entry: Entry, joined: Joined | None) -> None:
     record = entry.record
     directory = engine.catalog.path(entry)
     if record.state.status == "removing":
         engine.containers.remove_entry(entry, volumes=record.host.auto_remove)
         return
-    connection = _find_monitor(engine, record.id)
-    if connection is not None:
+    if joined is not None:
         if not record.state.running:
             # Killed between the start and the record of it.
             state = exits.monitor_state(directory) or {}
             record.state = State(
                 status="running", pid=int(state.get("pid", 0)), started_at=str(state.get("started_at", ""))
             )
-        engine.lifecycle.adopt(entry, connection)
+        engine.lifecycle.adopt(entry, joined)
         engine.catalog.save(entry)
         return
     if record.state.running or (exits.read(directory) and record.state.status == "created"):
         engine.lifecycle.take_over_exit(entry)
-
-
-def _find_monitor(engine: Engine, id: str) -> MonitorConnection | None:  # noqa: A002
-    try:
-        return MonitorConnection.connect(str(engine.socket_path(id)), timeout_s=5.0)
-    except (NotFound, Conflict):
-        return None
-    except ProaError as error:
-        log.warning("the monitor of %s does not answer: %s", id, error)
-        return None
 
 
 def _remove_stale_sockets(engine: Engine) -> None:

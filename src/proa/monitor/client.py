@@ -20,6 +20,7 @@ from proa.monitor.protocol import Inbox, Request, encode_line
 __all__ = ["Channel", "MonitorConnection", "connect_path"]
 
 REQUEST_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 2.0
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
 _encoder = msgspec.json.Encoder()
@@ -131,7 +132,9 @@ class Channel:
 
     def pending_events(self) -> list[dict[str, Any]]:
         """What has come already, without waiting; `ended` tells whether more can come."""
-        while not self._ended and select.select([self._socket], [], [], 0)[0]:
+        poller = select.poll()  # descriptors of a busy engine are too high for select(2)
+        poller.register(self._socket, select.POLLIN)
+        while not self._ended and poller.poll(0):
             try:
                 self._events += self._receive(None, None)
             except Unavailable:
@@ -203,6 +206,20 @@ class MonitorConnection:
             raise
         return cls(path, channel)
 
+    @classmethod
+    def join(cls, path: str, timeout_s: float = CONNECT_TIMEOUT_S) -> MonitorConnection:
+        """As `connect`, but without waiting for the monitor to answer: its state comes as the event `state`.
+
+        A monitor that somebody stopped (SIGSTOP) can be joined, too. Raises NotFound when there is none.
+        """
+        channel = Channel.connect(path, timeout_s)
+        try:
+            channel.send(protocol.WatchRequest())
+        except BaseException:
+            channel.close()
+            raise
+        return cls(path, channel)
+
     def __enter__(self) -> Self:
         return self
 
@@ -225,8 +242,10 @@ class MonitorConnection:
         return self._events.next_event(timeout_s)
 
     def pending_events(self) -> list[dict[str, Any]]:
-        """Events that are already here."""
-        return self._events.pending_events()
+        """Events that are already here; the answer to `join` is one, too."""
+        return [
+            {"event": "state", **event["ok"]} if "ok" in event else event for event in self._events.pending_events()
+        ]
 
     def state(self) -> dict[str, Any]:
         """{"status": running|paused|exited, "pid", "start_time", "started_at", "execs": {id: ExecState}}."""
@@ -271,9 +290,16 @@ class MonitorConnection:
         """Set the terminal's size. Raises Conflict when there is no terminal, NotFound for an unknown exec."""
         self._request(protocol.ResizeRequest(h=rows, w=columns, exec=exec_id))
 
-    def kill(self, signal: int, *, all_processes: bool = False, exec_id: str | None = None) -> None:
-        """Signal the init, one exec, or every process. Raises Conflict when it has ended."""
-        self._request(protocol.KillRequest(signal=signal, all=all_processes, exec=exec_id))
+    def kill(
+        self,
+        signal: int,
+        *,
+        all_processes: bool = False,
+        exec_id: str | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> None:
+        """Signal the init, one exec, or every process. Raises Conflict when it has ended, TimedOut."""
+        self._request(protocol.KillRequest(signal=signal, all=all_processes, exec=exec_id), timeout_s=timeout_s)
 
     def pause(self) -> None:
         """Freeze every process. Raises Conflict when it is paused already."""
@@ -287,9 +313,11 @@ class MonitorConnection:
         """Stop watching; the monitor and its container go on."""
         self._events.close()
 
-    def _request(self, request: Request, fds: Sequence[int] = ()) -> dict[str, Any]:
-        channel = Channel.connect(self.path)
+    def _request(
+        self, request: Request, fds: Sequence[int] = (), timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> dict[str, Any]:
+        channel = Channel.connect(self.path, timeout_s)
         try:
-            return channel.request(request, fds)
+            return channel.request(request, fds, timeout_s)
         finally:
             channel.close()

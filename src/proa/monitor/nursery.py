@@ -22,10 +22,11 @@ from proa.monitor.protocol import StartRequest, encode_line
 from proa.monitor.sealed import import_locations, start_sealed
 from proa.runtime.channel import decode_failure
 
-__all__ = ["NetworkNamespace", "Nursery"]
+__all__ = ["IdMaps", "NetworkNamespace", "Nursery"]
 
 LOG_FILE = "nursery.log"
 START_TIMEOUT_S = 60.0
+NETNS_TIMEOUT_S = 15.0
 
 
 class IdMaps(Protocol):
@@ -151,7 +152,7 @@ class Nursery:
         """
         return self._fork("start", socket.SOCK_SEQPACKET)
 
-    def make_netns(self, id_maps: IdMaps | None = None, timeout_s: float = START_TIMEOUT_S) -> NetworkNamespace:
+    def make_netns(self, id_maps: IdMaps | None = None, timeout_s: float = NETNS_TIMEOUT_S) -> NetworkNamespace:
         """A new network namespace, made by a child of the nursery; the caller closes the descriptors.
 
         id_maps: make it in a new user namespace with these maps.
@@ -207,6 +208,11 @@ class Nursery:
                 yield fds[0]
             finally:
                 os.close(fds[0])
+
+    def kill(self) -> None:
+        """End it at once, whatever it does: `alive` is false then."""
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """End the nursery; monitors and containers go on."""
