@@ -27,6 +27,7 @@ __all__ = ["IdMaps", "NetworkNamespace", "Nursery"]
 LOG_FILE = "nursery.log"
 START_TIMEOUT_S = 60.0
 NETNS_TIMEOUT_S = 15.0
+STOPPED_CHECK_S = 2.0
 
 
 class IdMaps(Protocol):
@@ -134,7 +135,7 @@ class Nursery:
         channel = Channel(self._fork("start"), message.socket)
         try:
             channel.send(message, passed)
-            event = channel.next_event(timeout_s)
+            event = self._wait(channel, timeout_s)
         except BaseException:
             channel.close()
             raise
@@ -222,6 +223,24 @@ class Nursery:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _wait(self, channel: Channel, timeout_s: float) -> dict[str, Any] | None:
+        """The channel's next event; of a nursery that was stopped (SIGSTOP) nothing is expected. Raises TimedOut."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return channel.next_event(max(min(left, STOPPED_CHECK_S), 0.001))
+            except TimedOut:
+                if left <= STOPPED_CHECK_S or self._stopped():
+                    raise
+
+    def _stopped(self) -> bool:
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return stat.rpartition(")")[2].split()[0] in ("T", "t")
 
     def _fork(self, operation: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """Ask for a child that runs `operation`; returns our end of the connection to it."""
