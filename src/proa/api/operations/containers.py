@@ -37,7 +37,7 @@ async def create(service: Service, request: Request) -> Outcome:
     try:
         result = await service.pools.change(service.engine.containers.create, wanted)
     except NotFound as error:
-        if error.code == "image-not-found":
+        if error.code in ("image-not-found", "platform-not-found"):
             raise
         # Another container or a network, which pulling the image does not bring.
         raise Invalid(error.message, code=error.code, subject=error.subject, hint=error.hint) from None
