@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from proa.client.artifacts import AsyncArtifacts, AsyncManifests
 from proa.client.awaiting import AwaitingTransport
 from proa.client.client import ClientCore
 from proa.client.containers import AsyncContainers
@@ -25,6 +26,8 @@ class AsyncClient(ClientCore, Awaiting):
         self.images = AsyncImages(self._transport)
         self.networks = AsyncNetworks(self._transport)
         self.volumes = AsyncVolumes(self._transport)
+        self.manifests = AsyncManifests(self._transport)
+        self.artifacts = AsyncArtifacts(self._transport)
 
     async def __aenter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import msgspec
 
+from proa.client.artifacts import Artifacts, Manifests
 from proa.client.blocking import BlockingTransport
 from proa.client.calls import decode, exchange, filters_text, json_stream, transfer
 from proa.client.containers import Containers
@@ -90,6 +91,8 @@ class Client(ClientCore, Blocking):
         self.images = Images(self._transport)
         self.networks = Networks(self._transport)
         self.volumes = Volumes(self._transport)
+        self.manifests = Manifests(self._transport)
+        self.artifacts = Artifacts(self._transport)
 
     def __enter__(self) -> Self:
         return self

@@ -355,3 +355,23 @@ class DiskUsage(Record, kw_only=True, frozen=True):
     engine: Share
     total: int
     by_volume: dict[str, int] = {}
+
+
+class ArtifactFile(Record, kw_only=True, frozen=True):
+    """One file of an artifact."""
+
+    title: str
+    digest: str
+    size: int
+    media_type: str = ""
+
+
+class ArtifactDetails(Record, kw_only=True, frozen=True):
+    """An OCI artifact: its files, and their bytes in all."""
+
+    name: str
+    digest: str
+    type: str = ""
+    size: int = 0
+    annotations: dict[str, str] = {}
+    files: list[ArtifactFile] = []

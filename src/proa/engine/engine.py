@@ -8,7 +8,8 @@
     engine.restarts    what is started again                   engine.health     what healthchecks find
     engine.updates     limits and policies of what runs        engine.agenda     what is done later
     engine.remote_images  look at, copy and delete what registries have
-    engine.integrity   check and repair of the root
+    engine.integrity   check and repair of the root            engine.artifacts  files of any kind under names
+    engine.manifest_lists  indexes put together here
     engine.copies      files out of and into containers
 
 Everything is synchronous and thread-safe; locks are per container, never held over a transfer.
@@ -23,6 +24,7 @@ import threading
 from pathlib import Path
 
 from proa.engine.agenda import Agenda
+from proa.engine.artifacts import Artifacts
 from proa.engine.catalog import Catalog
 from proa.engine.commits import Commits
 from proa.engine.config import Config, load_config
@@ -34,6 +36,7 @@ from proa.engine.health import HealthChecks
 from proa.engine.images import Images
 from proa.engine.integrity import Integrity
 from proa.engine.lifecycle import Lifecycle
+from proa.engine.manifest_lists import ManifestLists
 from proa.engine.networks import Networks
 from proa.engine.ooms import Ooms
 from proa.engine.reconcile import reconcile
@@ -94,6 +97,8 @@ class Engine:
         self.execs = Execs(self)
         self.system = System(self)
         self.integrity = Integrity(self)
+        self.manifest_lists = ManifestLists(self)
+        self.artifacts = Artifacts(self)
 
     @classmethod
     def open(cls, root: Path, run: Path) -> Engine:

@@ -435,3 +435,13 @@ class Event(msgspec.Struct, kw_only=True):
     id: str
     attributes: dict[str, str]
     time_nano: int
+
+
+class PlatformChange(msgspec.Struct, kw_only=True):
+    """What `manifest annotate` sets of an entry's platform; empty members are left as they are."""
+
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
+    os_version: str = ""
+    os_features: tuple[str, ...] = ()

@@ -110,15 +110,15 @@ class Graph:
         self._add_chains(name, descriptor, raw)
 
     def _add_index(self, name: str, descriptor: Descriptor, raw: bytes) -> None:
-        present = 0
-        for child in parse_index(raw, descriptor.media_type).manifests:
+        present, manifests = 0, parse_index(raw, descriptor.media_type).manifests
+        for child in manifests:
             try:
                 self._content.info(child.digest)
             except NotFound:
                 continue  # a platform that was not pulled
             present += 1
             self._add(name, child, True)
-        if not present:
+        if manifests and not present:
             raise NotFound(f"no platform of {descriptor.digest} is in the store", code="content-missing")
 
     def _note(self, name: str, descriptor: Descriptor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proa.api.operations import (
     archives,
+    artifacts,
     containers,
     execs,
     extensions,
@@ -31,5 +32,6 @@ ROUTES: tuple[Route, ...] = (
     *images.ROUTES,
     *networks.ROUTES,
     *volumes.ROUTES,
+    *artifacts.ROUTES,
     *extensions.ROUTES,
 )
