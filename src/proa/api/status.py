@@ -30,6 +30,8 @@ STATUS_OF_CODE: dict[str, int] = {
     "command-not-found": 400,
     "command-not-executable": 400,
     "descriptors-exhausted": 503,
+    # A subnet that clashes is forbidden in Docker's words.
+    "pool-overlaps": 403,
 }
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.ENOMEM))

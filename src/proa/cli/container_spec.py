@@ -281,14 +281,14 @@ def _health(options: Options, document: dict[str, Any]) -> None:
 
 
 def _network(options: Options, document: dict[str, Any], host: dict[str, Any]) -> None:
-    name = options.text("network") or options.text("net")
+    if not any(options.given(name) for name in ("network", "net", "network-alias", "mac-address", "ip", "ip6")):
+        return
+    from proa.cli.network_spec import endpoints_of
+
+    name, endpoints = endpoints_of(options)
     if name:
         host["NetworkMode"] = name
-    addresses = {k: options.text(o) for o, k in (("ip", "IPv4Address"), ("ip6", "IPv6Address")) if options.given(o)}
-    endpoint: dict[str, Any] = {"IPAMConfig": addresses} if addresses else {}
-    if options.given("network-alias"):
-        endpoint["Aliases"] = options.texts("network-alias")
     if options.given("mac-address"):
-        endpoint["MacAddress"] = document["MacAddress"] = options.text("mac-address")
-    if endpoint:
-        document["NetworkingConfig"] = {"EndpointsConfig": {name or "default": endpoint}}
+        document["MacAddress"] = options.text("mac-address")
+    if endpoints:
+        document["NetworkingConfig"] = {"EndpointsConfig": endpoints}

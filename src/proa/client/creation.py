@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from proa.errors import Invalid
 
-__all__ = ["Creation", "Healthcheck", "creation", "restart_policy"]
+__all__ = ["Creation", "Healthcheck", "creation", "port_bindings", "restart_policy"]
 
 Pull = Literal["missing", "always", "never"]
 
@@ -54,6 +54,7 @@ def creation(
     tmpfs: Mapping[str, str] | None = None,
     ports: Mapping[str, int | str | None] | None = None,
     network: str = "",
+    network_aliases: Sequence[str] = (),
     memory_bytes: int = 0,
     cpus: float = 0.0,
     pids_limit: int = 0,
@@ -97,7 +98,7 @@ def creation(
     volumes: `/host/path:/container/path[:ro]` or `name:/container/path`
     tmpfs: container path to mount options
     ports: `80/tcp` (or `80`) to a host port, `"ip:port"`, or None for a free one
-    network: `bridge`, `none`, `host`, or a network's name
+    network: `bridge`, `none`, `host`, or a network's name; network_aliases: further names it has there
     memory_bytes, cpus, pids_limit: limits; 0 leaves the engine's default
     input: bytes for the process's stdin, then its end (run only)
     restart: `no`, `always`, `unless-stopped` or `on-failure[:times]`
@@ -129,7 +130,7 @@ def creation(
         config["Labels"] = dict(labels)
     if ports:
         config["ExposedPorts"] = {_port(port): {} for port in ports}
-        host["PortBindings"] = {_port(port): [_binding(where)] for port, where in ports.items()}
+        host["PortBindings"] = port_bindings(ports)
     lists = {"Binds": volumes, "CapAdd": cap_add, "CapDrop": cap_drop, "SecurityOpt": security_opt}
     host |= {key: list(values) for key, values in lists.items() if values}
     numbers = {"Memory": memory_bytes, "NanoCpus": round(cpus * 1e9), "PidsLimit": pids_limit}
@@ -156,6 +157,9 @@ def creation(
     host |= {key: True for key, flag in flags.items() if flag}
     if network:
         host["NetworkMode"] = network
+    if network_aliases:
+        endpoint = {"Aliases": [*network_aliases]}
+        config["NetworkingConfig"] = {"EndpointsConfig": {network or "default": endpoint}}
     if tmpfs:
         host["Tmpfs"] = dict(tmpfs)
     if restart:
@@ -183,6 +187,11 @@ def _healthcheck(check: Healthcheck) -> dict[str, Any]:
     document: dict[str, Any] = {"Test": test if command else []}
     document |= {key: round(seconds * 1e9) for key, seconds in times.items() if seconds}
     return document | {"Retries": check.retries, "OnFailure": check.on_failure}
+
+
+def port_bindings(ports: Mapping[str, int | str | None]) -> dict[str, list[dict[str, str]]]:
+    """Ports to publish as HostConfig.PortBindings."""
+    return {_port(port): [_binding(where)] for port, where in ports.items()}
 
 
 def _name(name: str) -> str:

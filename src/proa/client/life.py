@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from proa.client.calls import decode, exchange, json_stream
-from proa.client.creation import restart_policy
+from proa.client.creation import port_bindings, restart_policy
 from proa.client.flow import Flow, Request, Stream, operation, stream
 from proa.client.http import query
 from proa.client.stats import Stats
@@ -72,6 +73,20 @@ class LifeCore:
         """Give it another name. Raises Conflict when another container has it."""
         yield from self._do(f"rename{query(name=name)}")
         self._take((yield from exchange("GET", f"{self._path}/json")))
+
+    @operation
+    def change_ports(
+        self, *, add: Mapping[str, int | str | None] | None = None, remove: Sequence[str] = ()
+    ) -> Flow[dict[str, list[str]]]:
+        """Publish and unpublish ports, also while it runs; open connections stay open. Returns what is published now.
+
+        add: as `ports` of a new container; remove: `80/tcp` for all of a port, or `[address:]8080:80/tcp`.
+        Raises Conflict for a port that is taken (nothing changes then), NotFound for one that is not published.
+        """
+        document = {"Add": port_bindings(add or {}), "Remove": [*remove]}
+        body = yield from exchange("POST", f"/proa/v1{self._path}/ports", document)
+        ports = decode(body, dict[str, dict[str, list[dict[str, str]]]])["Ports"]
+        return {port: [f"{place['HostIp']}:{place['HostPort']}" for place in places] for port, places in ports.items()}
 
     @operation
     def remove(self, *, force: bool = False, volumes: bool = False) -> Flow[None]:

@@ -24,7 +24,10 @@ __all__ = [
     "ImageLayer",
     "Info",
     "MountPoint",
+    "NetworkAddresses",
     "NetworkDetails",
+    "NetworkMember",
+    "NetworkSubnet",
     "Output",
     "PathStat",
     "ProcessTable",
@@ -175,8 +178,13 @@ class EndpointDetails(Record, kw_only=True, frozen=True):
 
     network_id: str = msgspec.field(name="NetworkID", default="")
     ip_address: str = msgspec.field(name="IPAddress", default="")
+    ip_prefix: int = msgspec.field(name="IPPrefixLen", default=0)
     gateway: str = ""
+    ipv6_address: str = msgspec.field(name="GlobalIPv6Address", default="")
+    ipv6_gateway: str = msgspec.field(name="IPv6Gateway", default="")
     mac_address: str = ""
+    aliases: list[str] | None = None
+    dns_names: list[str] | None = msgspec.field(name="DNSNames", default=None)
 
 
 class NetworkSettings(Record, kw_only=True, frozen=True):
@@ -252,15 +260,43 @@ class ImageLayer(Record, kw_only=True, frozen=True):
     tags: list[str] | None = None
 
 
+class NetworkSubnet(Record, kw_only=True, frozen=True):
+    """One subnet of a network, in CIDR notation."""
+
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = msgspec.field(name="IPRange", default="")
+
+
+class NetworkAddresses(Record, kw_only=True, frozen=True):
+    """The subnets of a network."""
+
+    config: list[NetworkSubnet] | None = None
+
+
+class NetworkMember(Record, kw_only=True, frozen=True):
+    """A container in a network; addresses have their prefix behind a slash."""
+
+    name: str = ""
+    ipv4_address: str = msgspec.field(name="IPv4Address", default="")
+    ipv6_address: str = msgspec.field(name="IPv6Address", default="")
+    mac_address: str = ""
+
+
 class NetworkDetails(Record, kw_only=True, frozen=True):
-    """A network."""
+    """A network; `containers` by id, only as `get` answers."""
 
     id: str
     name: str
+    created: str = ""
     driver: str = ""
     scope: str = ""
     internal: bool = False
+    enable_ipv6: bool = msgspec.field(name="EnableIPv6", default=False)
+    ipam: NetworkAddresses = msgspec.field(name="IPAM", default_factory=NetworkAddresses)
+    options: dict[str, str] | None = None
     labels: dict[str, str] | None = None
+    containers: dict[str, NetworkMember] | None = None
 
 
 class VolumeDetails(Record, kw_only=True, frozen=True):

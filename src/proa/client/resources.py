@@ -36,16 +36,32 @@ class NetworksCore:
 
     @operation
     def create(
-        self, name: str, *, subnet: str = "", internal: bool = False, labels: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        driver: str = "bridge",
+        subnets: Sequence[str] = (),
+        ipv6: bool | None = None,
+        internal: bool = False,
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> Flow[NetworkDetails]:
-        """Make a bridge network. Raises Conflict when the name is taken, Invalid for a bad subnet."""
-        document = {
+        """Make a network.
+
+        driver: `bridge`, `macvlan` or `ipvlan`; subnets: in CIDR notation, at most one of IPv4 and one of IPv6, chosen
+        when none is given; ipv6: None means where the host has it; options: of the driver, by Docker's names.
+        Raises Conflict when the name is taken or a subnet clashes, Invalid, Unsupported.
+        """
+        document: dict[str, Any] = {
             "Name": name,
-            "Driver": "bridge",
+            "Driver": driver,
             "Internal": internal,
+            "Options": dict(options or {}),
             "Labels": dict(labels or {}),
-            "IPAM": {"Driver": "default", "Config": [{"Subnet": subnet}] if subnet else []},
+            "IPAM": {"Driver": "default", "Config": [{"Subnet": subnet} for subnet in subnets]},
         }
+        if ipv6 is not None:
+            document["EnableIPv6"] = ipv6
         yield from exchange("POST", "/networks/create", document)
         return decode((yield from exchange("GET", f"/networks/{quote(name)}")), NetworkDetails)
 
@@ -61,8 +77,27 @@ class NetworksCore:
         return decode(body, list[NetworkDetails])
 
     @operation
+    def connect(
+        self, name: str, container: str, *, aliases: Sequence[str] = (), ipv4: str = "", ipv6: str = ""
+    ) -> Flow[None]:
+        """Connect a container to a network, at once when it runs; aliases: further names it has there.
+
+        Raises NotFound, Denied when it is in the network already, Conflict for an address in use, Invalid.
+        """
+        addresses = {key: text for key, text in (("IPv4Address", ipv4), ("IPv6Address", ipv6)) if text}
+        endpoint = {"Aliases": [*aliases], "IPAMConfig": addresses}
+        document = {"Container": container, "EndpointConfig": endpoint}
+        yield from exchange("POST", f"/networks/{quote(name)}/connect", document)
+
+    @operation
+    def disconnect(self, name: str, container: str, *, force: bool = False) -> Flow[None]:
+        """Disconnect a container from a network. Raises NotFound, Denied when it is not in it."""
+        document = {"Container": container, "Force": force}
+        yield from exchange("POST", f"/networks/{quote(name)}/disconnect", document)
+
+    @operation
     def remove(self, name: str) -> Flow[None]:
-        """Remove a network. Raises NotFound, Conflict while containers are in it."""
+        """Remove a network. Raises NotFound, Denied while containers are in it."""
         yield from exchange("DELETE", f"/networks/{quote(name)}")
 
 

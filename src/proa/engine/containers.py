@@ -81,7 +81,7 @@ class Containers:
             labels=config.labels or {},
             directory=str(self._catalog.directory / id),
         )
-        engine.networks.check(record)
+        warnings += engine.endpoints.check(record)
         entry = self._catalog.add(record)
         try:
             with entry.lock, engine.storage.leases.hold(f"create {id[:12]}"):
@@ -155,6 +155,7 @@ class Containers:
                 raise Invalid(f"Error when allocating new name: {wording}", code=error.code) from None
             except Conflict as error:
                 raise Conflict(f"Error when allocating new name: {error.message}", code=error.code) from None
+            self._engine.endpoints.renamed(entry)
             self._catalog.save(entry)
         self.announce(entry, "rename", oldName="/" + old)
 

@@ -2,7 +2,7 @@
 
     engine.containers  create, find, list, rename, remove      engine.images     list, tag, remove, commit
     engine.lifecycle   start, stop, kill, pause, wait          engine.transfers  pull, push, load, save, import
-    engine.streams     attach, resize, logs                    engine.networks   the networks containers join
+    engine.streams     attach, resize, logs                    engine.networks   the networks there are
     engine.execs       additional processes                    engine.volumes    named directories that stay
     engine.events      what happened                           engine.system     facts and usage
     engine.restarts    what is started again                   engine.health     what healthchecks find
@@ -30,6 +30,7 @@ from proa.engine.commits import Commits
 from proa.engine.config import Config, load_config
 from proa.engine.containers import Containers
 from proa.engine.copies import Copies
+from proa.engine.endpoints import Endpoints
 from proa.engine.events import Events
 from proa.engine.execs import Execs
 from proa.engine.health import HealthChecks
@@ -41,6 +42,7 @@ from proa.engine.networks import Networks
 from proa.engine.ooms import Ooms
 from proa.engine.reconcile import reconcile
 from proa.engine.remote_images import RemoteImages
+from proa.engine.resolver import Resolver
 from proa.engine.restarts import Restarts
 from proa.engine.runs import Runs
 from proa.engine.streams import Streams
@@ -82,6 +84,9 @@ class Engine:
         self.userns = UserNamespaces(self.catalog, self.id, remap=self.config.userns_remap, space=space)
         self.volumes = Volumes(root / "volumes", storage, self.events)
         self.networks = Networks(self)
+        self.resolver = Resolver(run, self.networks.find)
+        self.endpoints = Endpoints(self)
+        self.resolver.lost = self.endpoints.reconcile
         self.images = Images(storage, self.catalog, self.events, self.config.short_names)
         self.transfers = Transfers(self)
         self.remote_images = RemoteImages(self)
@@ -138,15 +143,15 @@ class Engine:
             log.warning("the nursery does not answer: ending it")
             self._nursery.kill()
 
-    def make_netns(self, id_maps: IdMaps | None = None) -> NetworkNamespace:
-        """A new network namespace, by another nursery when somebody killed or stopped the first."""
+    def make_netns(self, id_maps: IdMaps | None = None, *, names: bool = False, join_fd: int = -1) -> NetworkNamespace:
+        """A network namespace (`Nursery.make_netns`), by another nursery when somebody killed or stopped the first."""
         try:
-            return self.nursery.make_netns(id_maps)
+            return self.nursery.make_netns(id_maps, names=names, join_fd=join_fd)
         except Unavailable as error:
             log.warning("making a network namespace again: %s", error.message)
         except TimedOut:
             self.drop_nursery()
-        return self.nursery.make_netns(id_maps)
+        return self.nursery.make_netns(id_maps, names=names, join_fd=join_fd)
 
     def socket_path(self, container: str) -> Path:
         """Where the monitor of a container listens."""
@@ -163,6 +168,7 @@ class Engine:
         self.ooms.close()
         self.watcher.close()
         self._nursery.close()
+        self.resolver.close()
         self.networks.close()
         self.events.close()
         self.storage.close()

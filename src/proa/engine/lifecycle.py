@@ -94,7 +94,7 @@ class Lifecycle:
         cgroup = cgroup_path(engine.id, record.id, record.host.cgroup_parent)
         engine.volumes.join(record.id)
         try:
-            joined = engine.networks.join(entry)
+            joined = engine.endpoints.join(entry)
         except BaseException:
             engine.volumes.leave(record.id)
             raise
@@ -102,7 +102,7 @@ class Lifecycle:
             with start_request(engine, entry, joined) as (request, fds):
                 connection = self._start_monitor(cgroup, request, fds)
         except BaseException:
-            engine.networks.leave(entry)
+            engine.endpoints.leave(entry)
             engine.volumes.leave(record.id)
             end_cgroup(cgroup)  # when what made it died, nobody has removed it
             raise
@@ -242,7 +242,7 @@ class Lifecycle:
         self._runs.drop(entry)
         engine.health.end(entry)
         told = engine.ooms.forget(entry)
-        engine.networks.leave(entry)
+        engine.endpoints.leave(entry)
         engine.volumes.leave(record.id)
         engine.execs.forget(record.id)
         engine.restarts.after_end(entry)

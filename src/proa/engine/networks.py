@@ -1,77 +1,37 @@
-"""Networks: where a container is connected, and what it finds in /etc/hosts, /etc/hostname and /etc/resolv.conf.
+"""Networks: made, listed and removed. What containers do with them is in `endpoints`.
 
-There are three: `bridge` (the default, with NAT and published ports), `host` and `none`; and `container:NAME` joins
-another container's.
+Predefined are `bridge` (the default, with NAT and published ports), `host` and `none`; users make bridge, macvlan and
+ipvlan networks. A record is a durable file; bridge, addresses and rules are made true again at every start.
 """
 
 from __future__ import annotations
 
 import builtins
 import hashlib
-import os
-import socket
-from pathlib import Path
+import logging
+import threading
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from proa.engine.catalog import Entry
-from proa.engine.clock import now
-from proa.engine.types import Container, EndpointSettings, PortBinding
-from proa.errors import Conflict, Invalid, NotFound
-from proa.network import BridgeNetwork, Endpoint, PortRequest
-from proa.network.files import host_resolv_conf, render_hostname, render_hosts, render_resolv_conf
+from proa.engine.clock import now, parse_rfc3339
+from proa.engine.filters import until_time
+from proa.engine.network_records import NetworkRecord, NetworkRequest, NetworkStore, Pool
+from proa.engine.network_requests import bridge_spec, new_record
+from proa.errors import Conflict, Denied, Invalid, NotFound, ProaError
+from proa.network import BridgeNetwork, Fabric
+from proa.network.records import forget_subnets
+from proa.network.slave import SlaveNetwork
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
 
+__all__ = ["BRIDGE", "PREDEFINED", "Driver", "Networks"]
+
+log = logging.getLogger(__name__)
 BRIDGE = "bridge"
-BUILT_IN = (BRIDGE, "host", "none")
-OWN = (BRIDGE, "none")
+PREDEFINED = (BRIDGE, "host", "none")
 
-
-class NetworkRecord(msgspec.Struct, kw_only=True):
-    """One network as clients see it. `containers` maps container ids to their endpoints."""
-
-    name: str
-    id: str
-    driver: str
-    created: str
-    scope: str = "local"
-    internal: bool = False
-    ipam: list[dict[str, str]] = []
-    options: dict[str, str] = {}
-    labels: dict[str, str] = {}
-    containers: dict[str, EndpointSettings] = {}
-
-
-class Joined:
-    """What one start needs of the network: descriptors to hand over (closed by `close`) and generated files.
-
-    namespace: None for one of its own, "host", or the path of one to join. netns_fd: one made beforehand, or -1;
-    userns_fd: the user namespace it belongs to, made with it, or -1.
-    """
-
-    def __init__(
-        self,
-        namespace: str | None,
-        hostname: str,
-        files: dict[str, bytes],
-        fds: tuple[int, ...] = (),
-        sysctls: dict[str, str] | None = None,
-    ) -> None:
-        self.namespace = namespace
-        self.hostname = hostname
-        self.files = files
-        self.sysctls = sysctls or {}
-        self.netns_fd = fds[0] if fds else -1
-        self.userns_fd = fds[3] if len(fds) > 3 else -1
-        self._fds = [fd for fd in fds if fd >= 0]
-
-    def close(self) -> None:
-        """Close the descriptors."""
-        while self._fds:
-            os.close(self._fds.pop())
+Driver = BridgeNetwork | SlaveNetwork
 
 
 class Networks:
@@ -79,206 +39,217 @@ class Networks:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._lock = threading.RLock()
         self._created = now()
-        self._bridge = BridgeNetwork(engine.root, engine.run / "network", publish_address=engine.config.publish_address)
+        self._store = NetworkStore(engine.root)
+        self._fabric = Fabric(engine.root, engine.run / "network")
+        self._records = {name: self._predefined(name) for name in PREDEFINED}
+        self._drivers: dict[str, Driver] = {}
+        records, self._damaged = self._store.load()
+        for record in [self._records[BRIDGE], *records]:
+            self._records[record.name] = record
+            self._drivers[record.name] = self._driver_of(record)
 
-    def mode(self, record: Container) -> str:
-        """`bridge`, `host`, `none` or `container:<name>`. Raises NotFound for a network that does not exist."""
-        wanted = record.host.network_mode
-        if record.config.network_disabled:
-            return "none"
-        if wanted in ("", "default", BRIDGE):
-            return BRIDGE
-        if wanted in ("host", "none") or wanted.startswith("container:"):
-            return wanted
-        for name in BUILT_IN:
-            if self._id(name).startswith(wanted) and len(wanted) >= 12:
-                return name
-        raise NotFound(f"network {wanted} not found", code="network-not-found", subject=wanted)
+    def _predefined(self, name: str) -> NetworkRecord:
+        identity = hashlib.sha256(f"{self._engine.id}/{name}".encode()).hexdigest()
+        driver = "null" if name == "none" else name
+        return NetworkRecord(name=name, id=identity, driver=driver, created=self._created)
 
-    def check(self, record: Container) -> None:
-        """Refuse at create what cannot be started. Raises NotFound, Conflict, Invalid."""
-        mode = self.mode(record)
-        if mode.startswith("container:"):
-            self._engine.catalog.find(mode.removeprefix("container:"))
-        requests = port_requests(record)
-        if mode != BRIDGE and requests and mode.startswith("container:"):
-            raise Conflict(
-                "conflicting options: port publishing and the container type network mode", code="ports-and-network"
-            )
+    def _driver_of(self, record: NetworkRecord) -> Driver:
+        spec = bridge_spec(record, self._engine.config.publish_address)
+        if record.driver == BRIDGE:
+            return BridgeNetwork(self._fabric, spec)
+        return SlaveNetwork(self._fabric, spec, record.driver, record.options)
 
-    def join(self, entry: Entry) -> Joined:
-        """Connect a container that is about to start, publish its ports. Raises Conflict for a port that is taken …"""
-        record = entry.record
-        mode = self.mode(record)
-        record.endpoints, record.ports = [], {}
-        if mode == "host":
-            return Joined("host", record.config.hostname or socket.gethostname(), self._files(record, "", own=False))
-        if mode.startswith("container:"):
-            return self._join_other(mode.removeprefix("container:"))
-        settings = EndpointSettings(network=mode, network_id=self._id(mode), endpoint_id=endpoint_id(record.id, mode))
-        if mode == "none":
-            record.endpoints = [settings]
-            return Joined(None, record.config.hostname, self._files(record, ""))
-        netns = self._engine.make_netns(record.id_maps)
-        try:
-            endpoint = self._bridge.attach(netns.netns_fd, netns.route_fd, record.id)
+    # -- what users do -------------------------------------------------------------------------------------------------
+
+    def create(self, request: NetworkRequest) -> NetworkRecord:
+        """Make a network, in the kernel too. Raises Conflict for a taken name or subnet, Invalid, Denied, Unsupported.
+
+        A failure leaves nothing; what is returned survives power loss.
+        """
+        record = new_record(request)
+        with self._lock:
+            if record.name in self._records:
+                raise Conflict(
+                    f"network with name {record.name} already exists", code="network-name-in-use", subject=record.name
+                )
+            driver = self._driver_of(record)
             try:
-                self._publish(record, endpoint)
+                driver.ensure(new=True)
+                known = {pool.subnet for pool in record.pools}
+                gateways = driver.gateways()
+                for subnet in driver.subnets():
+                    if str(subnet) not in known:
+                        record.pools.append(Pool(subnet=str(subnet), gateway=gateways.get(subnet.version, "")))
+                for pool in record.pools:
+                    pool.gateway = pool.gateway or gateways.get(6 if ":" in pool.subnet else 4, "")
+                driver.spec = bridge_spec(record, self._engine.config.publish_address)
+                self._store.save(record)
+                forget_subnets(self._engine.root, record.id)
             except BaseException:
-                self._bridge.detach(endpoint)
+                driver.destroy()
+                self._forget(record)
                 raise
-        except BaseException:
-            _close(netns)
-            raise
-        settings.gateway, settings.address = endpoint.gateway, endpoint.ip
-        settings.prefix, settings.mac = endpoint.prefix, endpoint.mac
-        record.endpoints = [settings]
-        files = self._files(record, endpoint.ip, endpoint.gateway)
-        return Joined(None, record.config.hostname, files, tuple(netns), endpoint.sysctls)
-
-    def _publish(self, record: Container, endpoint: Endpoint) -> None:
-        requests = port_requests(record)
-        if not requests:
-            return
-        for port in self._bridge.publish(endpoint, requests, name=record.name):
-            key = f"{port.container_port}/{port.protocol}"
-            record.ports.setdefault(key, []).append(PortBinding(host_ip=port.host_ip, host_port=str(port.host_port)))
-
-    def _join_other(self, name: str) -> Joined:
-        other = self._engine.catalog.find(name)
-        if not other.record.state.running:
-            raise Conflict(
-                f"cannot join network of a non running container: {other.record.id}", code="network-container-stopped"
-            )
-        directory = self._engine.catalog.path(other)
-        files = {}
-        for path in ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf"):
-            try:
-                files[path] = (directory / Path(path).name).read_bytes()
-            except FileNotFoundError:
-                continue
-        return Joined(f"/proc/{other.record.state.pid}/ns/net", other.record.config.hostname, files)
-
-    def leave(self, entry: Entry) -> None:
-        """Disconnect a container that ended, or did not start; harmless when it was not connected."""
-        endpoint = self._bridge.endpoints().get(entry.record.id)
-        if endpoint is not None:
-            self._bridge.detach(endpoint)
-        for settings in entry.record.endpoints:
-            settings.gateway = settings.address = settings.mac = ""
-            settings.prefix = 0
-        entry.record.ports = {}
-
-    def _files(self, record: Container, ip: str, gateway: str = "", *, own: bool = True) -> dict[str, bytes]:
-        host, config = record.host, record.config
-        hostname = config.hostname or socket.gethostname()
-        extra = []
-        for item in host.extra_hosts or []:
-            name, _, address = item.partition(":" if ":" in item else "=")
-            extra.append((name, address))
-        files = {
-            "/etc/hosts": render_hosts(
-                hostname, ip, domain=config.domainname, extra=extra, host_gateway=gateway or "127.0.0.1"
-            ),
-            "/etc/hostname": render_hostname(hostname),
-            "/etc/resolv.conf": render_resolv_conf(
-                host_resolv_conf(),
-                nameservers=host.dns or [],
-                search=host.dns_search or [],
-                options=host.dns_options or [],
-                own_namespace=own,
-            ),
-        }
-        if not own:
-            files["/etc/hosts"] = Path("/etc/hosts").read_bytes() if not extra else files["/etc/hosts"]
-        return files
-
-    def _id(self, name: str) -> str:
-        return hashlib.sha256(f"{self._engine.id}/{name}".encode()).hexdigest()
+            self._records[record.name] = record
+            self._drivers[record.name] = driver
+        self._announce("create", record)
+        return record
 
     def list(self) -> builtins.list[NetworkRecord]:
-        """All networks."""
-        return [self.get(name) for name in BUILT_IN]
+        """All networks with the containers in them."""
+        with self._lock:
+            records = builtins.list(self._records.values())
+        return [self._shown(record) for record in records]
 
     def get(self, name_or_id: str) -> NetworkRecord:
-        """One network. Raises NotFound with Docker's words."""
-        for name in BUILT_IN:
-            if name_or_id == name or (len(name_or_id) >= 4 and self._id(name).startswith(name_or_id)):
-                record = NetworkRecord(
-                    name=name, id=self._id(name), driver="null" if name == "none" else name, created=self._created
+        """One network with the containers in it. Raises NotFound with Docker's words, Invalid."""
+        return self._shown(self.find(name_or_id))
+
+    def find(self, name_or_id: str) -> NetworkRecord:
+        """The record: by full id, then name, then unique id prefix. Raises NotFound, Invalid when it is ambiguous."""
+        with self._lock:
+            records = builtins.list(self._records.values())
+        exact = [r for r in records if r.id == name_or_id] or [r for r in records if r.name == name_or_id]
+        if exact:
+            return exact[0]
+        matches = [r for r in records if name_or_id and r.id.startswith(name_or_id)]
+        if len(matches) > 1:
+            raise Invalid(
+                f"network {name_or_id} is ambiguous ({len(matches)} matches found based on ID prefix)",
+                code="ambiguous-id",
+            )
+        if not matches:
+            raise NotFound(f"network {name_or_id} not found", code="network-not-found", subject=name_or_id)
+        return matches[0]
+
+    def remove(self, name_or_id: str) -> None:
+        """Remove a network. Raises NotFound, Denied for a predefined one or one that running containers are in."""
+        with self._lock:
+            record = self.find(name_or_id)
+            if not record.user_defined:
+                raise Denied(f"{record.name} is a pre-defined network and cannot be removed", code="network-predefined")
+            users = self._shown(record).containers
+            if users:
+                named = " ".join(
+                    f'name:"{self._engine.catalog.find(container).record.name}" id:"{place.endpoint_id[:12]}"'
+                    for container, place in users.items()
                 )
-                if name == BRIDGE and (subnet := self._bridge.subnet) is not None:
-                    record.ipam = [{"Subnet": str(subnet), "Gateway": str(subnet.network_address + 1)}]
-                for entry in self._engine.catalog:
-                    for settings in entry.record.endpoints:
-                        if settings.network == name and entry.record.state.running:
-                            record.containers[entry.record.id] = settings
-                return record
-        raise NotFound(f"network {name_or_id} not found", code="network-not-found", subject=name_or_id)
+                raise Denied(
+                    f"error while removing network: network {record.name} has active endpoints ({named})",
+                    code="network-in-use",
+                    subject=record.name,
+                    hint="stop its containers, or disconnect them",
+                )
+            self._drivers[record.name].destroy()
+            self._store.delete(record)
+            self._forget(record)
+        self._announce("destroy", record)
+
+    def _forget(self, record: NetworkRecord) -> None:
+        self._records.pop(record.name, None)
+        self._drivers.pop(record.name, None)
+        self._fabric.members.pop(record.id, None)
+        forget_subnets(self._engine.root, record.id)
+
+    def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> builtins.list[str]:
+        """Remove user-defined networks that no container, running or not, is to be in; their names.
+
+        filters: until, label, label!. Raises Invalid for others.
+        """
+        for name in filters or {}:
+            if name not in ("until", "label", "label!"):
+                raise Invalid(f"invalid filter '{name}'", code="filter-invalid")
+        wanted = {name for entry in self._engine.catalog for name in entry.record.networks}
+        gone = []
+        for record in self.list():
+            if record.user_defined and not record.containers and record.name not in wanted and _passes(record, filters):
+                try:
+                    self.remove(record.id)
+                except (Denied, NotFound):  # somebody was quicker
+                    continue
+                gone.append(record.name)
+        return gone
+
+    # -- for the rest of the engine ------------------------------------------------------------------------------------
+
+    def driver(self, name: str) -> Driver:
+        """What attaches containers to the network of this name. Raises NotFound."""
+        with self._lock:
+            if name not in self._drivers:
+                raise NotFound(f"network {name} not found", code="network-not-found", subject=name)
+            return self._drivers[name]
+
+    def _shown(self, record: NetworkRecord) -> NetworkRecord:
+        shown = NetworkRecord(**{name: getattr(record, name) for name in NetworkRecord.__struct_fields__})
+        if record.name == BRIDGE:
+            driver = self._drivers[BRIDGE]
+            gateways = driver.gateways()
+            shown.pools = [
+                Pool(subnet=str(subnet), gateway=gateways.get(subnet.version, str(subnet.network_address + 1)))
+                for subnet in driver.subnets()
+            ]
+        shown.containers = {
+            entry.record.id: settings
+            for entry in self._engine.catalog
+            if entry.record.state.running
+            for settings in entry.record.endpoints
+            if settings.network == record.name
+        }
+        return shown
+
+    def _announce(self, action: str, record: NetworkRecord, **attributes: str) -> None:
+        self._engine.events.publish(
+            "network", action, record.id, {"name": record.name, "type": record.driver, **attributes}
+        )
+
+    def announce(self, action: str, name: str, container: str) -> None:
+        """Publish that a container was connected or disconnected."""
+        try:
+            self._announce(action, self.find(name), container=container)
+        except NotFound:
+            pass
 
     def warnings(self) -> builtins.list[str]:
-        """What keeps the bridge from working as asked."""
-        return self._bridge.warnings()
+        """What keeps networks from working as asked."""
+        with self._lock:
+            found = [*(str(damage) for damage in self._damaged), *self._fabric.warnings]
+            for driver in self._drivers.values():
+                found += driver.warnings
+        return found
 
     def reconcile(self) -> None:
         """Make the kernel agree with the containers that run."""
-        self._bridge.reconcile([e.record.id for e in self._engine.catalog if e.record.state.running])
+        live = [e.record.id for e in self._engine.catalog if e.record.state.running]
+        with self._lock:
+            for name, driver in builtins.list(self._drivers.items()):
+                try:
+                    driver.reconcile(live)
+                except ProaError as error:
+                    if name == BRIDGE:
+                        raise
+                    log.warning("network %s: %s", name, error)
+            if not any(member.zone for member in self._fabric.members.values()) and self._fabric.present():
+                self._fabric.dissolve()
 
     def close(self) -> None:
-        """Let go; when no container is connected, take the bridge and its rules down."""
-        if self._bridge.endpoints() or any(e.record.state.running for e in self._engine.catalog):
-            self._bridge.close()
+        """Let go; when no container is connected, take the bridges and rules down."""
+        running = any(e.record.state.running for e in self._engine.catalog)
+        with self._lock, self._fabric.lock:
+            if running or any(driver.endpoints() for driver in self._drivers.values()):
+                self._fabric.close()
+            else:
+                self._fabric.dissolve()
+
+
+def _passes(record: NetworkRecord, filters: Mapping[str, Sequence[str]] | None) -> bool:
+    for name, values in (filters or {}).items():
+        if name == "until":
+            passes = parse_rfc3339(record.created) < until_time(values[0])
         else:
-            self._bridge.destroy()
-
-
-def endpoint_id(container: str, network: str) -> str:
-    """A stable id of a container's place on a network."""
-    return hashlib.sha256(f"{container}@{network}".encode()).hexdigest()
-
-
-def _close(fds: tuple[int, ...]) -> None:
-    for fd in fds:
-        if fd >= 0:
-            os.close(fd)
-
-
-def port_requests(record: Container) -> builtins.list[PortRequest]:
-    """What to publish: `-p`, and with `-P` every exposed port. Raises Invalid."""
-    out = []
-    for spec, bindings in (record.host.port_bindings or {}).items():
-        port, protocol = _container_port(spec)
-        for binding in bindings or [PortBinding()]:
-            first, _, last = binding.host_port.partition("-")
-            out.append(
-                PortRequest(
-                    container_port=port,
-                    protocol=protocol,
-                    host_ip=binding.host_ip,
-                    host_port=_number(first, binding.host_port),
-                    host_port_end=_number(last, binding.host_port),
-                )
-            )
-    if record.host.publish_all_ports:
-        bound = {(r.container_port, r.protocol) for r in out}
-        for spec in record.config.exposed_ports or {}:
-            port, protocol = _container_port(spec)
-            if (port, protocol) not in bound:
-                out.append(PortRequest(container_port=port, protocol=protocol))
-    for request in out:
-        request.check()
-    return out
-
-
-def _container_port(spec: str) -> tuple[int, str]:
-    number, _, protocol = spec.partition("/")
-    return _number(number, spec), (protocol or "tcp").lower()
-
-
-def _number(text: str, whole: str) -> int:
-    if not text:
-        return 0
-    if not (text.isascii() and text.isdigit() and len(text) <= 5):
-        raise Invalid(f"invalid port specification: {whole!r}", code="port-range", subject=whole)
-    return int(text)
+            pairs = [value.partition("=") for value in values]
+            having = [record.labels.get(k) == v if eq else k in record.labels for k, eq, v in pairs]
+            passes = all(having) if name == "label" else not any(having)
+        if not passes:
+            return False
+    return True

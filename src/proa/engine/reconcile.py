@@ -44,6 +44,7 @@ def reconcile(engine: Engine) -> None:
     parents = {e.record.host.cgroup_parent for e in engine.catalog}
     end_stray_cgroups(engine.id, running | set(engine.catalog.damaged), parents)
     engine.networks.reconcile()
+    engine.endpoints.reconcile()
     engine.volumes.reconcile()
     _remove_stale_sockets(engine)
 

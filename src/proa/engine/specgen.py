@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proa.engine.devices import device_nodes, device_rules
+from proa.engine.joined import Joined
 from proa.engine.merge import merge_env
 from proa.engine.namespaces import namespaces
-from proa.engine.networks import Joined
 from proa.engine.resources import linux_resources
 from proa.engine.security import resolve_security
 from proa.engine.types import Container, ExecRequest, MountPoint

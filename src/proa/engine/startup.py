@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from proa.engine.catalog import Entry
+from proa.engine.joined import Joined
 from proa.engine.leftovers import cgroup_path
 from proa.engine.log_options import log_options
 from proa.engine.mount_sources import image_mounts
 from proa.engine.namespaces import shared_namespaces
-from proa.engine.networks import Joined
 from proa.engine.specgen import oci_config
 from proa.engine.types import Container
 from proa.storage.records import disk_faults

@@ -205,6 +205,7 @@ class EndpointRequest(msgspec.Struct, rename="pascal", kw_only=True):
     mac_address: str = ""
     ipam_config: dict[str, Any] | None = msgspec.field(default=None, name="IPAMConfig")
     driver_opts: dict[str, str] | None = None
+    gw_priority: int = 0
 
 
 class CreateRequest(msgspec.Struct, kw_only=True):
@@ -225,16 +226,21 @@ class CreateResult(msgspec.Struct, kw_only=True):
 
 
 class EndpointSettings(msgspec.Struct, kw_only=True):
-    """One container's place on one network."""
+    """One container's place on one network; empty texts while it does not run."""
 
     network: str
     network_id: str = ""
     endpoint_id: str = ""
+    interface: str = ""
     gateway: str = ""
     address: str = ""
     prefix: int = 0
+    gateway6: str = ""
+    address6: str = ""
+    prefix6: int = 0
     mac: str = ""
     aliases: list[str] = []
+    dns_names: list[str] = []
 
 
 class ProbeResult(msgspec.Struct, rename="pascal", kw_only=True, frozen=True):
@@ -332,6 +338,7 @@ class Container(msgspec.Struct, kw_only=True):
     labels: dict[str, str] = {}
     directory: str = ""
     id_maps: IdMaps | None = None
+    resolv_conf: str = ""  # digest of the file as it was written, by which a change inside is known
 
 
 class ExitStatus(msgspec.Struct, kw_only=True):

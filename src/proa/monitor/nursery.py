@@ -18,8 +18,9 @@ import proa
 from proa.errors import Corrupt, Invalid, TimedOut, Unavailable, from_record
 from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor.client import Channel, MonitorConnection
-from proa.monitor.protocol import StartRequest, encode_line
+from proa.monitor.protocol import NetnsRequest, StartRequest, encode_line
 from proa.monitor.sealed import import_locations, start_sealed
+from proa.runtime import userns
 from proa.runtime.channel import decode_failure
 
 __all__ = ["IdMaps", "NetworkNamespace", "Nursery"]
@@ -38,16 +39,19 @@ class IdMaps(Protocol):
 
 
 class NetworkNamespace(NamedTuple):
-    """A new network namespace (loopback up) and netlink sockets that live in it; nothing pins it in the file system.
+    """A network namespace (loopback up) and sockets that live in it; nothing pins it in the file system.
 
     netns_fd: nsfs descriptor; route_fd: NETLINK_ROUTE; netfilter_fd: NETLINK_NETFILTER, -1 without kernel support;
-    userns_fd: the new user namespace it belongs to, -1 when it is the engine's own.
+    userns_fd: the new user namespace it belongs to, -1 when it is the engine's own; udp_fd, tcp_fd: sockets at
+    127.0.0.11 and a free port for name queries, -1 when not asked for.
     """
 
     netns_fd: int
     route_fd: int
-    netfilter_fd: int
+    netfilter_fd: int = -1
     userns_fd: int = -1
+    udp_fd: int = -1
+    tcp_fd: int = -1
 
 
 class Nursery:
@@ -153,16 +157,24 @@ class Nursery:
         """
         return self._fork("start", socket.SOCK_SEQPACKET)
 
-    def make_netns(self, id_maps: IdMaps | None = None, timeout_s: float = NETNS_TIMEOUT_S) -> NetworkNamespace:
-        """A new network namespace, made by a child of the nursery; the caller closes the descriptors.
+    def make_netns(
+        self,
+        id_maps: IdMaps | None = None,
+        timeout_s: float = NETNS_TIMEOUT_S,
+        *,
+        names: bool = False,
+        join_fd: int = -1,
+    ) -> NetworkNamespace:
+        """A new network namespace, or sockets in the one of `join_fd`, made by a child of the nursery.
 
-        id_maps: make it in a new user namespace with these maps.
+        id_maps: make it in a new user namespace with these maps; names: with sockets for name queries. The caller
+        closes the descriptors.
         """
         with self._fork("netns") as connection:
             connection.settimeout(timeout_s)
             try:
-                maps = None if id_maps is None else (id_maps.uids, id_maps.gids)
-                connection.sendall(encode_line(maps))
+                request = NetnsRequest(None if id_maps is None else _mappings(id_maps), names)
+                send_fds(connection, encode_line(request), [join_fd] if join_fd >= 0 else [])
                 data, fds = receive_fds(connection, 1 << 16)
             except TimeoutError as error:
                 raise TimedOut("the network namespace was not made in time", code="nursery-slow") from error
@@ -174,14 +186,14 @@ class Nursery:
             answer = msgspec.json.decode(data)
             if "error" in answer:
                 raise from_record(answer["error"])
-            userns_fd = fds.pop(0) if id_maps is not None and fds else -1
-            if len(fds) not in (2, 3):
+            kinds = answer["ok"]
+            if len(fds) != len(kinds) or not {"netns_fd", "route_fd"} <= set(kinds):
                 raise Corrupt(f"the nursery sent {len(fds)} descriptors for a network namespace")
         except BaseException:
             for fd in fds:
                 os.close(fd)
             raise
-        return NetworkNamespace(fds[0], fds[1], fds[2] if len(fds) == 3 else -1, userns_fd)
+        return NetworkNamespace(**dict(zip(kinds, fds, strict=True)))
 
     @contextmanager
     def hold_mounts(
@@ -269,3 +281,8 @@ class Nursery:
             subject=str(self._log),
             hint=f"the end of {self._log}: {said}" if said else "",
         )
+
+
+def _mappings(maps: IdMaps) -> userns.Mappings:
+    uids, gids = (tuple(userns.Mapping(*each) for each in listed) for listed in (maps.uids, maps.gids))
+    return userns.Mappings(uids, gids)

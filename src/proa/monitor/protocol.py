@@ -22,6 +22,7 @@ import msgspec
 
 from proa.errors import Invalid
 from proa.linux.sockets import receive_fds
+from proa.runtime.userns import Mappings
 
 __all__ = [
     "Attach",
@@ -33,6 +34,7 @@ __all__ = [
     "KillRequest",
     "LentExec",
     "LogOptions",
+    "NetnsRequest",
     "MAX_MESSAGE_BYTES",
     "PauseRequest",
     "Request",
@@ -120,6 +122,15 @@ class StartRequest(Request, tag="start"):
     userns: bool = False
     attach: list[Attach] = []
     durable: bool = True
+
+
+class NetnsRequest(msgspec.Struct, frozen=True):
+    """To the nursery: a network namespace, in a new user namespace with these maps; or, when a descriptor comes along,
+    sockets in that one. names: with sockets for name queries.
+    """
+
+    maps: Mappings | None = None
+    names: bool = False
 
 
 class WatchRequest(Request, tag="watch"):

@@ -30,7 +30,7 @@ from proa.linux.process import CLONE_NEWNET, CLONE_NEWUSER, PR_SET_DUMPABLE
 from proa.linux.sockets import send_fds, set_interface_up
 from proa.monitor import container, title
 from proa.monitor.mounts import hold_mounts
-from proa.monitor.protocol import encode_line, read_line
+from proa.monitor.protocol import NetnsRequest, encode_line, read_line
 from proa.monitor.starting import rehearse
 from proa.runtime import userns
 from proa.runtime.launching import preload
@@ -43,7 +43,10 @@ NETLINK_NETFILTER = 12
 REHEARSALS = 12
 REFILL_MS = 30
 
-_maps = msgspec.json.Decoder(userns.Mappings | None)
+# Where a container asks for names: the address that Docker's users know.
+NAMES_ADDRESS = "127.0.0.11"
+
+_netns_request = msgspec.json.Decoder(NetnsRequest)
 
 _AF_UNIX = int(_socket.AF_UNIX)
 _SOCK_SEQPACKET = int(_socket.SOCK_SEQPACKET)
@@ -63,36 +66,48 @@ class _NoImports:
 
 
 def _netns(connection_fd: int) -> None:
-    """Answer with descriptors of a new network namespace: nsfs, route socket, netfilter socket if there is one.
-
-    The request is null or the maps of a user namespace for it to belong to, whose descriptor then comes first.
-    """
+    """Answer with descriptors of a network namespace and what each is, by the names in `nursery.NetworkNamespace`."""
     connection = socket.socket(fileno=connection_fd)
+    made: list[tuple[str, int]] = []
     try:
-        fds = []
-        maps = _maps.decode(read_line(connection)[0])
-        if maps is not None:
-            fds.append(userns.make(maps))
-            process.setns(fds[0], CLONE_NEWUSER)
-        process.unshare(CLONE_NEWNET)
-        set_interface_up("lo")
-        fds.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        for protocol in (NETLINK_ROUTE, NETLINK_NETFILTER):
+        line, joined = read_line(connection)
+        request = _netns_request.decode(line)
+        if request.maps is not None:
+            made.append(("userns_fd", userns.make(request.maps)))
+            process.setns(made[0][1], CLONE_NEWUSER)
+        if joined:
+            process.setns(joined[0], CLONE_NEWNET)
+        else:
+            process.unshare(CLONE_NEWNET)
+            set_interface_up("lo")
+        made.append(("netns_fd", os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)))
+        if request.names:
+            made += [("udp_fd", _name_socket(socket.SOCK_DGRAM)), ("tcp_fd", _name_socket(socket.SOCK_STREAM))]
+        for kind, protocol in (("route_fd", NETLINK_ROUTE), ("netfilter_fd", NETLINK_NETFILTER)):
             try:
                 netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
             except OSError:
                 if protocol == NETLINK_ROUTE:
                     raise
                 continue
-            fds.append(netlink.detach())
-        answer: dict[str, object] = {"ok": {}}
+            made.append((kind, netlink.detach()))
+        answer: dict[str, object] = {"ok": [kind for kind, _ in made]}
     except ProaError as error:
-        fds, answer = [], {"error": error.to_record()}
+        made, answer = [], {"error": error.to_record()}
     except OSError as error:
-        fds = []
+        made = []
         failure = Exhausted if error.errno in (12, 28) else Internal
         answer = {"error": failure(f"cannot make a network namespace: {error}", code="netns-failed").to_record()}
-    send_fds(connection, encode_line(answer), fds)
+    send_fds(connection, encode_line(answer), [fd for _, fd in made])
+
+
+def _name_socket(kind: int) -> int:
+    """A socket for name queries; many may be on their way before somebody answers."""
+    made = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+    made.bind((NAMES_ADDRESS, 0))
+    if kind == socket.SOCK_STREAM:
+        made.listen(64)
+    return made.detach()
 
 
 def main(channel_fd: int, sealed_fd: int) -> NoReturn:

@@ -13,9 +13,20 @@ from pathlib import Path
 
 from proa.errors import Invalid
 
-__all__ = ["FALLBACK_NAMESERVERS", "host_resolv_conf", "render_hostname", "render_hosts", "render_resolv_conf"]
+__all__ = [
+    "FALLBACK_NAMESERVERS",
+    "RESOLVER_ADDRESS",
+    "host_line",
+    "host_nameservers",
+    "host_resolv_conf",
+    "render_hostname",
+    "render_hosts",
+    "render_resolv_conf",
+]
 
 FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
+# Where containers of networks with names ask for them.
+RESOLVER_ADDRESS = "127.0.0.11"
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})", re.ASCII)
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
@@ -38,13 +49,13 @@ def render_hostname(hostname: str) -> bytes:
 
 def render_hosts(
     hostname: str,
-    ip: str = "",
+    addresses: Sequence[str] = (),
     *,
     domain: str = "",
     extra: Iterable[tuple[str, str]] = (),
     host_gateway: str = "",
 ) -> bytes:
-    """/etc/hosts: localhost, then `extra` (name, address) pairs, then the container's own address if it has one.
+    """/etc/hosts: localhost, then `extra` (name, address) pairs, then the container's own addresses.
 
     An extra address `host-gateway` stands for `host_gateway`, an address the host answers on.
     """
@@ -58,11 +69,15 @@ def render_hosts(
                 )
             address = host_gateway
         lines.append(f"{_address(address)}\t{_name(name, 'host name')}\n")
-    if ip:
-        own = _name(hostname, "hostname")
-        names = f"{own}.{_name(domain, 'domain name')} {own}" if domain else own
-        lines.append(f"{_address(ip)}\t{names}\n")
+    lines += [host_line(address, hostname, domain) for address in addresses]
     return "".join(lines).encode()
+
+
+def host_line(address: str, hostname: str, domain: str = "") -> str:
+    """The line of /etc/hosts that names one of the container's own addresses."""
+    own = _name(hostname, "hostname")
+    names = f"{own}.{_name(domain, 'domain name')} {own}" if domain else own
+    return f"{_address(address)}\t{names}\n"
 
 
 def render_resolv_conf(
@@ -72,21 +87,26 @@ def render_resolv_conf(
     search: Sequence[str] = (),
     options: Sequence[str] = (),
     own_namespace: bool = True,
+    resolver: bool = False,
 ) -> bytes:
     """/etc/resolv.conf: the host's, with what the user gave in the place of the host's.
 
     host: the content of the host's file (see `host_resolv_conf`). own_namespace: name servers on the host's loopback
     are out of reach, so they are left out, and when none remains FALLBACK_NAMESERVERS are used. A search list of `.`
-    means none.
+    means none. resolver: the container asks at RESOLVER_ADDRESS, where names without a dot may be containers'.
     """
     host_nameservers, host_search, host_options = _parse_resolv_conf(host)
     servers = [_address(server) for server in nameservers]
-    if not servers:
+    if resolver:
+        servers = [RESOLVER_ADDRESS]
+    elif not servers:
         servers = host_nameservers
         if own_namespace:
             servers = [server for server in servers if not _is_loopback(server)] or list(FALLBACK_NAMESERVERS)
     domains = [_printable(domain, "search domain") for domain in search] or host_search
     chosen = [_printable(option, "resolver option") for option in options] or host_options
+    if resolver and not any(option.startswith("ndots:") for option in chosen):
+        chosen = [*chosen, "ndots:0"]
     lines = [f"nameserver {server}\n" for server in servers]
     if domains and domains != ["."]:
         lines.append(f"search {' '.join(domains)}\n")

@@ -9,12 +9,22 @@ import errno
 import functools
 import socket
 import struct
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+    ip_network,
+)
 from typing import NamedTuple
 
 from proa.network.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
+    NLM_F_REPLACE,
     Channel,
     NetlinkFailure,
     Step,
@@ -23,24 +33,30 @@ from proa.network.netlink import (
     nested,
     text,
     u8,
+    u16,
     u32,
 )
 from proa.network.sysctls import has_ipv6
 
 __all__ = [
+    "AnyInterface",
+    "Interior",
     "Link",
     "Links",
     "VethPair",
 ]
 
+AnyInterface = IPv4Interface | IPv6Interface
+
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 IFF_UP = 0x1
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 26, 28, 29
+IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_VLAN_ID = 1, 1, 1
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_INET6_ADDR_GEN_MODE = 8
 IN6_ADDR_GEN_MODE_NONE = 1
@@ -49,7 +65,8 @@ IFLA_BR_FORWARD_DELAY, IFLA_BR_STP_STATE = 1, 5
 IFLA_BRPORT_MODE, IFLA_BRPORT_GUARD, IFLA_BRPORT_PROTECT, IFLA_BRPORT_ISOLATED = 4, 5, 6, 33
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 
-IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
+IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 RT_SCOPE_UNIVERSE = 0
 RT_TABLE_MAIN, RT_TABLE_LOCAL = 254, 255
@@ -98,6 +115,13 @@ class VethPair(NamedTuple):
     isolated: bool
 
 
+class Interior(NamedTuple):
+    """How an interface inside a container is set: addresses; gateways only where the default route goes by it."""
+
+    addresses: tuple[AnyInterface, ...]
+    gateways: tuple[IPv4Address | IPv6Address, ...] = ()
+
+
 class Links:
     """Requests over one channel; OSError (NetlinkFailure) names the step that failed. Not thread-safe."""
 
@@ -119,30 +143,29 @@ class Links:
         step = Step("list links", RTM_GETLINK, 0, _interface() + _SKIP_STATS)
         return [_parse_link(body) for body in self._channel.dump(step)]
 
-    def addresses(self) -> list[tuple[int, IPv4Interface]]:
-        """Every IPv4 address of the namespace with the index of its link."""
+    def addresses(self, family: int = socket.AF_INET) -> list[tuple[int, AnyInterface]]:
+        """Every address of one family in the namespace with the index of its link."""
         found = []
-        for body in self._channel.dump(
-            Step("list addresses", RTM_GETADDR, 0, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0))
-        ):
-            _, prefix, _, _, index = _ADDRESS.unpack_from(body)
+        for body in self._channel.dump(Step("list addresses", RTM_GETADDR, 0, _ADDRESS.pack(family, 0, 0, 0, 0))):
+            its_family, prefix, _, _, index = _ADDRESS.unpack_from(body)
             local = attributes(body, _ADDRESS.size)
             raw = local.get(IFA_LOCAL) or local.get(IFA_ADDRESS)
-            if raw:
-                found.append((index, IPv4Interface((raw, prefix))))
+            if raw and its_family == family:
+                found.append((index, ip_interface((raw, prefix))))
         return found
 
-    def routes(self) -> list[tuple[int, IPv4Network]]:
-        """IPv4 routes of all tables but `local`, with the index of their link (0: none or several)."""
+    def routes(self, family: int = socket.AF_INET) -> list[tuple[int, IPv4Network | IPv6Network]]:
+        """Routes of one family, of all tables but `local`, with the index of their link (0: none or several)."""
         found = []
-        header = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        header = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        nowhere = bytes(4 if family == socket.AF_INET else 16)
         for body in self._channel.dump(Step("list routes", RTM_GETROUTE, 0, header)):
-            _, prefix, _, _, table, _, _, _, _ = _ROUTE.unpack_from(body)
-            if table == RT_TABLE_LOCAL:
+            its_family, prefix, _, _, table, _, _, _, _ = _ROUTE.unpack_from(body)
+            if table == RT_TABLE_LOCAL or its_family != family:
                 continue
             fields = attributes(body, _ROUTE.size)
             link = struct.unpack("=I", fields[RTA_OIF])[0] if RTA_OIF in fields else 0
-            found.append((link, IPv4Network((fields.get(RTA_DST, b"\0\0\0\0"), prefix))))
+            found.append((link, ip_network((fields.get(RTA_DST, nowhere), prefix), strict=False)))
         return found
 
     def create_bridge(self, name: str, mac: str, mtu: int) -> None:
@@ -202,34 +225,72 @@ class Links:
         """Bring a link up."""
         self._channel.request(_up(index, name))
 
-    def add_address(self, index: int, address: IPv4Interface, name: str) -> None:
-        """Give a link an address with its broadcast address; one it has already is fine."""
+    def add_address(self, index: int, address: AnyInterface, name: str) -> None:
+        """Give a link an address, usable at once; one it has already is fine."""
         try:
             self._channel.request(_address(index, address, name))
         except NetlinkFailure as error:
             if error.errno != errno.EEXIST:
                 raise
 
-    def remove_address(self, index: int, address: IPv4Interface, name: str) -> None:
+    def remove_address(self, index: int, address: AnyInterface, name: str) -> None:
         """Take an address away."""
-        body = _ADDRESS.pack(socket.AF_INET, address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, index)
+        body = _ADDRESS.pack(_family(address), address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, index)
         body += attribute(IFA_LOCAL, address.ip.packed)
         self._channel.request(Step(f"remove {address} from {name}", RTM_DELADDR, 0, body))
 
-    def configure(self, index: int, name: str, address: IPv4Interface, gateway: IPv4Address) -> None:
-        """A container's side in one send: lo up, the address, the link up, the default route."""
-        route = (
-            _ROUTE.pack(socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
-            + attribute(RTA_GATEWAY, gateway.packed)
-            + u32(RTA_OIF, index)
+    def create_slave(self, kind: str, parent: int, name: str, mac: str, mtu: int, netns_fd: int, mode: int) -> None:
+        """Make a macvlan or ipvlan interface of link number `parent`, born inside a namespace with its final name."""
+        number = u32(IFLA_MACVLAN_MODE, mode) if kind == "macvlan" else u16(IFLA_IPVLAN_MODE, mode)
+        body = (
+            _interface()
+            + text(IFLA_IFNAME, name)
+            + (attribute(IFLA_ADDRESS, _mac_bytes(mac)) if mac else b"")
+            + (u32(IFLA_MTU, mtu) if mtu else b"")
+            + u32(IFLA_LINK, parent)
+            + u32(IFLA_NET_NS_FD, netns_fd)
+            + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind), nested(IFLA_INFO_DATA, number))
         )
+        self._channel.request(Step(f"create {kind} link {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body))
+
+    def create_vlan(self, parent: int, name: str, number: int) -> None:
+        """Make an 802.1Q link of link number `parent`, up."""
+        body = (
+            _interface(flags=IFF_UP, change=IFF_UP)
+            + text(IFLA_IFNAME, name)
+            + u32(IFLA_LINK, parent)
+            + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan"), nested(IFLA_INFO_DATA, u16(IFLA_VLAN_ID, number)))
+        )
+        self._channel.request(Step(f"create vlan link {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body))
+
+    def configure(self, index: int, name: str, interior: Interior) -> None:
+        """A container's side in one send: lo up, the addresses, the link up, the default routes."""
+        versions = {address.version for address in interior.addresses}
+        silent = [] if 6 in versions else [_keep_silent(index, name)]
         self._channel.request(
             _up(1, "lo"),
-            Step(f"keep {name} from addressing itself", RTM_SETLINK, 0, _interface(index=index) + _no_link_local()),
-            _address(index, address, name),
+            *silent,
+            *(_address(index, address, name) for address in interior.addresses),
             _up(index, name),
-            Step(f"add default route by {gateway}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route),
+            *(_default_route(index, gateway) for gateway in interior.gateways),
         )
+
+    def set_default_route(self, index: int, gateway: IPv4Address | IPv6Address) -> None:
+        """Make that gateway the default route's, whichever it was before."""
+        self.remove_default_routes(gateway.version)
+        self._channel.request(_default_route(index, gateway))
+
+    def remove_default_routes(self, version: int) -> None:
+        """Remove the default routes of IP version 4 or 6 that have a gateway."""
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        route = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 255, 0, 0)
+        while True:
+            try:
+                self._channel.request(Step("remove default route", RTM_DELROUTE, 0, route))
+            except NetlinkFailure as error:
+                if error.errno not in {errno.ESRCH, errno.ENOENT}:
+                    raise
+                return
 
     def delete(self, name: str) -> bool:
         """Delete a link (both ends of a veth pair); False when there was none."""
@@ -277,14 +338,35 @@ def _port_rules(name: str, *, isolated: bool) -> Step:
     )
 
 
-def _address(index: int, address: IPv4Interface, name: str) -> Step:
+def _keep_silent(index: int, name: str) -> Step:
+    return Step(f"keep {name} from addressing itself", RTM_SETLINK, 0, _interface(index=index) + _no_link_local())
+
+
+def _family(address: AnyInterface | IPv4Address | IPv6Address) -> int:
+    return int(socket.AF_INET if address.version == 4 else socket.AF_INET6)
+
+
+def _address(index: int, address: AnyInterface, name: str) -> Step:
     body = (
-        _ADDRESS.pack(socket.AF_INET, address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, index)
+        _ADDRESS.pack(_family(address), address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, index)
         + attribute(IFA_LOCAL, address.ip.packed)
         + attribute(IFA_ADDRESS, address.ip.packed)
-        + attribute(IFA_BROADCAST, address.network.broadcast_address.packed)
     )
+    if address.version == 4:
+        body += attribute(IFA_BROADCAST, address.network.broadcast_address.packed)
+    else:
+        # Addresses are given by us, so nobody need be asked for a second whether they are free.
+        body += u32(IFA_FLAGS, IFA_F_NODAD)
     return Step(f"add {address} to {name}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
+
+
+def _default_route(index: int, gateway: IPv4Address | IPv6Address) -> Step:
+    body = (
+        _ROUTE.pack(_family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
+        + attribute(RTA_GATEWAY, gateway.packed)
+        + u32(RTA_OIF, index)
+    )
+    return Step(f"add default route by {gateway}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
 def _mac_bytes(mac: str) -> bytes:

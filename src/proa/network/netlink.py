@@ -25,6 +25,7 @@ from typing import NamedTuple, Self
 __all__ = [
     "NETLINK_NETFILTER",
     "NETLINK_ROUTE",
+    "NLM_F_REPLACE",
     "Channel",
     "NetlinkFailure",
     "Step",
@@ -55,6 +56,7 @@ NLM_F_CAPPED = 0x100
 NLM_F_DUMP_INTR = 0x10
 NLM_F_DUMP = 0x300
 NLM_F_EXCL = 0x200
+NLM_F_REPLACE = 0x100
 NLM_F_CREATE = 0x400
 NLM_F_APPEND = 0x800
 

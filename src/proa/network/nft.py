@@ -5,14 +5,16 @@ strings them together left to right, as `nft` prints them. Registers are the six
 fields lies in consecutive registers, each field padded to four bytes, and a map's key and value are plain bytes.
 
     Rule().ipv4().to_local().load_l4proto(0).load_dport(1).lookup("published", 0, into=0).dnat(0, 1)
+    Rule().load_iifname(0).jump_by("guards", 0)
 """
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 from proa.network.netlink import (
@@ -30,13 +32,21 @@ from proa.network.netlink import (
 )
 
 __all__ = [
+    "ADDRESS",
+    "ADDRESS6",
     "BRIDGE",
     "INET",
+    "INTERFACE",
+    "PORT",
+    "PROTOCOL",
     "BaseChain",
+    "Field",
     "Hook",
+    "IPV4",
     "Rule",
     "TableWriter",
     "base_chains",
+    "interface_key",
     "tables",
 ]
 
@@ -44,6 +54,7 @@ INET = 1
 IPV4 = 2
 BRIDGE = 7
 IPV6 = 10
+_ETHERTYPE_IPV6 = 0x86DD
 
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN = 0, 1, 2, 3, 4
 NEWRULE, NEWSET, NEWSETELEM, DELSETELEM = 6, 9, 12, 14
@@ -58,8 +69,23 @@ _REGISTER0 = 8  # NFT_REG32_00
 _SCRATCH = 15  # the register comparisons load into, away from what lookups read and write
 _META = {"nfproto": 15, "l4proto": 16, "iifname": 6, "oifname": 7}
 _FIB_ADDRTYPE, _FIB_DADDR, _RTN_LOCAL = 3, 2, 2
-_MAP = 0x8
+_INTERVAL, _MAP = 0x4, 0x8
+_INTERVAL_END = 1
+_VERDICT_TYPE = 0xFFFFFF00
 _NAT_DNAT = 1
+_REJECT_RESET, _REJECT_UNREACHABLE, _PORT_UNREACHABLE = 1, 2, 1
+
+
+class Field(NamedTuple):
+    """A part of a set's key or of a map's value: nft's number of its type (for listings), the bytes it takes."""
+
+    type: int
+    size_bytes: int
+
+
+ADDRESS, ADDRESS6 = Field(7, 4), Field(8, 16)
+PROTOCOL, PORT = Field(12, 4), Field(13, 4)
+INTERFACE = Field(41, 16)
 
 
 class Hook(IntEnum):
@@ -95,11 +121,11 @@ class Rule:
 
     def iifname(self, name: str, *, equal: bool = True) -> Rule:
         """Arrived by that interface (or by another one)."""
-        return self._meta("iifname", _name(name), equal=equal)
+        return self._meta("iifname", interface_key(name), equal=equal)
 
     def oifname(self, name: str, *, equal: bool = True) -> Rule:
         """Leaves by that interface (or by another one)."""
-        return self._meta("oifname", _name(name), equal=equal)
+        return self._meta("oifname", interface_key(name), equal=equal)
 
     def iifname_starts(self, prefix: str) -> Rule:
         """Arrived by an interface whose name starts so; in the bridge family that is the bridge's port."""
@@ -114,24 +140,40 @@ class Rule:
         """The packet is IPv6 (inet family)."""
         return self._meta("nfproto", bytes([IPV6]))
 
+    def router_advertisement(self) -> Rule:
+        """An ICMPv6 router advertisement or redirect without extension headers (bridge family; RFC 4861 4.2, 4.5)."""
+        self.ethertype(_ETHERTYPE_IPV6)
+        self._add("payload", be32(1, _SCRATCH - 1), be32(2, NETWORK), be32(3, 6), be32(4, 1))
+        self._compare(bytes([58]))
+        self._add("payload", be32(1, _SCRATCH - 1), be32(2, TRANSPORT), be32(3, 0), be32(4, 1))
+        return self._compare(bytes([134]))
+
     def ethertype(self, number: int) -> Rule:
         """The frame's type (bridge family)."""
         self._add("payload", be32(1, _SCRATCH - 1), be32(2, 0), be32(3, 12), be32(4, 2))
         return self._compare(struct.pack(">H", number))
 
-    def saddr(self, network: bytes, mask: bytes, *, equal: bool = True) -> Rule:
-        """IPv4 source inside (or outside) network/mask."""
-        return self._address(12, network, mask, equal=equal)
+    def saddr(self, network: IPv4Network | IPv6Network, *, equal: bool = True) -> Rule:
+        """Source inside (or outside) the network; `ipv4` or `ipv6` goes before."""
+        return self._address(12 if network.version == 4 else 8, network, equal=equal)
 
-    def daddr(self, network: bytes, mask: bytes, *, equal: bool = True) -> Rule:
-        """IPv4 destination inside (or outside) network/mask."""
-        return self._address(16, network, mask, equal=equal)
+    def daddr(self, network: IPv4Network | IPv6Network, *, equal: bool = True) -> Rule:
+        """Destination inside (or outside) the network; `ipv4` or `ipv6` goes before."""
+        return self._address(16 if network.version == 4 else 24, network, equal=equal)
 
-    def _address(self, offset: int, network: bytes, mask: bytes, *, equal: bool) -> Rule:
-        register = _SCRATCH - 1
-        self._add("payload", be32(1, register), be32(2, NETWORK), be32(3, offset), be32(4, 4))
-        self._add("bitwise", be32(1, register), be32(2, register), be32(3, 4), _value(4, mask), _value(5, bytes(4)))
-        return self._compare(network, equal=equal)
+    def _address(self, offset: int, network: IPv4Network | IPv6Network, *, equal: bool) -> Rule:
+        mask, value = network.netmask.packed, network.network_address.packed
+        size = len(value)
+        register = _SCRATCH - _width(value)
+        self._add("payload", be32(1, register), be32(2, NETWORK), be32(3, offset), be32(4, size))
+        self._add(
+            "bitwise", be32(1, register), be32(2, register), be32(3, size), _value(4, mask), _value(5, bytes(size))
+        )
+        return self._compare(value, equal=equal)
+
+    def of_family(self, network: IPv4Network | IPv6Network) -> Rule:
+        """The packet is of that network's family."""
+        return self.ipv4() if network.version == 4 else self.ipv6()
 
     def to_local(self) -> Rule:
         """The destination is an address of this host, whichever (`fib daddr type local`)."""
@@ -157,24 +199,60 @@ class Rule:
         """Load the transport protocol's number into a slot."""
         return self._add("meta", be32(1, _REGISTER0 + slot), be32(2, _META["l4proto"]))
 
-    def load_daddr(self, slot: int) -> Rule:
-        """Load the IPv4 destination into a slot."""
-        return self._add("payload", be32(1, _REGISTER0 + slot), be32(2, NETWORK), be32(3, 16), be32(4, 4))
+    def load_iifname(self, slot: int) -> Rule:
+        """Load the arriving interface's name into four slots."""
+        return self._add("meta", be32(1, _REGISTER0 + slot), be32(2, _META["iifname"]))
+
+    def load_oifname(self, slot: int) -> Rule:
+        """Load the leaving interface's name into four slots."""
+        return self._add("meta", be32(1, _REGISTER0 + slot), be32(2, _META["oifname"]))
+
+    def load_saddr(self, slot: int, *, version: int = 4) -> Rule:
+        """Load the source into a slot, of IPv6 into four."""
+        offset, size = (12, 4) if version == 4 else (8, 16)
+        return self._add("payload", be32(1, _REGISTER0 + slot), be32(2, NETWORK), be32(3, offset), be32(4, size))
+
+    def load_daddr(self, slot: int, *, version: int = 4) -> Rule:
+        """Load the destination into a slot, of IPv6 into four."""
+        offset, size = (16, 4) if version == 4 else (24, 16)
+        return self._add("payload", be32(1, _REGISTER0 + slot), be32(2, NETWORK), be32(3, offset), be32(4, size))
 
     def load_dport(self, slot: int) -> Rule:
         """Load the destination port (tcp, udp, sctp have it at the same place) into a slot."""
         return self._add("payload", be32(1, _REGISTER0 + slot), be32(2, TRANSPORT), be32(3, 2), be32(4, 2))
 
+    def dport(self, number: int) -> Rule:
+        """The destination port is `number`."""
+        self._add("payload", be32(1, _SCRATCH - 1), be32(2, TRANSPORT), be32(3, 2), be32(4, 2))
+        return self._compare(struct.pack(">H", number))
+
+    def l4proto(self, number: int) -> Rule:
+        """The transport protocol has that number."""
+        return self._meta("l4proto", bytes([number]))
+
+    def member(self, name: str, slot: int) -> Rule:
+        """The key that starts at a slot is in the set; otherwise the rule ends."""
+        return self._add("lookup", text(1, name), be32(2, _REGISTER0 + slot))
+
     def lookup(self, name: str, slot: int, into: int) -> Rule:
         """Look up the key that starts at a slot; the value lands from slot `into` on, no match ends the rule."""
         return self._add("lookup", text(1, name), be32(2, _REGISTER0 + slot), be32(3, _REGISTER0 + into))
 
-    def dnat(self, address_slot: int, port_slot: int) -> Rule:
-        """Rewrite the destination from two slots."""
+    def jump_by(self, name: str, slot: int) -> Rule:
+        """Jump to the chain that a verdict map has for the key that starts at a slot; no match ends the rule."""
+        return self._add("lookup", text(1, name), be32(2, _REGISTER0 + slot), be32(3, 0))
+
+    def set_address(self, packed: bytes, port: int) -> Rule:
+        """Put a constant address and port where `dnat(0, …)` takes them from: slot 0 and the one after it."""
+        self._add("immediate", be32(1, _REGISTER0), _value(2, packed))
+        return self._add("immediate", be32(1, _REGISTER0 + _width(packed)), _value(2, struct.pack(">H", port)))
+
+    def dnat(self, address_slot: int, port_slot: int, *, version: int = 4) -> Rule:
+        """Rewrite the destination from two slots, the address of IPv6 from four."""
         return self._add(
             "nat",
             be32(1, _NAT_DNAT),
-            be32(2, IPV4),
+            be32(2, IPV4 if version == 4 else IPV6),
             be32(3, _REGISTER0 + address_slot),
             be32(5, _REGISTER0 + port_slot),
         )
@@ -190,6 +268,11 @@ class Rule:
     def drop(self) -> Rule:
         """Discard the packet."""
         return self._verdict(be32(1, NF_DROP))
+
+    def refuse(self, protocol: int) -> Rule:
+        """Answer tcp with a reset, anything else with `port unreachable` (inet family)."""
+        kind = be32(1, _REJECT_RESET) if protocol == socket.IPPROTO_TCP else be32(1, _REJECT_UNREACHABLE)
+        return self._add("reject", kind, attribute(2, bytes([_PORT_UNREACHABLE])))
 
     def jump(self, chain: str) -> Rule:
         """Go on in another chain of the table."""
@@ -254,36 +337,61 @@ class TableWriter:
             nested(4, rule.encode()),
         )
 
-    def map(self, name: str, key_types: Iterable[int], value_types: Iterable[int]) -> None:
-        """A map; types are nft's numbers for its own listings, every field is one 4-byte register."""
-        keys, values = list(key_types), list(value_types)
+    def map(self, name: str, keys: Sequence[Field], values: Sequence[Field]) -> None:
+        """A map from plain bytes to plain bytes."""
+        self._set(name, keys, _MAP, be32(6, _concatenation(values)), be32(7, sum(field.size_bytes for field in values)))
+
+    def verdict_map(self, name: str, key: Field, pairs: Iterable[tuple[bytes, str]]) -> None:
+        """A map from a key to the chain to jump to, with its elements."""
+        self._set(name, [key], _MAP, be32(6, _VERDICT_TYPE), be32(7, 0))
+        listed = [
+            nested(1, _value(1, value), nested(2, nested(2, be32(1, NFT_JUMP), text(2, chain))))
+            for value, chain in pairs
+        ]
+        self._elements(name, listed)
+
+    def networks(self, name: str, key: Field, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+        """A set of address ranges; the networks do not overlap."""
+        self._set(name, [key], _INTERVAL)
+        listed = []
+        for network in networks:
+            listed.append(nested(1, _value(1, network.network_address.packed)))
+            end = int(network.broadcast_address) + 1
+            if end < 1 << (8 * key.size_bytes):
+                packed = end.to_bytes(key.size_bytes, "big")
+                listed.append(nested(1, _value(1, packed), be32(3, _INTERVAL_END)))
+        self._elements(name, listed)
+
+    def _set(self, name: str, keys: Sequence[Field], flags: int, *values: bytes) -> None:
         self._sets += 1
         self._step(
-            f"create map {name}",
+            f"create set {name}",
             NEWSET,
             NLM_F_CREATE,
             text(1, self.table),
             text(2, name),
-            be32(3, _MAP),
+            be32(3, flags),
             be32(4, _concatenation(keys)),
-            be32(5, 4 * len(keys)),
-            be32(6, _concatenation(values)),
-            be32(7, 4 * len(values)),
+            be32(5, sum(field.size_bytes for field in keys)),
+            *values,
             be32(10, self._sets),
         )
 
-    def add_elements(self, name: str, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Add key, value pairs to a map; EEXIST when a key is there."""
-        listed = [nested(1, _value(1, key), _value(2, value)) for key, value in pairs]
-        if listed:
+    def _elements(self, name: str, listed: Sequence[bytes]) -> None:
+        # The list's length has 16 bits.
+        for start in range(0, len(listed), 500):
             self._step(
-                f"add ports to {name}",
+                f"add elements to {name}",
                 NEWSETELEM,
                 NLM_F_CREATE | NLM_F_EXCL,
                 text(1, self.table),
                 text(2, name),
-                nested(3, *listed),
+                nested(3, *listed[start : start + 500]),
             )
+
+    def add_elements(self, name: str, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add key, value pairs to a map; EEXIST when a key is there."""
+        self._elements(name, [nested(1, _value(1, key), _value(2, value)) for key, value in pairs])
 
     def remove_elements(self, name: str, keys: Iterable[bytes]) -> None:
         """Remove keys from a map; ENOENT when one is not there."""
@@ -331,20 +439,21 @@ def _value(kind: int, value: bytes) -> bytes:
     return nested(kind, attribute(1, value))
 
 
-def _name(name: str) -> bytes:
+def interface_key(name: str) -> bytes:
+    """An interface's name as a key."""
     return name.encode().ljust(16, b"\0")
 
 
 def _width(value: bytes) -> int:
-    """Registers a value takes: names 4, everything else 1."""
+    """Registers a value takes."""
     return (len(value) + 3) // 4
 
 
-def _concatenation(types: list[int]) -> int:
+def _concatenation(fields: Iterable[Field]) -> int:
     """nft's number of a concatenated type: six bits a field."""
     number = 0
-    for kind in types:
-        number = number << 6 | kind
+    for field in fields:
+        number = number << 6 | field.type
     return number
 
 

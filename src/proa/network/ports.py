@@ -12,8 +12,8 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Iterable
-from ipaddress import IPv4Address, ip_address
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
 
 from proa.errors import Conflict, Denied, Invalid, ProaError, Unsupported
 from proa.network.endpoint import PROTOCOL_NUMBERS, PortRequest, PublishedPort
@@ -21,9 +21,11 @@ from proa.network.endpoint import PROTOCOL_NUMBERS, PortRequest, PublishedPort
 __all__ = ["PortHolders"]
 
 _SO_ATTACH_FILTER = 26
-_ANY = "0.0.0.0"  # noqa: S104
+_ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104
 _BPF_RETURN_0 = struct.pack("=HBBI", 0x06, 0, 0, 0)
 _IN_USE = {errno.EADDRINUSE}
+# A port the kernel chose at one address may be taken at the other.
+_TRIES = 16
 
 
 class PortHolders:
@@ -32,20 +34,29 @@ class PortHolders:
     def __init__(self) -> None:
         self._held: dict[PublishedPort, socket.socket | None] = {}
 
-    def reserve(self, request: PortRequest, default_ip: str, owner: str, container_ip: str) -> PublishedPort:
-        """Bind the host port a request asks for and hold it.
+    def reserve(
+        self, request: PortRequest, host_ips: Sequence[str], owner: str, container_ip: str
+    ) -> list[PublishedPort]:
+        """Bind the host port a request asks for at every address and hold it; the same number at all of them.
 
-        owner: how error texts name the endpoint. Raises Conflict (code `port-allocated`), Invalid, Unsupported, Denied.
+        owner: how error texts name the endpoint. Raises Conflict (code `port-allocated`), Invalid, Denied.
         """
         request.check()
-        host_ip = _host_address(request.host_ip or default_ip)
-        candidates = range(request.host_port, max(request.host_port, request.host_port_end) + 1)
+        addresses = [_host_address(host_ip) for host_ip in host_ips]
+        chosen_by_kernel = request.host_port == 0
+        candidates = [0] * _TRIES if chosen_by_kernel else _range(request)
         refusal: ProaError | None = None
         for number in candidates:
+            held: list[PublishedPort] = []
             try:
-                return self._hold(request, host_ip, number)
+                for address in addresses:
+                    held.append(self._hold(request, address, held[0].host_port if held else number))
+                return held
             except OSError as error:
-                refusal = self._refusal(error, request, host_ip, number, owner, container_ip)
+                self.release(held)
+                tried = held[0].host_port if held else number
+                where = addresses[len(held)]
+                refusal = self._refusal(error, request, where, tried, owner, container_ip)
                 if error.errno not in _IN_USE:
                     break
         assert refusal is not None
@@ -96,7 +107,10 @@ class PortHolders:
 
     def _holding(self, protocol: str, host_ip: str, number: int) -> PublishedPort | None:
         for port in self._held:
-            same_address = host_ip == port.host_ip or _ANY in {host_ip, port.host_ip}
+            version = ip_address(host_ip).version
+            same_address = host_ip == port.host_ip or (
+                version == ip_address(port.host_ip).version and _ANY[version] in {host_ip, port.host_ip}
+            )
             if port.protocol == protocol and port.host_port == number and same_address:
                 return port
         return None
@@ -105,7 +119,7 @@ class PortHolders:
         self, error: OSError, request: PortRequest, host_ip: str, number: int, owner: str, container_ip: str
     ) -> ProaError:
         prefix = f"driver failed programming external connectivity on endpoint {owner}: "
-        where = f"{host_ip}:{number}"
+        where = f"[{host_ip}]:{number}" if ":" in host_ip else f"{host_ip}:{number}"
         if error.errno in _IN_USE and self._holding(request.protocol, host_ip, number) is not None:
             text = f"{prefix}Bind for {where} failed: port is already allocated"
             return Conflict(text, code="port-allocated", subject=where, hint="choose another host port")
@@ -124,26 +138,36 @@ class PortHolders:
 
 
 def _host_address(text: str) -> str:
+    """The address in its canonical spelling. Raises Invalid."""
     try:
         address = ip_address(text)
     except ValueError as error:
         raise Invalid(f"invalid IP address: {text!r}", code="address-syntax", subject=text) from error
-    if not isinstance(address, IPv4Address):
+    if address.version == 6 and address.is_loopback:
         raise Unsupported(
-            f"cannot publish on {address}: this network has no IPv6",
-            code="ipv6-publish",
+            "cannot publish on ::1: Linux does not redirect IPv6 loopback traffic",
+            code="loopback-publish",
             subject=text,
-            hint="publish on an IPv4 address",
+            hint="publish on 127.0.0.1",
         )
+    if getattr(address, "scope_id", None):
+        raise Invalid(f"invalid IP address: {text!r}: ports are published without a zone", code="address-syntax")
     return str(address)
+
+
+def _range(request: PortRequest) -> Sequence[int]:
+    return range(request.host_port, max(request.host_port, request.host_port_end) + 1)
 
 
 def _bind(protocol: str, host_ip: str, number: int) -> socket.socket:
     """A bound socket that takes nothing in; a tcp one listens, or another with SO_REUSEADDR could share the port."""
     tcp = protocol == "tcp"
     kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
-    holder = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC, PROTOCOL_NUMBERS[protocol])
+    family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
+    holder = socket.socket(family, kind | socket.SOCK_CLOEXEC, PROTOCOL_NUMBERS[protocol])
     try:
+        if family == socket.AF_INET6:
+            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         program = ctypes.create_string_buffer(_BPF_RETURN_0)
         holder.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(program)))
         if tcp and number:

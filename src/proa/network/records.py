@@ -1,6 +1,6 @@
-"""What a network remembers in files: its subnet for good, its endpoints for as long as the host is up.
+"""What a network remembers in files: its subnets for good, its endpoints for as long as the host is up.
 
-<root>/network/<name>.json          {"subnet": ...}            fsynced: containers keep their addresses over a reboot
+<root>/network/<name>.json          {"subnets": [...]}         fsynced: containers keep their addresses over a reboot
 <run>/network/<name>/<id>.json      one Endpoint               renamed into place: worthless after a reboot
 """
 
@@ -8,38 +8,48 @@ from __future__ import annotations
 
 import os
 import re
-from ipaddress import IPv4Network
+from collections.abc import Sequence
+from ipaddress import ip_network
 from pathlib import Path
 
 import msgspec
 
 from proa.errors import Invalid
+from proa.network.addresses import AnyNetwork
 from proa.network.endpoint import Endpoint
 
-__all__ = ["EndpointRecords", "read_subnet", "write_subnet"]
+__all__ = ["EndpointRecords", "forget_subnets", "read_subnets", "write_subnets"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _RECORD_BYTES = 1 << 20
 
 
 class _NetworkRecord(msgspec.Struct):
-    subnet: str
+    subnets: list[str] = []
+    subnet: str = ""  # what engines before IPv6 wrote
 
 
-def read_subnet(root: Path, name: str) -> IPv4Network | None:
-    """The subnet chosen earlier; None when there is none or the file makes no sense (it is then chosen anew)."""
+def read_subnets(root: Path, name: str) -> tuple[AnyNetwork, ...]:
+    """The subnets chosen earlier; none when the file makes no sense (they are then chosen anew)."""
     try:
         with (root / "network" / f"{name}.json").open("rb") as file:
-            return IPv4Network(msgspec.json.decode(file.read(_RECORD_BYTES), type=_NetworkRecord).subnet)
+            record = msgspec.json.decode(file.read(_RECORD_BYTES), type=_NetworkRecord)
+        return tuple(ip_network(text) for text in record.subnets or [record.subnet])
     except (OSError, ValueError):  # msgspec's errors are ValueErrors
-        return None
+        return ()
 
 
-def write_subnet(root: Path, name: str, subnet: IPv4Network) -> None:
+def write_subnets(root: Path, name: str, subnets: Sequence[AnyNetwork]) -> None:
     """Keep the choice, durably."""
     folder = root / "network"
     _make_private(folder)
-    _replace(folder / f"{name}.json", msgspec.json.encode(_NetworkRecord(str(subnet))), durable=True)
+    record = _NetworkRecord([str(subnet) for subnet in subnets])
+    _replace(folder / f"{name}.json", msgspec.json.encode(record), durable=True)
+
+
+def forget_subnets(root: Path, name: str) -> None:
+    """The network is gone for good."""
+    (root / "network" / f"{name}.json").unlink(missing_ok=True)
 
 
 class EndpointRecords:

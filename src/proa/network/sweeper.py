@@ -8,7 +8,7 @@ wait.
 from __future__ import annotations
 
 import threading
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from proa.network.conntrack import forget_flows
 from proa.network.links import Links
@@ -27,7 +27,7 @@ class Sweeper:
         self._delay_s = delay_s
         self._lock = threading.Lock()
         self._links: dict[int, str] = {}
-        self._containers: set[IPv4Address] = set()
+        self._containers: set[IPv4Address | IPv6Address] = set()
         self._udp_ports: set[int] = set()
         self._timer: threading.Timer | None = None
 
@@ -37,7 +37,7 @@ class Sweeper:
             self._links[number] = name
             self._wake()
 
-    def forget_container(self, address: IPv4Address) -> None:
+    def forget_container(self, address: IPv4Address | IPv6Address) -> None:
         """Forget flows that were translated to this address."""
         with self._lock:
             self._containers.add(address)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from proa.errors import Denied, Unsupported
 
-__all__ = ["has_ipv6", "read", "write"]
+__all__ = ["has_ipv6", "names", "read", "write"]
 
 _ROOT = Path("/proc/sys/net")
 
@@ -15,6 +15,11 @@ _ROOT = Path("/proc/sys/net")
 def has_ipv6() -> bool:
     """Whether the kernel runs IPv6 at all (built in, not `ipv6.disable=1`)."""
     return (_ROOT / "ipv6/conf").exists()
+
+
+def names(folder: str) -> list[str]:
+    """The entries of a folder below /proc/sys/net."""
+    return sorted(path.name for path in (_ROOT / folder).iterdir())
 
 
 def read(name: str) -> str:

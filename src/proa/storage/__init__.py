@@ -13,7 +13,6 @@ from proa.storage.leases import Lease, LeaseRecord, Leases
 from proa.storage.limits import Limits
 from proa.storage.local_content import LocalContentStore
 from proa.storage.locks import KeyedLocks, RootLock, lock_root
-from proa.storage.names import Entry, NameIndex
 from proa.storage.overlay import OverlaySnapshotter
 from proa.storage.paths import Paths, make_private, spread_children
 from proa.storage.records import Records, delete_record, read_record, write_record
@@ -50,8 +49,6 @@ __all__ = [
     "LeaseRecord",
     "Collected",
     "Index",
-    "NameIndex",
-    "Entry",
     "Records",
     "write_record",
     "read_record",

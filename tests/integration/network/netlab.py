@@ -12,19 +12,21 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Interface
+from collections.abc import Callable, Collection, Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Self
 
-from proa.network.bridge import BridgeNetwork
-from proa.network.endpoint import Endpoint, mac_of
-from proa.network.links import Links, VethPair
+from proa.network import AttachRequest, BridgeNetwork, Endpoint, Fabric, NetworkSpec
+from proa.network.addresses import DEFAULT_POOLS
+from proa.network.endpoint import mac_of
+from proa.network.links import Interior, Links, VethPair
 from proa.network.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Channel
 from proa.network.nft import INET, TableWriter, tables
 
 CLONE_NEWNET = 0x40000000
 HOST_ADDRESS, OUTSIDE_ADDRESS = "198.51.100.1", "198.51.100.2"
+HOST_ADDRESS6, OUTSIDE_ADDRESS6 = "2001:db8::1", "2001:db8::2"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -64,9 +66,9 @@ class Namespace:
             os.close(self.route_fd)
             self.fd = -1
 
-    def socket(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def socket(self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET) -> socket.socket:
         with self:
-            made = socket.socket(socket.AF_INET, kind)
+            made = socket.socket(family, kind)
         made.settimeout(3)
         return made
 
@@ -85,13 +87,21 @@ class Namespace:
 class Service:
     """A tcp or udp server in a namespace that answers with the address it sees and its own name."""
 
-    def __init__(self, namespace: Namespace, port: int, *, kind: int = socket.SOCK_STREAM, name: str = "x") -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        port: int,
+        *,
+        kind: int = socket.SOCK_STREAM,
+        name: str = "x",
+        family: int = socket.AF_INET,
+    ) -> None:
         self._kind = kind
         self._name = name
-        self._listener = namespace.socket(kind)
+        self._listener = namespace.socket(kind, family)
         self._listener.settimeout(None)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(("0.0.0.0", port))
+        self._listener.bind(("0.0.0.0" if family == socket.AF_INET else "::", port))
         if kind == socket.SOCK_STREAM:
             self._listener.listen(64)
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -123,7 +133,7 @@ class Service:
 
 def ask(namespace: Namespace, address: str, port: int, *, source: str = "", timeout_s: float = 3) -> str:
     """What the tcp service at address:port answers to a client in `namespace`."""
-    with namespace.socket() as client:
+    with namespace.socket(family=socket.AF_INET6 if ":" in address else socket.AF_INET) as client:
         client.settimeout(timeout_s)
         if source:
             client.bind((source, 0))
@@ -151,10 +161,62 @@ def refused(namespace: Namespace, address: str, port: int, *, timeout_s: float =
     return False
 
 
+def udp_frame(from_mac: str, to_mac: str, source: str, target: str, port: int) -> bytes:
+    """An Ethernet frame with a udp packet that says `spoof!`, whatever addresses it shall have."""
+
+    def checksum(data: bytes) -> int:
+        total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+        total = (total & 0xFFFF) + (total >> 16)
+        return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+
+    payload = b"spoof!"
+    udp = struct.pack("!HHHH", 4000, port, 8 + len(payload), 0) + payload
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0)
+    addresses = IPv4Address(source).packed + IPv4Address(target).packed
+    head = head[:10] + struct.pack("!H", checksum(head + addresses)) + addresses
+    macs = bytes.fromhex(to_mac.replace(":", "")) + bytes.fromhex(from_mac.replace(":", ""))
+    return macs + b"\x08\x00" + head + udp
+
+
 def _set_mtu(namespace: Namespace, name: str, mtu: int) -> None:
     siocsifmtu = 0x8922
     with namespace.socket() as any_socket:
         fcntl.ioctl(any_socket, siocsifmtu, struct.pack("16si12x", name.encode(), mtu))
+
+
+class LabNetwork(BridgeNetwork):
+    """A network with a fabric of its own, unless it is given one, and what tests ask of both."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        key: str = "bridge",
+        pools: Sequence[IPv4Network] = DEFAULT_POOLS,
+        fabric: Fabric | None = None,
+        **spec: object,
+    ) -> None:
+        wanted = NetworkSpec(key=key, name=key, **spec)  # type: ignore[arg-type]
+        super().__init__(fabric or Fabric(root, root / "run"), wanted, pools=pools)
+
+    @property
+    def subnet(self) -> IPv4Network | None:
+        return next((subnet for subnet in self.subnets() if isinstance(subnet, IPv4Network)), None)
+
+    @property
+    def table(self) -> str:
+        return self.fabric.table
+
+    def said(self) -> list[str]:
+        return [*self.fabric.warnings, *self.warnings]
+
+    def settle(self, live: Collection[str]) -> list[str]:
+        """`reconcile`, and what it had to say."""
+        self.reconcile(live)
+        return self.said()
+
+    def close(self) -> None:
+        self.fabric.close()
 
 
 class Lab:
@@ -166,7 +228,7 @@ class Lab:
         with Channel(NETLINK_ROUTE, fd=self.host.route_fd) as channel:
             Links(channel).set_up(1, "lo")
         self.host.sysctl("ipv4/ip_forward", "0")  # a new namespace copies the real host's
-        self._open: list[Namespace | Service | BridgeNetwork] = [self.host]
+        self._open: list[Namespace | Service | LabNetwork | socket.socket] = [self.host]
 
     def outside(self) -> Namespace:
         """Another host on a LAN with ours, which routes everything by us."""
@@ -179,12 +241,18 @@ class Lab:
             bridge = links.find("lan0")
             assert bridge is not None
             links.add_address(bridge.number, lan, "lan0")
+            links.add_address(bridge.number, IPv6Interface(f"{HOST_ADDRESS6}/64"), "lan0")
             address = IPv4Interface(f"{OUTSIDE_ADDRESS}/24")
+            address6 = IPv6Interface(f"{OUTSIDE_ADDRESS6}/64")
             links.create_veth(VethPair("far0", bridge.number, "eth0", mac_of(address.packed), other.fd, 1500, False))
             inside = Links(far)
             link = inside.find("eth0")
             assert link is not None
-            inside.configure(link.number, "eth0", address, IPv4Address(HOST_ADDRESS))
+            inside.configure(
+                link.number,
+                "eth0",
+                Interior((address, address6), (IPv4Address(HOST_ADDRESS), IPv6Address(HOST_ADDRESS6))),
+            )
         return other
 
     def lower_lan_mtu(self, mtu: int) -> None:
@@ -193,26 +261,39 @@ class Lab:
             links = Links(channel)
             lan = links.find("lan0")
             assert lan is not None
-            links.configure(lan.number, "lan0", IPv4Interface("203.0.113.1/24"), IPv4Address(OUTSIDE_ADDRESS))
+            address = IPv4Interface("203.0.113.1/24")
+            links.configure(lan.number, "lan0", Interior((address,), (IPv4Address(OUTSIDE_ADDRESS),)))
         _set_mtu(self.host, "lan0", mtu)
 
-    def network(self, root: str = "engine", **options: object) -> BridgeNetwork:
+    def network(self, root: str = "engine", **options: object) -> LabNetwork:
         """A bridge network of the engine at `root`; a second call is the engine after a restart."""
-        network = BridgeNetwork(self.tmp_path / root, self.tmp_path / root / "run", **options)  # type: ignore[arg-type]
+        network = LabNetwork(self.tmp_path / root, **options)  # type: ignore[arg-type]
         self._open.append(network)
         return network
 
-    def container(self, network: BridgeNetwork, container_id: str, **options: str) -> tuple[Namespace, Endpoint]:
-        """A namespace attached to a network."""
-        namespace = Namespace()
-        self._open.append(namespace)
-        return namespace, network.attach(namespace.fd, namespace.route_fd, container_id, **options)
+    def container(
+        self, network: BridgeNetwork, container_id: str, space: Namespace | None = None, **options: object
+    ) -> tuple[Namespace, Endpoint]:
+        """A namespace attached to a network, a new one unless `space` is given."""
+        namespace = space or Namespace()
+        if space is None:
+            self._open.append(namespace)
+        request = AttachRequest(**options)  # type: ignore[arg-type]
+        return namespace, network.attach(namespace.fd, namespace.route_fd, container_id, request)
 
     def service(self, namespace: Namespace, port: int, **options: object) -> Service:
         """A service that lives as long as the test."""
         service = Service(namespace, port, **options)  # type: ignore[arg-type]
         self._open.append(service)
         return service
+
+    def ear(self, namespace: Namespace, port: int) -> socket.socket:
+        """A udp socket that hears what comes to a port, for as long as the test lives."""
+        ear = namespace.socket(socket.SOCK_DGRAM)
+        self._open.append(ear)
+        ear.bind(("0.0.0.0", port))
+        ear.settimeout(0.3)
+        return ear
 
     def delete_table(self, table: str) -> None:
         """What `nft flush ruleset` by someone else does to a table."""

@@ -8,10 +8,10 @@ import threading
 from ipaddress import IPv4Interface, IPv4Network
 
 import pytest
-from netlab import Lab
+from netlab import Lab, LabNetwork
 
 from proa.errors import Exhausted
-from proa.network import BridgeNetwork, legacy_iptables
+from proa.network import legacy_iptables
 from proa.network.links import Links
 from proa.network.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Channel, Step, be32, nested, text
 
@@ -50,7 +50,7 @@ def test_a_subnet_that_came_into_use_since_is_given_up_unless_containers_live_th
     assert second != first
     lab.container(network, "a")
     _use(lab, "vpn1", f"{second[9]}/24")
-    warnings = network.reconcile(["a"])
+    warnings = network.settle(["a"])
     assert network.subnet == second
     assert any("overlaps" in warning for warning in warnings)
 
@@ -61,7 +61,7 @@ def test_engines_that_start_together_get_subnets_of_their_own(lab: Lab) -> None:
     networks = [lab.network(f"engine{number}", pools=pool) for number in range(6)]
     ready = threading.Barrier(len(networks))
 
-    def start(network: BridgeNetwork) -> None:
+    def start(network: LabNetwork) -> None:
         network._seed = 0
         ready.wait()
         network.ensure()
@@ -92,7 +92,7 @@ def test_a_forward_policy_that_drops_is_told_and_left_alone(lab: Lab) -> None:
     _closed_forward_chain()
     network = lab.network()
     network.ensure()
-    (warning,) = network.warnings()
+    (warning,) = network.said()
     assert "table ip filter chain FORWARD drops forwarded packets by default" in warning
     assert f"iptables -I FORWARD -i {network.bridge} -j ACCEPT" in warning
     network.destroy()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from netlab import HOST_ADDRESS, Lab, Namespace, ask, eventually, refused
+from netlab import HOST_ADDRESS, Lab, LabNetwork, Namespace, ask, eventually, refused
 
 from proa.errors import Conflict
-from proa.network import BridgeNetwork, Endpoint, PortRequest
+from proa.network import Endpoint, PortRequest
 from proa.network.links import Links, VethPair
 from proa.network.netlink import NETLINK_ROUTE, Channel
 from proa.network.nft import INET
@@ -16,7 +16,7 @@ from proa.network.nft import INET
 pytestmark = pytest.mark.root
 
 
-def _published(lab: Lab, network: BridgeNetwork) -> tuple[Namespace, Endpoint]:
+def _published(lab: Lab, network: LabNetwork) -> tuple[Namespace, Endpoint]:
     inside, endpoint = lab.container(network, "a")
     lab.service(inside, 80, name="a")
     network.publish(endpoint, [PortRequest(container_port=80, host_port=8080)])
@@ -27,9 +27,9 @@ def test_flushed_rules_come_back_by_themselves(lab: Lab) -> None:
     outside = lab.outside()
     network = lab.network()
     _published(lab, network)
-    lab.delete_table(network.bridge)
+    lab.delete_table(network.table)
     assert refused(outside, HOST_ADDRESS, 8080)
-    assert eventually(lambda: network.bridge in lab.tables(INET))
+    assert eventually(lambda: network.table in lab.tables(INET))
     assert ask(outside, HOST_ADDRESS, 8080).startswith("a ")
 
 
@@ -37,11 +37,11 @@ def test_publish_and_detach_on_flushed_rules(lab: Lab) -> None:
     outside = lab.outside()
     network = lab.network()
     _, endpoint = _published(lab, network)
-    lab.delete_table(network.bridge)
+    lab.delete_table(network.table)
     network.publish(endpoint, [PortRequest(container_port=80, host_port=8081)])
     assert ask(outside, HOST_ADDRESS, 8080).startswith("a ")
     assert ask(outside, HOST_ADDRESS, 8081).startswith("a ")
-    lab.delete_table(network.bridge)
+    lab.delete_table(network.table)
     network.detach(endpoint)
     assert network.endpoints() == {}
 
@@ -52,7 +52,7 @@ def test_a_deleted_bridge_is_made_again_with_its_containers(lab: Lab) -> None:
     _published(lab, network)
     with Channel(NETLINK_ROUTE) as channel:
         Links(channel).delete(network.bridge)
-    assert network.reconcile(["a"]) == []
+    assert network.settle(["a"]) == []
     assert ask(outside, HOST_ADDRESS, 8080).startswith("a ")
     with Channel(NETLINK_ROUTE) as channel:
         Links(channel).delete(network.bridge)
@@ -73,7 +73,7 @@ def test_a_new_engine_adopts_what_the_old_one_left(lab: Lab) -> None:
 
     new = lab.network()
     assert set(new.endpoints()) == {"a", "dead"}
-    assert new.reconcile(["a"]) == []
+    assert new.settle(["a"]) == []
     assert ask(outside, HOST_ADDRESS, 8080).startswith("a ")
     assert new.endpoints()["a"].ip == endpoint.ip
     assert new.subnet == old.subnet
@@ -92,7 +92,7 @@ def test_a_port_taken_while_the_engine_was_down_is_a_warning(lab: Lab) -> None:
     with lab.host.socket() as thief:
         thief.bind(("0.0.0.0", 8080))
         thief.listen()
-        warnings = lab.network().reconcile(["a"])
+        warnings = lab.network().settle(["a"])
         assert len(warnings) == 1
         assert "another program took 0.0.0.0:8080/tcp" in warnings[0]
         assert ask(lab.host, "127.0.0.1", 8080).startswith("a ")
@@ -108,7 +108,7 @@ def test_a_stray_link_of_a_crash_is_swept(lab: Lab) -> None:
         bridge = links.find(network.bridge)
         assert bridge is not None
         links.create_veth(VethPair(stray, bridge.number, "eth0", "02:00:00:00:00:01", space.fd, 1500, False))
-        network.reconcile(["a"])
+        network.settle(["a"])
         assert links.find(stray) is None
         assert links.find(endpoint.host_interface) is not None
     space.close()
@@ -119,7 +119,7 @@ def test_a_lost_link_is_told(lab: Lab) -> None:
     _, endpoint = lab.container(network, "a")
     with Channel(NETLINK_ROUTE) as channel:
         Links(channel).delete(endpoint.host_interface)
-    assert "restart the container" in network.reconcile(["a"])[0]
+    assert "restart the container" in network.settle(["a"])[0]
 
 
 def test_records_that_make_no_sense_are_dropped(lab: Lab) -> None:
@@ -131,12 +131,12 @@ def test_records_that_make_no_sense_are_dropped(lab: Lab) -> None:
     (lab.tmp_path / "engine" / "network" / "bridge.json").write_bytes(b"\0")
     again = lab.network()
     assert set(again.endpoints()) == {"a"}
-    again.reconcile([])
+    again.settle([])
     assert os.listdir(folder) == []
 
 
 def test_reconcile_of_an_engine_without_containers_makes_nothing(lab: Lab) -> None:
     network = lab.network()
-    assert network.reconcile([]) == []
+    assert network.settle([]) == []
     assert lab.host.links() == ["lo"]
     assert lab.tables() == []

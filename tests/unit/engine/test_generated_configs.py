@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from records import container
 
-from proa.engine.networks import Joined
+from proa.engine.joined import Joined
 from proa.engine.specgen import oci_config
 from proa.engine.types import DeviceMapping, MountPoint, Ulimit
 from proa.errors import Invalid

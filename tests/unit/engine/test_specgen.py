@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from records import container
 
-from proa.engine.networks import Joined
+from proa.engine.joined import Joined
 from proa.engine.security import resolve_security
 from proa.engine.specgen import exec_process, oci_config
 from proa.engine.types import DeviceMapping, ExecRequest, HostConfig, MountPoint, Ulimit

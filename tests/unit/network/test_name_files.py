@@ -15,7 +15,7 @@ from proa.network.files import host_resolv_conf, render_hostname, render_hosts, 
 def test_hosts() -> None:
     content = render_hosts(
         "web",
-        "10.120.0.2",
+        ["10.120.0.2", "fd00::2"],
         domain="example.org",
         extra=[("db", "192.0.2.7"), ("host.docker.internal", "host-gateway"), ("six", "2001:db8::1")],
         host_gateway="10.120.0.1",
@@ -31,6 +31,7 @@ def test_hosts() -> None:
         "10.120.0.1\thost.docker.internal",
         "2001:db8::1\tsix",
         "10.120.0.2\tweb.example.org web",
+        "fd00::2\tweb.example.org web",
     ]
     assert render_hosts("web").endswith(b"ip6-allrouters\n")
     assert render_hostname("web") == b"web\n"
@@ -40,8 +41,8 @@ def test_hosts() -> None:
 def test_names_that_would_become_lines_are_refused(bad: str) -> None:
     for render in (
         lambda: render_hostname(bad),
-        lambda: render_hosts(bad, "10.0.0.2"),
-        lambda: render_hosts("web", "10.0.0.2", domain=bad or "\n"),
+        lambda: render_hosts(bad, ["10.0.0.2"]),
+        lambda: render_hosts("web", ["10.0.0.2"], domain=bad or "\n"),
         lambda: render_hosts("web", extra=[(bad, "10.0.0.2")]),
     ):
         with pytest.raises(Invalid):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import msgspec
@@ -12,7 +12,7 @@ import pytest
 
 from proa.errors import Invalid
 from proa.network import Endpoint, PortRequest, PublishedPort
-from proa.network.records import EndpointRecords, read_subnet, write_subnet
+from proa.network.records import EndpointRecords, forget_subnets, read_subnets, write_subnets
 
 ENDPOINT = Endpoint(
     container_id="a" * 64,
@@ -53,13 +53,19 @@ def test_container_ids_are_file_names(tmp_path: Path, bad: str) -> None:
         EndpointRecords(tmp_path, "bridge").write(msgspec.structs.replace(ENDPOINT, container_id=bad))
 
 
-def test_the_subnet_is_kept(tmp_path: Path) -> None:
-    assert read_subnet(tmp_path, "bridge") is None
-    write_subnet(tmp_path, "bridge", IPv4Network("10.120.4.0/22"))
-    assert read_subnet(tmp_path, "bridge") == IPv4Network("10.120.4.0/22")
-    for garbage in (b"", b"{}", b'{"subnet": "x"}', b"\xff"):
-        (tmp_path / "network/bridge.json").write_bytes(garbage)
-        assert read_subnet(tmp_path, "bridge") is None
+def test_the_subnets_are_kept(tmp_path: Path) -> None:
+    assert read_subnets(tmp_path, "bridge") == ()
+    kept = (IPv4Network("10.120.4.0/22"), IPv6Network("fd00:1::/64"))
+    write_subnets(tmp_path, "bridge", kept)
+    assert read_subnets(tmp_path, "bridge") == kept
+    file = tmp_path / "network/bridge.json"
+    file.write_bytes(b'{"subnet": "10.120.4.0/22"}')
+    assert read_subnets(tmp_path, "bridge") == kept[:1]
+    for garbage in (b"", b"{}", b'{"subnets": ["x"]}', b"\xff"):
+        file.write_bytes(garbage)
+        assert read_subnets(tmp_path, "bridge") == ()
+    forget_subnets(tmp_path, "bridge")
+    assert not file.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
 import sqlite3
-import threading
 
 import pytest
 
-from proa.errors import Conflict, Corrupt, Invalid, NotFound
-from proa.storage import Entry, Index, NameIndex
+from proa.errors import Corrupt
+from proa.storage import Index
 from proa.storage.index import SCHEMA
 
 
@@ -77,81 +76,3 @@ def test_failed_transaction_changes_nothing(index):
     assert index.read("SELECT * FROM t") == []
     with pytest.raises(Corrupt):
         index.read("SELECT * FROM nothing")
-
-
-def test_reserve_and_resolve(index):
-    names = NameIndex(index, "containers", ("image", "state"))
-    assert names.fresh
-    names.reserve("web", "ab" * 32, image="alpine", state="created")
-    names.reserve("", "ac" * 32)
-    names.reserve("abab", "f0" * 32)
-    assert names.resolve("web").columns == {"image": "alpine", "state": "created"}
-    assert names.resolve("ab" * 32).name == "web"
-    assert names.resolve("ac").id == "ac" * 32
-    assert names.resolve("abab").id == "f0" * 32, "a name goes before a prefix"
-    assert names.get("ac" * 32).name == ""
-    with pytest.raises(Invalid, match="multiple IDs"):
-        names.resolve("a")
-    for text in ("nothing", "", "ab' OR '1'='1"):
-        with pytest.raises(NotFound):
-            names.resolve(text)
-
-
-def test_name_is_unique_and_conflict_names_the_holder(index):
-    names = NameIndex(index, "containers")
-    names.reserve("web", "1")
-    with pytest.raises(Conflict) as e:
-        names.reserve("web", "2")
-    assert e.value.fields["holder"] == "1"
-    with pytest.raises(Conflict):
-        names.reserve("other", "1")
-    names.reserve("db", "2")
-    with pytest.raises(Conflict):
-        names.rename("2", "web")
-    names.release("1")
-    names.release("1")
-    names.rename("2", "web")
-    assert names.resolve("web").id == "2"
-    with pytest.raises(NotFound):
-        names.rename("1", "x")
-
-
-def test_columns_are_listed_by(index):
-    names = NameIndex(index, "containers", ("state",))
-    for n in range(4):
-        names.reserve(f"n{n}", str(n), created=10.0 - n, state="running" if n % 2 else "created")
-    assert [e.id for e in names.list()] == ["3", "2", "1", "0"]
-    names.update("1", state="exited")
-    assert [e.id for e in names.list(state="exited")] == ["1"]
-    with pytest.raises(ValueError, match="no column"):
-        names.list(**{"state=1 OR 1": "x"})
-    with pytest.raises(ValueError, match="column name"):
-        NameIndex(index, "x", ("a; DROP TABLE",))
-
-
-def test_replace_rebuilds(index):
-    names = NameIndex(index, "volumes")
-    names.reserve("old", "0")
-    names.replace([Entry("2", "web", 2.0), Entry("1", "web", 1.0), Entry("3", "", 3.0)])
-    assert [(e.id, e.name) for e in names.list()] == [("1", "web"), ("2", ""), ("3", "")]
-    assert not names.fresh
-
-
-def test_one_of_many_reservers_wins(index):
-    names = NameIndex(index, "containers")
-    won = []
-
-    def reserve(n):
-        try:
-            names.reserve("web", str(n))
-            won.append(n)
-        except Conflict:
-            pass
-
-    threads = [threading.Thread(target=reserve, args=(n,)) for n in range(16)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert len(won) == 1
-    assert names.resolve("web").id == str(won[0])

@@ -6,11 +6,14 @@ import asyncio
 import os
 import time
 
+import msgspec
+
 from proa._version import __version__
-from proa.api.messages import Outcome, Reply, Request
+from proa.api.messages import Outcome, Reply, Request, json_body, typed
 from proa.api.operations.transfer_streams import Report, progress
 from proa.api.routes import API_VERSION, MIN_API_VERSION, Route, dotted
 from proa.api.service import Service
+from proa.engine.types import PortBinding
 
 
 async def status(service: Service, request: Request) -> Outcome:  # noqa: ARG001
@@ -63,7 +66,28 @@ async def check(service: Service, request: Request) -> Outcome:
     return await progress(service, work)
 
 
+async def reload_networks(service: Service, request: Request) -> Outcome:  # noqa: ARG001
+    """`POST /proa/v1/networks/reload`: make bridges, addresses, rules and held ports true again."""
+    networks = service.engine.networks
+    await service.pools.change(networks.reconcile)
+    return Reply(value={"Warnings": await service.pools.quick(networks.warnings)})
+
+
+async def change_ports(service: Service, request: Request) -> Outcome:
+    """`POST /proa/v1/containers/{id}/ports`: publish and unpublish ports, also of a container that runs.
+
+    Add: as HostConfig.PortBindings; Remove: `80/tcp` or `[address:]8080:80/tcp`. Answers with the ports published now.
+    """
+    body = await json_body(request)
+    add = typed(body.get("Add", {}), dict[str, list[PortBinding] | None], "Add")
+    remove = typed(body.get("Remove", []), list[str], "Remove")
+    record = await service.pools.change(service.engine.endpoints.change_ports, request["id"], add, remove)
+    return Reply(value={"Ports": msgspec.to_builtins(record.ports)})
+
+
 ROUTES = (
+    Route("POST", "/proa/v1/networks/reload", reload_networks),
+    Route("POST", "/proa/v1/containers/{id}/ports", change_ports),
     Route("POST", "/proa/v1/boot", boot),
     Route("POST", "/proa/v1/check", check),
     Route("GET", "/proa/v1/status", status),

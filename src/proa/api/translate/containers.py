@@ -239,15 +239,16 @@ def endpoint_settings(endpoint: EndpointSettings, asked: EndpointRequest | None)
         "Aliases": endpoint.aliases or (asked.aliases if asked else None),
         "MacAddress": endpoint.mac,
         "DriverOpts": asked.driver_opts if asked else None,
+        "GwPriority": asked.gw_priority if asked else 0,
         "NetworkID": endpoint.network_id,
         "EndpointID": endpoint.endpoint_id,
         "Gateway": endpoint.gateway,
         "IPAddress": endpoint.address,
         "IPPrefixLen": endpoint.prefix,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": endpoint.aliases or None,
+        "IPv6Gateway": endpoint.gateway6,
+        "GlobalIPv6Address": endpoint.address6,
+        "GlobalIPv6PrefixLen": endpoint.prefix6,
+        "DNSNames": endpoint.dns_names or None,
     }
 
 
@@ -263,11 +264,11 @@ def _network_settings(container: Container, version: Version) -> dict[str, Any]:
             "SecondaryIPv6Addresses": None,
             "EndpointID": first.endpoint_id,
             "Gateway": first.gateway,
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
+            "GlobalIPv6Address": first.address6,
+            "GlobalIPv6PrefixLen": first.prefix6,
             "IPAddress": first.address,
             "IPPrefixLen": first.prefix,
-            "IPv6Gateway": "",
+            "IPv6Gateway": first.gateway6,
             "MacAddress": first.mac,
         }
     return out | {"Networks": _networks(container)}

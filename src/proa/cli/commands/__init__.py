@@ -73,10 +73,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "manifest push": ("manifest", "PUSH", "Push a manifest list and its images to a registry"),
     "manifest remove": ("manifest", "REMOVE", "Take an entry out of a manifest list"),
     "manifest rm": ("manifest", "RM", "Delete one or more manifest lists"),
+    "network connect": ("network", "CONNECT", "Connect a container to a network"),
     "network create": ("network", "CREATE", "Create a network"),
+    "network disconnect": ("network", "DISCONNECT", "Disconnect a container from a network"),
     "network inspect": ("inspect", "NETWORK", "Display detailed information on one or more networks"),
     "network ls": ("network", "LS", "List networks"),
     "network prune": ("prune", "NETWORKS", "Remove all unused networks"),
+    "network reload": ("network", "RELOAD", "Make bridges, addresses, rules and published ports true again"),
     "network rm": ("network", "RM", "Remove one or more networks"),
     "system check": ("check", "CHECK", "Check everything stored for damage, and repair it"),
     "system df": ("df", "DF", "Show disk usage"),
@@ -143,7 +146,10 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "network": (
         "Manage networks",
         {
-            **{word: f"network {word}" for word in ("create", "inspect", "ls", "prune", "rm")},
+            **{
+                word: f"network {word}"
+                for word in ("connect", "create", "disconnect", "inspect", "ls", "prune", "reload", "rm")
+            },
             "list": "network ls",
             "remove": "network rm",
         },

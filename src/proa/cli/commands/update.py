@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proa.cli.many import for_each
 from proa.cli.options import Command, UsageError
-from proa.cli.values import byte_size, nano_cpus, restart_policy
+from proa.cli.values import byte_size, nano_cpus, published_ports, restart_policy
 from proa.client.http import quote
 
 TYPE_CHECKING = False
@@ -27,6 +27,8 @@ ROWS: tuple[Row, ...] = (
     ("memory-reservation", "", "text", "bytes", "Memory soft limit"),
     ("memory-swap", "", "text", "bytes", "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
     ("pids-limit", "", "int", "int", "Tune container pids limit (set -1 for unlimited)"),
+    ("publish-add", "", "list", "list", "Publish a port of the container, also while it runs (as run -p)"),
+    ("publish-rm", "", "list", "list", "Unpublish a port: PORT[/PROTO] or [IP:]HOST_PORT:PORT[/PROTO]"),
     ("restart", "", "text", "string", "Restart policy to apply when a container exits"),
 )
 _NUMBERS = (
@@ -40,7 +42,7 @@ _SIZES = (("memory", "Memory"), ("memory-reservation", "MemoryReservation"), ("m
 
 
 def update_document(options: Options) -> dict[str, Any]:
-    """The document of POST /containers/{id}/update. Raises Invalid, and UsageError when it would change nothing."""
+    """The document of POST /containers/{id}/update. Raises Invalid."""
     document: dict[str, Any] = {key: options.number(name) for name, key in _NUMBERS if options.given(name)}
     document |= {key: byte_size(options.text(name), name) for name, key in _SIZES if options.given(name)}
     for name, key in (("cpuset-cpus", "CpusetCpus"), ("cpuset-mems", "CpusetMems")):
@@ -50,13 +52,30 @@ def update_document(options: Options) -> dict[str, Any]:
         document["NanoCpus"] = nano_cpus(options.text("cpus"))
     if options.given("restart"):
         document["RestartPolicy"] = restart_policy(options.text("restart"))
-    if not document:
-        raise UsageError("you must provide one or more flags when using this command", 1)
     return document
 
 
+def ports_document(options: Options) -> dict[str, Any]:
+    """The document of POST /proa/v1/containers/{id}/ports; empty when no port is to change. Raises Invalid."""
+    if not (options.given("publish-add") or options.given("publish-rm")):
+        return {}
+    return {"Add": published_ports(options.texts("publish-add"))[1], "Remove": options.texts("publish-rm")}
+
+
 def _act(settings: Settings, options: Options, words: list[str]) -> int:
-    document = update_document(options)
+    document, ports = update_document(options), ports_document(options)
+    if not (document or ports):
+        raise UsageError("you must provide one or more flags when using this command", 1)
+    if ports:
+        status = for_each(
+            settings,
+            words,
+            lambda name: ("POST", f"/proa/v1/containers/{quote(name)}/ports"),
+            show=lambda name, _: "" if document else name,
+            document=ports,
+        )
+        if status or not document:
+            return status
     return for_each(settings, words, lambda name: ("POST", f"/containers/{quote(name)}/update"), document=document)
 
 
