@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from proa.engine.catalog import Catalog
 
 OTHER = "container:"
+# The mount namespace that holds the /dev/shm of the other container's IPC namespace.
+SHARED_MEMORY = "mnt"
 _MODES = {
     "pid": ("", "private", "host"),
     "ipc": ("", "none", "private", "shareable", "host"),
@@ -52,7 +54,7 @@ def check_namespaces(host: HostConfig, catalog: Catalog) -> None:
 
 @contextmanager
 def shared_namespaces(record: Container, catalog: Catalog) -> Iterator[dict[str, str]]:
-    """Kind -> path of what the container shares with others, valid inside the context.
+    """Kind -> path of what the container shares with others, valid inside the context; also SHARED_MEMORY.
 
     Raises NotFound, Conflict when the other container does not run.
     """
@@ -61,6 +63,8 @@ def shared_namespaces(record: Container, catalog: Catalog) -> Iterator[dict[str,
         for kind, mode in _modes(record.host).items():
             if mode.startswith(OTHER):
                 opened[kind] = _open(kind, mode.removeprefix(OTHER), record, catalog)
+                if kind == "ipc":
+                    opened[SHARED_MEMORY] = _open(SHARED_MEMORY, mode.removeprefix(OTHER), record, catalog)
         yield {kind: f"/proc/{os.getpid()}/fd/{fd}" for kind, fd in opened.items()}
     finally:
         for fd in opened.values():
@@ -71,7 +75,8 @@ def _open(kind: str, name: str, record: Container, catalog: Catalog) -> int:
     entry = catalog.find(name)
     other = entry.record
     refused = Conflict(
-        f"cannot join {kind.upper()} of a non running container: {other.id}", code=f"{kind}-container-stopped"
+        f"cannot join {'IPC' if kind == SHARED_MEMORY else kind.upper()} of a non running container: {other.id}",
+        code=f"{kind}-container-stopped",
     )
     if other.id == record.id or not other.state.running:
         raise refused

@@ -9,7 +9,7 @@ from typing import Any
 from proa.engine.devices import device_nodes, device_rules
 from proa.engine.joined import Joined
 from proa.engine.merge import merge_env
-from proa.engine.namespaces import namespaces
+from proa.engine.namespaces import SHARED_MEMORY, namespaces
 from proa.engine.resources import linux_resources
 from proa.engine.security import resolve_security
 from proa.engine.types import Container, ExecRequest, MountPoint
@@ -47,7 +47,7 @@ def oci_config(
         },
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
         "hostname": "" if host.uts_mode == "host" else joined.hostname,
-        "mounts": _mounts(record, files, images or {}),
+        "mounts": _mounts(record, files, images or {}, shared or {}),
         "linux": {
             "namespaces": namespaces(host, joined.namespace, shared or {}),
             "cgroupsPath": cgroup,
@@ -136,13 +136,16 @@ def _user(user: str, groups: Sequence[str]) -> dict[str, Any]:
 
 
 def _mounts(
-    record: Container, files: Mapping[str, str], images: Mapping[str, Mapping[str, Any]]
+    record: Container,
+    files: Mapping[str, str],
+    images: Mapping[str, Mapping[str, Any]],
+    shared: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     host = record.host
     shm = host.shm_size or defaults.SHM_SIZE_BYTES
     taken = {m.destination for m in record.mounts}
     out = [m for m in defaults.mounts(shm, cgroup_writable=host.privileged) if m["destination"] not in taken]
-    out = _ipc_mounts(out, host.ipc_mode)
+    out = _ipc_mounts(out, host.ipc_mode, shared)
     if host.privileged:
         for m in out:
             if m["destination"] == "/sys":
@@ -157,10 +160,13 @@ def _mounts(
     return out
 
 
-def _ipc_mounts(mounts: list[dict[str, Any]], mode: str) -> list[dict[str, Any]]:
-    """Shared memory that fits the IPC namespace: none, the host's, or (as it was) one's own."""
+def _ipc_mounts(mounts: list[dict[str, Any]], mode: str, shared: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Shared memory that fits the IPC namespace: none, another container's, the host's, or (as it was) one's own."""
     if mode == "none":
         return [m for m in mounts if m["destination"] != "/dev/shm"]  # noqa: S108
+    if SHARED_MEMORY in shared:
+        theirs = {"type": "proa-shm-of", "source": shared[SHARED_MEMORY]}
+        return [{**m, **theirs, "options": m["options"][:3]} if m["destination"] == "/dev/shm" else m for m in mounts]  # noqa: S108
     if mode != "host":
         return mounts
     out = []

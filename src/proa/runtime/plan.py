@@ -37,6 +37,7 @@ from proa.runtime.steps import (
     mounts,
     ownership,
     rootfs,
+    sharing,
 )
 from proa.runtime.steps.command import CloseFiles, EnterWorkingDirectory, Execute
 from proa.runtime.steps.step import Step
@@ -253,6 +254,8 @@ def _mount_step(point: MountPoint, *, new_cgroup_namespace: bool) -> tuple[Step,
         check.check_mount(point, bind=False)
         return images.MountOverlay(destination, layers, rest), False
     options = parse_mount_options(point.options, destination)
+    if point.type == sharing.FROM_NAMESPACE:
+        return sharing.ShareMemory(point.source, destination, options), False
     check.check_mount(point, bind=options.bind or point.type in _BIND_TYPES)
     if options.remount:
         return mounts.Remount(destination, options), False

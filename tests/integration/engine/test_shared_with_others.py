@@ -40,6 +40,12 @@ def test_another_containers_ipc(box: PrivateEngine) -> None:
     box.proa("run", "-d", "--name", "alone", *QUIET, "busybox", "sleep", "1000")
     theirs = box.out("exec", "donor", "readlink", "/proc/self/ns/ipc")
     assert namespace(box, "ipc", "--ipc", "container:donor") == theirs
+    box.proa("exec", "donor", "sh", "-c", "echo common > /dev/shm/file")
+    script = "cat /dev/shm/file; echo back > /dev/shm/answer; mount | grep -c ' /dev/shm .*noexec'; ls /"
+    seen = box.sh(script, "--ipc", "container:donor").split()
+    assert seen[:2] == ["common", "1"]
+    assert "root" in seen  # its own files, not the donor's
+    assert box.out("exec", "donor", "cat", "/dev/shm/answer") == "back"
     refused = box.proa("create", "--ipc", "container:alone", "busybox", "true", check=False)
     assert b"non-shareable IPC" in refused.stderr
     refused = box.proa("create", "--pid", "container:absent", "busybox", "true", check=False)
