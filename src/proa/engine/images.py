@@ -217,11 +217,8 @@ class Images:
                 continue  # gone meanwhile
             if not name.startswith("sha256:"):
                 reference = parse_reference(name)
-                digests += [
-                    f"{reference.registry}/{reference.repository}@{digest}"
-                    for digest in (transfer.origin_digest(descriptor), descriptor.digest)
-                    if digest
-                ]
+                digest = transfer.origin_digest(descriptor) or descriptor.digest
+                digests.append(f"{reference.registry}/{reference.repository}@{digest}")
         return ImageRecord(
             id=image_id(stored),
             manifest=stored.descriptor.digest,

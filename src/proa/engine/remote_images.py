@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proa import transfer
 from proa.errors import Invalid
@@ -25,6 +25,34 @@ class RemoteImages:
     def __init__(self, engine: Engine) -> None:
         self._names = engine.images.short_names
         self._registries = engine.config.registries
+
+    def facts(self) -> dict[str, Any]:
+        """How registries are reached, under Docker's names, without passwords."""
+        from proa.transfer.proxies import Proxies
+
+        settings = self._registries
+        proxies = settings.proxies.over(Proxies.from_environment()).redacted()
+        networks = [entry for entry in settings.insecure if "/" in entry]
+        hosts: dict[str, Any] = {"docker.io": True}
+        hosts |= dict.fromkeys([*settings.mirrors, *(entry for entry in settings.insecure if "/" not in entry)])
+        return {
+            "RegistryConfig": {
+                "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128", *networks],
+                "IndexConfigs": {
+                    host: {
+                        "Name": host,
+                        "Mirrors": list(settings.mirrors.get(host, ())),
+                        "Secure": not settings.is_insecure(host),
+                        "Official": host == "docker.io",
+                    }
+                    for host in hosts
+                },
+                "Mirrors": list(settings.mirrors.get("docker.io", ())),
+            },
+            "HttpProxy": proxies.http,
+            "HttpsProxy": proxies.https,
+            "NoProxy": proxies.no,
+        }
 
     @contextmanager
     def _remote(self, reference: Reference, credentials: Credentials | None) -> Iterator[Remote]:

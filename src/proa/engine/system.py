@@ -46,6 +46,7 @@ class System:
             "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             "CgroupVersion": "2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "1",
             "SystemTime": now(),
+            **engine.remote_images.facts(),
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": 0,
             "NEventsListener": 0,

@@ -409,7 +409,7 @@ class LogEntry(msgspec.Struct, kw_only=True):
 class ImageRecord(msgspec.Struct, kw_only=True):
     """One image as the store has it: all its names, and the parsed views of its documents.
 
-    digests: `registry/repository@digest` for every name: of the manifest, and of the index that it was chosen from
+    digests: `registry/repository@digest` for every name: of the index that it was chosen from, else of the manifest
     """
 
     id: str

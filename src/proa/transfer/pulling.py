@@ -69,7 +69,6 @@ def pull(
         plain_http,
         insecure=insecure,
         registries=settings,
-        stopped=stopped,
     )
     try:
         with storage.leases.hold(f"pull {reference.name}"):

@@ -77,7 +77,6 @@ def push(
             insecure=insecure,
             mount_from=_mounts(storage, reference, roots.images),
             registries=registries,
-            stopped=stopped,
         )
         try:
             _upload(

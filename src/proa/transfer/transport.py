@@ -96,7 +96,8 @@ class Transport:
     """Send requests for one transfer.
 
     registries: proxies, and certificates by host
-    stopped:    set it, then call `abort`, to make every call of every thread raise Cancelled soon.
+    stopped:    set it, then call `abort`, to make every call of every thread raise Cancelled soon; not the event of
+                who asked for the transfer, since one part that failed stops the others by it
     """
 
     def __init__(

@@ -253,6 +253,34 @@ def test_a_registry_that_deletes_nothing_keeps_the_tag(
         keeps.close()
 
 
+def test_the_docker_command(
+    shared: engines.PrivateEngine, tokened: registries.Registry, authority: TokenAuthority
+) -> None:
+    """login, push and pull of all tags, and search by Docker's own client; its credentials are proa's, too."""
+    host, secret = tokened.host, registries.PASSWORD.encode()
+    refused = shared.docker("login", "-u", registries.USER, "--password-stdin", host, stdin=b"wrong", check=False)
+    assert b"incorrect username or password" in refused.stderr
+    shared.docker("login", "-u", registries.USER, "--password-stdin", host, stdin=secret)
+    kept = json.loads((shared.directory / ".docker" / "config.json").read_text())["auths"][host]
+    assert kept["identitytoken"] in authority.refresh_tokens
+    try:
+        for tag in ("1", "2"):
+            shared.docker("tag", "busybox", f"{host}/team/by-docker:{tag}")
+        shared.docker("push", "--all-tags", f"{host}/team/by-docker")
+        shared.docker("rmi", f"{host}/team/by-docker:1", f"{host}/team/by-docker:2")
+        said = shared.docker("pull", "--all-tags", f"{host}/team/by-docker").stdout
+        assert said.count(b"Status: Downloaded newer image") == 2
+        assert shared.out("image", "tags", f"{host}/team/by-docker").split() == ["1", "2"]
+        said = shared.docker("search", "--format", "{{.Name}}", f"{host}/by-docker").stdout
+        assert said.decode().split() == [f"{host}/team/by-docker"]
+        shared.docker("rmi", f"{host}/team/by-docker:1", f"{host}/team/by-docker:2")
+        shared.docker("pull", "--platform", "linux/arm64", f"{host}/team/whole:1")
+        shared.docker("image", "inspect", f"{host}/team/whole:1")
+        shared.docker("rmi", f"{host}/team/whole:1")
+    finally:
+        shared.docker("logout", host)
+
+
 def test_search(member: engines.PrivateEngine, tokened: registries.Registry) -> None:
     member.proa("image", "copy", f"{tokened.host}/team/whole:1", f"{tokened.host}/team/needle:1")
     said = member.out("search", f"{tokened.host}/needle").splitlines()

@@ -50,8 +50,9 @@ def test_one_platform_is_kept_and_known_by_the_index(box: PrivateEngine, whole: 
     box.proa("pull", whole.reference)
     found = box.inspect(whole.reference)
     assert found["Architecture"] == "amd64"
-    assert set(found["RepoDigests"]) == {f"{whole.repository}@{d}" for d in (whole.digest, whole.mine.digest)}
-    assert box.inspect(f"{whole.repository}@{whole.digest}")["Id"] == found["Id"]
+    assert found["RepoDigests"] == [f"{whole.repository}@{whole.digest}"]
+    for known in (whole.digest, whole.mine.digest):
+        assert box.inspect(f"{whole.repository}@{known}")["Id"] == found["Id"]
     assert not any(whole.other.digest in path for path in whole.server.asked)
     refused = box.proa("image", "inspect", "--platform", "linux/arm64", whole.reference, check=False)
     assert (refused.returncode, b"does not match the specified platform" in refused.stderr) == (1, True)

@@ -45,6 +45,24 @@ def test_password_goes_by_basic_in_a_get():
     assert got.header == "Bearer t"
 
 
+def test_a_login_asks_for_what_stands_for_the_password():
+    (request,), got = run(token_flow(challenge(), REGISTRY, ME, SCOPES, offline=True), token(refresh_token="r1"))
+    assert parse_qs(urlsplit(request.url).query)["offline_token"] == ["true"]
+    assert got.refresh == "r1"
+    asked, got = run(
+        token_flow(challenge(), REGISTRY, ME, SCOPES, offline=True), HttpReply(405), token(refresh_token="r2")
+    )
+    assert parse_qs(asked[1].body.decode())["access_type"] == ["offline"]
+    assert got.refresh == "r2"
+    for odd in (5, "", "a b", "x" * 70000):
+        _, got = run(token_flow(challenge(), REGISTRY, ME, SCOPES, offline=True), token(refresh_token=odd))
+        assert got.refresh == ""
+    authorizer = Authorizer(REGISTRY, ME, offline=True)
+    authorizer.learn('Bearer realm="https://auth.example.com/token",service="s"')
+    run(authorizer.flow(()), token(refresh_token="r3"))
+    assert authorizer.refresh_token == "r3"
+
+
 def test_anonymous_asks_without_authorization():
     (request,), _ = run(token_flow(challenge("https://elsewhere.test/t"), REGISTRY, None, SCOPES), token())
     assert "Authorization" not in request.headers
