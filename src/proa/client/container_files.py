@@ -6,7 +6,7 @@ import tempfile
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -14,14 +14,13 @@ from proa.client.calls import decode, exchange
 from proa.client.copying import Place, link_target, local_destination, local_source, plan, remote
 from proa.client.flow import Exchange, Flow, Item, Open, Read, Request, Stream, operation, stream
 from proa.client.http import query
-from proa.client.models import Change, PathStat, ProcessTable
+from proa.client.models import CHANGE_KINDS, Change, PathStat, ProcessTable
 from proa.client.sources import Source, pieces
 from proa.errors import Corrupt, NotFound
 
 __all__ = ["FilesCore"]
 
 _PIECE = 1 << 20
-_KINDS: tuple[Literal["modified", "added", "deleted"], ...] = ("modified", "added", "deleted")
 
 
 class FilesCore:
@@ -115,7 +114,7 @@ class FilesCore:
     def changes(self) -> Flow[list[Change]]:
         """What differs from its image."""
         found: list[dict[str, Any]] = msgspec.json.decode((yield from exchange("GET", f"{self._path}/changes"))) or []
-        return [Change(change["Path"], _KINDS[change["Kind"]]) for change in found]
+        return [Change(change["Path"], CHANGE_KINDS[change["Kind"]]) for change in found]
 
     @operation
     def top(self, ps_args: str = "-ef") -> Flow[ProcessTable]:

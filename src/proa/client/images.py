@@ -25,7 +25,7 @@ from proa.client.flow import (
     stream,
 )
 from proa.client.http import query, quote
-from proa.client.models import ImageDetails, ImageLayer, ListedImage, Progress, PruneResult
+from proa.client.models import CHANGE_KINDS, Change, ImageDetails, ImageLayer, ListedImage, Progress, PruneResult
 from proa.client.names import split_tag
 from proa.client.sources import Source, pieces
 from proa.client.trees import pack
@@ -229,6 +229,16 @@ class ImagesCore(Generic[I]):
     def history(self, name: str) -> Flow[builtins.list[ImageLayer]]:
         """How an image was made, newest step first. Raises NotFound."""
         return decode((yield from exchange("GET", f"/images/{quote(name)}/history")), list[ImageLayer])
+
+    @operation
+    def changes(self, name: str, base: str = "") -> Flow[builtins.list[Change]]:
+        """What an image changes of `base`, or its uppermost layer of those below. Raises NotFound."""
+        tail = query(**({"from": base} if base else {}))
+        body = yield from exchange("GET", f"/proa/v1/images/{quote(name)}/changes{tail}")
+        return [
+            Change(change["Path"], CHANGE_KINDS[change["Kind"]])
+            for change in decode(body, builtins.list[dict[str, Any]])
+        ]
 
     @operation
     def remove(self, name: str, *, force: bool = False) -> Flow[None]:

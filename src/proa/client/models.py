@@ -46,6 +46,9 @@ class Change(NamedTuple):
     kind: Literal["modified", "added", "deleted"]
 
 
+CHANGE_KINDS: tuple[Literal["modified", "added", "deleted"], ...] = ("modified", "added", "deleted")
+
+
 class ProcessTable(NamedTuple):
     """What `ps` would show: the titles of the columns, and one row a process."""
 

@@ -9,7 +9,7 @@
     engine.updates     limits and policies of what runs        engine.agenda     what is done later
     engine.remote_images  look at, copy and delete what registries have
     engine.integrity   check and repair of the root            engine.artifacts  files of any kind under names
-    engine.manifest_lists  indexes put together here
+    engine.manifest_lists  indexes put together here           engine.image_mounts  images that people look into
     engine.copies      files out of and into containers
 
 Everything is synchronous and thread-safe; locks are per container, never held over a transfer.
@@ -34,6 +34,7 @@ from proa.engine.endpoints import Endpoints
 from proa.engine.events import Events
 from proa.engine.execs import Execs
 from proa.engine.health import HealthChecks
+from proa.engine.image_mounts import ImageMounts
 from proa.engine.images import Images
 from proa.engine.integrity import Integrity
 from proa.engine.lifecycle import Lifecycle
@@ -104,6 +105,7 @@ class Engine:
         self.integrity = Integrity(self)
         self.manifest_lists = ManifestLists(self)
         self.artifacts = Artifacts(self)
+        self.image_mounts = ImageMounts(self)
 
     @classmethod
     def open(cls, root: Path, run: Path) -> Engine:

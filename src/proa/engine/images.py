@@ -36,6 +36,7 @@ from proa.oci import (
     parse_reference,
 )
 from proa.storage import Storage, unpack_image
+from proa.storage.layers.names import display
 from proa.transfer import StoredImage
 
 
@@ -286,6 +287,23 @@ class Images:
             ]
         out[-1].update(id=image_id(stored), tags=[self._familiar(n) for n in record.names if "@" not in n] or None)
         return out[::-1]
+
+    def changes(self, name_or_id: str, base: str = "", platform: str = "") -> builtins.list[tuple[int, str]]:
+        """What an image's files change of those of `base`, or its uppermost layer of the layers below: (kind, path).
+
+        Kinds: 0 modified, 1 added, 2 deleted. Raises NotFound.
+        """
+        from proa.storage.layers.differences import differences
+
+        with self._storage.leases.hold("image diff"):
+            after = self._directories(self.find(name_or_id, platform))
+            before = self._directories(self.find(base, platform)) if base else after[1:]
+            return [(kind, "/" + display(path)) for kind, path in differences(before, after)]
+
+    def _directories(self, stored: StoredImage) -> builtins.list[str]:
+        self.unpack(stored)
+        chain = top_chain_id(stored)
+        return self._storage.snapshots.lowers(chain) if chain else []
 
     # Changing ----------------------------------------------------------------
 

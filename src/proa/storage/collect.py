@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from proa.storage.store import Storage
 
 CONTAINER_PREFIX = "container:"
+MOUNT_PREFIX = "mount:"
 
 
 class Collected(msgspec.Struct):
@@ -134,7 +135,7 @@ def _sweep_snapshots(storage: Storage, sweep: Sweep, marks: Marks, out: Collecte
     leased_since = storage.leases.held_since()
     for s in snapshots:
         # An active snapshot that belongs to no container is an unpack or a build step that died half-way.
-        if s.kind == "committed" or s.key.startswith(CONTAINER_PREFIX) or s.created >= leased_since:
+        if s.kind == "committed" or s.key.startswith((CONTAINER_PREFIX, MOUNT_PREFIX)) or s.created >= leased_since:
             continue
         if _delete(sweep, marks, s.key, s.created, partial(storage.snapshots.remove, s.key)):
             out.snapshots += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proa.api.messages import Outcome, Reply, Request, created, json_body, typed
+from proa.api.messages import NO_CONTENT, Outcome, Reply, Request, created, json_body, typed
 from proa.api.routes import Route
 from proa.api.service import Service
 from proa.api.translate import images as translate
@@ -29,7 +29,14 @@ async def list_(service: Service, request: Request) -> Outcome:
             from proa.engine.usage import shared_sizes
 
             shared = shared_sizes(service.engine.storage, images.list())
-        return [translate.summary(i, request.version, images.short_names, shared.get(i.id, -1)) for i in found]
+        out = [translate.summary(i, request.version, images.short_names, shared.get(i.id, -1)) for i in found]
+        if query.flag("manifests") and request.version >= (1, 47):
+            from proa.engine.image_manifests import manifest_summaries
+
+            for entry, image in zip(out, found, strict=True):
+                summaries = manifest_summaries(service.engine.storage, service.engine.catalog, image)
+                entry["Manifests"] = [translate.manifest_summary(summary) for summary in summaries]
+        return out
 
     return Reply(value=await service.pools.quick(work))
 
@@ -93,7 +100,40 @@ async def commit(service: Service, request: Request) -> Outcome:
     return created({"Id": image})
 
 
+async def changes(service: Service, request: Request) -> Outcome:
+    """`GET /proa/v1/images/{name}/changes?from=`: what an image changes of another, or of its lower layers."""
+    query = request.query
+    found = await service.pools.slow(
+        service.engine.images.changes, request["name"], query.text("from"), query.platform()
+    )
+    return Reply(value=[{"Kind": kind, "Path": path} for kind, path in found])
+
+
+async def mount(service: Service, request: Request) -> Outcome:
+    """`POST /proa/v1/images/{name}/mount?target=`: hold the image, and say how to mount it."""
+    query = request.query
+    mounts = await service.pools.change(
+        service.engine.image_mounts.prepare, request["name"], query.text("target"), platform=query.platform()
+    )
+    return Reply(value=[{"Type": m.type, "Source": m.source, "Options": list(m.options)} for m in mounts])
+
+
+async def mounts(service: Service, request: Request) -> Outcome:  # noqa: ARG001
+    """`GET /proa/v1/image-mounts`."""
+    return Reply(value=await service.pools.quick(service.engine.image_mounts.list))
+
+
+async def unmount(service: Service, request: Request) -> Outcome:
+    """`DELETE /proa/v1/image-mounts?target=`: let go of an image that was unmounted."""
+    await service.pools.change(service.engine.image_mounts.release, request.query.text("target"))
+    return NO_CONTENT
+
+
 ROUTES = (
+    Route("GET", "/proa/v1/images/{name:path}/changes", changes),
+    Route("POST", "/proa/v1/images/{name:path}/mount", mount),
+    Route("GET", "/proa/v1/image-mounts", mounts),
+    Route("DELETE", "/proa/v1/image-mounts", unmount),
     Route("GET", "/images/json", list_),
     Route("POST", "/images/prune", prune),
     Route("GET", "/images/{name:path}/json", inspect),

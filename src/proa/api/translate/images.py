@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from proa.api.messages import Version
 from proa.engine.clock import parse_rfc3339
 from proa.engine.types import ImageRecord, RemovedImage
 from proa.oci import DOCKER_NAMES, ShortNames, parse_reference
+
+if TYPE_CHECKING:
+    from proa.engine.image_manifests import ManifestSummary
 
 # What Docker's own daemon shows in Config before API 1.50, set or not.
 _CONFIG_DEFAULTS: dict[str, Any] = {
@@ -61,6 +66,27 @@ def summary(image: ImageRecord, version: Version, names: ShortNames = DOCKER_NAM
         out["VirtualSize"] = image.size
     if version >= (1, 48):
         out["Descriptor"] = _descriptor(image)
+    return out
+
+
+def manifest_summary(summary: ManifestSummary) -> dict[str, Any]:
+    """One of the `Manifests` of an entry of `GET /images/json`."""
+    out: dict[str, Any] = {
+        "ID": summary.descriptor.digest,
+        "Descriptor": msgspec.to_builtins(summary.descriptor),
+        "Available": summary.available,
+        "Size": {"Content": summary.content_size, "Total": summary.content_size + summary.unpacked_size},
+        "Kind": summary.kind,
+    }
+    if summary.kind == "image":
+        platform = msgspec.to_builtins(summary.platform) if summary.platform else {}
+        out["ImageData"] = {
+            "Platform": {"architecture": "", "os": "", **platform},
+            "Containers": summary.containers,
+            "Size": {"Unpacked": summary.unpacked_size},
+        }
+    elif summary.kind == "attestation":
+        out["AttestationData"] = {"For": (summary.descriptor.annotations or {}).get("vnd.docker.reference.digest", "")}
     return out
 
 

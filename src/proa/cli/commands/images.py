@@ -25,6 +25,7 @@ LIST_ROWS: tuple[Row, ...] = (
     ("format", "", "text", "string", "Format output: table, json, or a Go template"),
     ("no-trunc", "", "flag", "", "Don't truncate output"),
     ("quiet", "q", "flag", "", "Only show image IDs"),
+    ("tree", "", "flag", "", "List the platforms of each image with what they take on disk"),
 )
 RMI_ROWS: tuple[Row, ...] = (
     ("force", "f", "flag", "", "Force removal of the image"),
@@ -91,9 +92,17 @@ def _images(settings: Settings, options: Options, words: list[str]) -> int:
     from proa.cli.output import show_rows
 
     asked = filters(options.texts("filter"), **({"reference": words[0]} if words else {}))
-    target = query(all=options.flag("all"), filters=asked, digests=options.flag("digests"))
+    tree = options.flag("tree")
+    if tree and (options.given("format") or options.flag("quiet") or options.flag("digests")):
+        from proa.cli.options import UsageError
+
+        raise UsageError("--tree cannot be used together with --format, --quiet or --digests", 1)
+    target = query(all=options.flag("all"), filters=asked, digests=options.flag("digests"), manifests=tree)
     records = Caller(locate(settings.host)).call("GET", f"/images/json{target}")
     full = options.flag("no-trunc")
+    if tree:
+        _show_tree(records, full=full)
+        return 0
     digests = options.flag("digests") or ".Digest" in options.text("format")
     rows = [row for record in records for row in image_rows(record, full=full, digests=digests)]
     columns = (*COLUMNS[:2], ("Digest", "DIGEST"), *COLUMNS[2:]) if digests else COLUMNS
@@ -102,6 +111,28 @@ def _images(settings: Settings, options: Options, words: list[str]) -> int:
         rows = list({row["ID"]: row for row in rows}.values())
     show_rows(rows, columns, template=options.text("format"), quiet=quiet, headers=HEADERS)
     return 0
+
+
+def _show_tree(records: list[dict[str, Any]], *, full: bool) -> None:
+    """Each image with the platforms that are here, or that its index offers (0 B); U: a container uses it."""
+    from proa.cli.humanise import decimal_size, short_id
+    from proa.cli.output import emit, table
+
+    rows = []
+    for record in records:
+        manifests = [m for m in record.get("Manifests") or () if m["Kind"] == "image"]
+        sizes = [(m["Size"]["Total"], m["Size"]["Content"]) for m in manifests]
+        used = "U" if any(m["ImageData"]["Containers"] for m in manifests) else ""
+        total = [decimal_size(sum(size[i] for size in sizes)) for i in (0, 1)]
+        names = record.get("RepoTags") or ["<untagged>"]
+        rows += [[name, short_id(record["Id"], full=full), *total, used] for name in names]
+        for number, (manifest, size) in enumerate(zip(manifests, sizes, strict=True)):
+            platform = manifest["ImageData"]["Platform"]
+            text = "/".join(filter(None, (platform.get(k, "") for k in ("os", "architecture", "variant"))))
+            branch = "└─ " if number == len(manifests) - 1 else "├─ "
+            used = "U" if manifest["ImageData"]["Containers"] else ""
+            rows.append([branch + text, short_id(manifest["ID"], full=full), *map(decimal_size, size), used])
+    emit(table(["IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "EXTRA"], rows))
 
 
 def _rmi(settings: Settings, options: Options, words: list[str]) -> int:

@@ -1,0 +1,145 @@
+"""`proa image diff|mount|unmount`: look into images."""
+
+from __future__ import annotations
+
+import os
+
+from proa.cli.options import Command, UsageError
+from proa.cli.output import emit, show_rows
+from proa.client.caller import Caller
+from proa.client.endpoint import locate, run_dir
+from proa.client.http import query, quote
+from proa.errors import Denied, Invalid, NotFound, Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from proa.cli.options import Options, Row, Settings
+
+__all__ = ["DIFF", "MOUNT", "UNMOUNT"]
+
+DIFF_ROWS: tuple[Row, ...] = (
+    ("format", "", "text", "string", "Format output: json, or a Go template for each change"),
+    ("platform", "", "text", "string", 'Look at this platform of a multi-platform image ("os/arch[/variant]")'),
+)
+MOUNT_ROWS: tuple[Row, ...] = (
+    ("format", "", "text", "string", "Format output of the list: table, json, or a Go template"),
+    ("platform", "", "text", "string", 'Mount this platform of a multi-platform image ("os/arch[/variant]")'),
+)
+UNMOUNT_ROWS: tuple[Row, ...] = (("all", "a", "flag", "", "Unmount all images"),)
+
+# <sys/mount.h>
+_RDONLY, _NOSUID, _NODEV, _REMOUNT, _BIND = 1, 2, 4, 32, 4096
+# mount(2) copies one page of options.
+_PAGE = 4095
+_EINVAL = 22
+_MARKS = "CAD"
+
+
+def _diff(settings: Settings, options: Options, words: list[str]) -> int:
+    asked = {"platform": options.text("platform")}
+    if len(words) > 1:
+        asked["from"] = words[1]
+    target = f"/proa/v1/images/{quote(words[0])}/changes{query(**asked)}"
+    changes = Caller(locate(settings.host)).call("GET", target)
+    if options.given("format"):
+        from proa.cli.template import render_rows
+
+        emit(render_rows(changes, options.text("format"), {}))
+    else:
+        emit("".join([f"{_MARKS[change['Kind']]} {change['Path']}\n" for change in changes]))
+    return 0
+
+
+def _mount(settings: Settings, options: Options, words: list[str]) -> int:
+    caller = Caller(locate(settings.host))
+    if not words:
+        rows = [
+            {"ID": r["Id"].removeprefix("sha256:")[:12], "Image": r["Image"], "Target": r["Target"]}
+            for r in caller.call("GET", "/proa/v1/image-mounts")
+        ]
+        show_rows(rows, (("ID", "IMAGE ID"), ("Image", "IMAGE"), ("Target", "TARGET")), template=options.text("format"))
+        return 0
+    if len(words) > 1:
+        target = os.path.abspath(words[1])
+    else:
+        identity = str(caller.call("GET", f"/images/{quote(words[0])}/json")["Id"])
+        target = os.path.join(run_dir(), "images", identity.removeprefix("sha256:")[:12])
+        os.makedirs(target, mode=0o700, exist_ok=True)
+    if not os.path.isdir(target):
+        raise NotFound(f"there is no directory {target} to mount at", code="directory-not-found", subject=target)
+    where = query(target=target, platform=options.text("platform"))
+    mounts = caller.call("POST", f"/proa/v1/images/{quote(words[0])}/mount{where}")
+    try:
+        _mount_at(mounts[0], target)
+    except BaseException:
+        caller.fetch("DELETE", f"/proa/v1/image-mounts{query(target=target)}")
+        raise
+    emit(target + "\n")
+    return 0
+
+
+def _unmount(settings: Settings, options: Options, words: list[str]) -> int:
+    caller = Caller(locate(settings.host))
+    held = caller.call("GET", "/proa/v1/image-mounts")
+    if bool(words) == options.flag("all"):
+        raise UsageError("name images or directories to unmount, or use --all", 1)
+    for word in words or [str(record["Target"]) for record in held]:
+        path = os.path.abspath(word)
+        targets = [r["Target"] for r in held if r["Target"] == path or (word in (r["Image"], r["Id"], r["Id"][7:19]))]
+        if not targets:
+            raise NotFound(f"no image is mounted as {word}", code="mount-not-found", subject=word)
+        for target in targets:
+            # A bind mount cannot be told by its device; EINVAL says that nothing is mounted there (any more).
+            _call("umount2", os.fsencode(target), 0, doing=f"unmount {target}", fine=_EINVAL)
+            caller.fetch("DELETE", f"/proa/v1/image-mounts{query(target=target)}")
+            emit(target + "\n")
+    return 0
+
+
+def _mount_at(mount: dict[str, Any], target: str) -> None:
+    """Make one mount of the engine's, in the mount namespace of this process. Raises Denied, Unsupported."""
+    at, doing = os.fsencode(target), f"mount the image at {target}"
+    flags = _RDONLY | _NOSUID | _NODEV
+    if mount["Type"] == "bind":
+        _call("mount", os.fsencode(mount["Source"]), at, None, _BIND, None, doing=doing)
+        _call("mount", None, at, None, _BIND | _REMOUNT | flags, None, doing=doing)
+        return
+    text = os.fsencode(",".join(option for option in mount["Options"] if option != "ro"))
+    if len(text) > _PAGE:
+        hint = "a data root with a shorter path helps"
+        raise Unsupported("the image has too many layers for mount(2)", code="too-many-layers", hint=hint)
+    _call("mount", b"overlay", at, mount["Type"].encode(), flags, text, doing=doing)
+
+
+def _call(name: str, *arguments: Any, doing: str, fine: int = 0) -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+    libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+    if getattr(libc, name)(*arguments) < 0:
+        number = ctypes.get_errno()
+        if number == fine:
+            return
+        kind = Denied if number in (1, 13) else Invalid
+        raise kind(f"cannot {doing}: {os.strerror(number)}", code="mount-failed", hint="mounting takes root")
+
+
+DIFF = Command(
+    "[OPTIONS] IMAGE [BASE_IMAGE]",
+    "Show what an image changes of its lower layers, or of another image",
+    DIFF_ROWS,
+    _diff,
+    least=1,
+    most=2,
+)
+MOUNT = Command(
+    "[OPTIONS] [IMAGE [DIRECTORY]]",
+    "Mount an image read-only to look into it, or list what is mounted",
+    MOUNT_ROWS,
+    _mount,
+    most=2,
+)
+UNMOUNT = Command("[OPTIONS] [IMAGE|DIRECTORY...]", "Unmount images", UNMOUNT_ROWS, _unmount)
