@@ -4,6 +4,7 @@ import functools
 import io
 import os
 import stat
+import struct
 import traceback
 
 import pytest
@@ -245,8 +246,29 @@ def work_on(merged, operations):
                 os.close(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK))
             elif what == "xattr":
                 os.setxattr(path, "user.k", b"%d" % number, follow_symlinks=False)
+            elif what == "capability":
+                os.setxattr(path, "security.capability", CAPABILITY, follow_symlinks=False)
+            elif what == "acl":
+                name = "system.posix_acl_default" if os.path.isdir(path) and number % 2 else "system.posix_acl_access"
+                os.setxattr(path, name, access_list(number), follow_symlinks=False)
+            elif what == "sparse":
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+                os.ftruncate(fd, number << 18)
+                os.pwrite(fd, b"%d" % number * 900, number << 15)
+                os.close(fd)
         except OSError:
             pass
+
+
+# Version 2 of the attribute (capabilities(7)): permitted and effective CAP_NET_RAW.
+CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+
+
+def access_list(number):
+    """acl(5) as the kernel stores it: version 2, then tag, permissions, id each; user `number` gets some too."""
+    none = 0xFFFFFFFF
+    entries = [(0x01, 7, none), (0x02, number % 8, 1000 + number), (0x04, 5, none), (0x10, 7, none), (0x20, 1, none)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 def remove(path):
@@ -273,8 +295,14 @@ WHAT = [
     "touch",
     "open",
     "xattr",
+    "capability",
+    "acl",
+    "sparse",
 ]
-OPERATIONS = st.lists(st.tuples(st.sampled_from(WHAT), PATHS, PATHS, st.integers(0, 63)), max_size=15)
+# Names that tars, shells and terminals stumble over: blanks, line ends, no UTF-8, PAX's own syntax, 250 bytes.
+ODD_NAMES = st.sampled_from([b"a", b"b", b" ", b"\n", b"\xff\xfe", b"12 path=x\n", b"caf\xc3\xa9", b"\\", b"n" * 250, b"-"])
+ODD_PATHS = st.lists(st.one_of(NAMES, ODD_NAMES), min_size=1, max_size=3).map(b"/".join)
+OPERATIONS = st.lists(st.tuples(st.sampled_from(WHAT), ODD_PATHS, ODD_PATHS, st.integers(0, 63)), max_size=15)
 
 
 @in_own_mounts
