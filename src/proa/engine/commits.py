@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,12 @@ from proa.engine.healthcheck import merged_check
 from proa.engine.startup import bind_targets
 from proa.engine.types import ContainerConfig
 from proa.errors import Corrupt, ProaError
-from proa.oci import CONFIG_LIMIT, Descriptor, RunConfig, media_types, parse_config, strict_loads
+from proa.oci import CONFIG_LIMIT, Descriptor, RunConfig, parse_config, strict_loads
 from proa.storage import lower_dirs, unpack_image, upper_dir
-from proa.storage.layers import diff
-from proa.transfer import assign, make_image
+from proa.storage.layers import CompressedLayerWriter, diff
+from proa.storage.layers.encoders import Compression, parse_compression
+from proa.transfer import Stored, assign, make_image
+from proa.transfer.stored_image import OCI_LAYERS
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
@@ -46,11 +47,13 @@ class Commits:
         changes: list[str] | None = None,
         config: ContainerConfig | None = None,
         source_date_epoch: int | None = None,
+        compression: str = "none",
     ) -> str:
         """Make an image of a container's file system and return its ID.
 
         The container is frozen meanwhile, unless `pause` is false. source_date_epoch: seconds since the epoch; the
         image is of that time, and no file in the layer is newer, so the same changes make the same image.
+        compression: of the new layer, see parse_compression; a push compresses what is plain.
         Raises NotFound, Invalid, Conflict, Exhausted.
         """
         engine = self._engine
@@ -60,8 +63,9 @@ class Commits:
             name = engine.images.short_names.parse(f"{repository}:{tag}" if tag else repository).name
         base = engine.images.load_manifest(entry.record.manifest, entry.record.image_id)
         run_config = apply_changes(_run_config(config or entry.record.config), changes or [])
+        packing = parse_compression(compression)
         with engine.storage.leases.hold(f"commit {entry.record.id[:12]}"):
-            layer, diff_id = self._write_layer(entry, pause=pause, source_date_epoch=source_date_epoch)
+            layer, diff_id = self._write_layer(entry, packing, pause=pause, source_date_epoch=source_date_epoch)
             created = now() if source_date_epoch is None else rfc3339(source_date_epoch * 1_000_000_000)
             raw = self._config(base.config_raw, run_config, diff_id, entry, message, author, created)
             layers = [*base.manifest.layers, layer]
@@ -73,21 +77,28 @@ class Commits:
         engine.containers.announce(entry, "commit", comment=message, imageID=image_id, imageRef=name)
         return image_id
 
-    def _write_layer(self, entry: Entry, *, pause: bool, source_date_epoch: int | None) -> tuple[Descriptor, str]:
+    def _write_layer(
+        self, entry: Entry, packing: Compression, *, pause: bool, source_date_epoch: int | None
+    ) -> tuple[Descriptor, str]:
         engine, record = self._engine, entry.record
         frozen = pause and record.state.status == "running"
         if frozen:
             engine.lifecycle.pause(record.id, recorded=False)
         try:
             mounts = engine.storage.snapshots.mounts(f"container:{record.id}")
-            with engine.storage.content.ingest(f"commit-{record.id}-{secrets.token_hex(4)}") as ingest:
+            with Stored(engine.storage.content).begin_unknown("commit") as ingest:
+                plain = packing.format == "none"
+                sink = _Sink(ingest) if plain else CompressedLayerWriter(_Sink(ingest), *packing)
                 result = diff(
                     upper_dir(mounts),
                     lower_dirs(mounts),
-                    _Sink(ingest),
+                    sink,
                     exclude=bind_targets(record),
                     source_date_epoch=source_date_epoch,
                 )
+                if isinstance(sink, CompressedLayerWriter):
+                    sink.finish()
+                size = ingest.offset
                 digest = ingest.commit()
         finally:
             if frozen:
@@ -95,11 +106,11 @@ class Commits:
                     engine.lifecycle.unpause(record.id)
                 except ProaError:
                     pass  # it was killed meanwhile
-        if digest != result.diff_id:
+        if plain and digest != result.diff_id:
             raise Corrupt(
                 f"the new layer hashed to {result.diff_id} and was stored as {digest}", code="commit-mismatch"
             )
-        return Descriptor(media_type=media_types.OCI_LAYER, digest=digest, size=result.size_bytes), result.diff_id
+        return Descriptor(media_type=OCI_LAYERS[packing.format], digest=digest, size=size), result.diff_id
 
     @staticmethod
     def _config(

@@ -1,6 +1,7 @@
 """The engine's configuration file: TOML, read once at the start.
 
 # /etc/proa/proa.toml, or ~/.config/proa/proa.toml for another user than root, or $PROA_CONFIG
+compression = "zstd:9"                     # of layers made here when they are pushed; default "gzip"
 publish-address = "127.0.0.1"              # where `-p 80:80` listens when it names no address
 insecure-registries = ["registry.lan:5000", "10.0.0.0/8"]  # certificates unchecked, plain http allowed
 certs-dirs = ["/etc/proa/certs.d"]         # directories of HOST/hosts.toml and HOST/*.crt
@@ -39,6 +40,7 @@ from proa.errors import Invalid
 from proa.oci import ShortNames
 from proa.oci.reference import DEFAULT_REGISTRY
 from proa.storage import Limits
+from proa.storage.layers.encoders import parse_compression
 
 if TYPE_CHECKING:
     from proa.transfer import Registries
@@ -77,6 +79,7 @@ class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
         )
 
     limits: Limits = Limits()
+    compression: str = "gzip"
 
     @property
     def short_names(self) -> ShortNames:
@@ -102,6 +105,7 @@ def load_config(path: Path | None = None) -> Config:
             config = msgspec.convert(tomllib.load(f), Config)
         ip_address(config.publish_address)
         config.short_names.check()
+        parse_compression(config.compression)
         check_range(config.userns_range)
     except FileNotFoundError:
         return Config()

@@ -15,6 +15,8 @@ from proa.engine.images import image_id, top_chain_id
 from proa.errors import Cancelled, Conflict, Invalid, NotFound, ProaError, TimedOut, Unavailable
 from proa.oci import Descriptor, RunConfig, parse_platform, parse_reference
 from proa.storage.layers import tar_tree
+from proa.storage.layers.compress import compressing
+from proa.storage.layers.encoders import parse_compression
 from proa.transfer import Credentials, Progress
 from proa.transfer.progress import silent
 
@@ -31,6 +33,7 @@ class Transfers:
         self._images = engine.images
         self._events = engine.events
         self._registries = engine.config.registries
+        self._compression = engine.config.compression
 
     @contextmanager
     def _clean_failure(self) -> Iterator[None]:
@@ -113,6 +116,7 @@ class Transfers:
         *,
         platform: str = "",
         credentials: Credentials | None = None,
+        compression: str = "",
         progress: Progress = silent,
         stopped: threading.Event | None = None,
     ) -> list[str]:
@@ -132,6 +136,7 @@ class Transfers:
                 f"{parsed.registry}/{parsed.repository}:{tag}",
                 platform=platform,
                 credentials=credentials,
+                compression=compression,
                 progress=progress,
                 stopped=stopped,
             )
@@ -164,11 +169,13 @@ class Transfers:
         platform: str = "",
         credentials: Credentials | None = None,
         insecure: bool = False,
+        compression: str = "",
         progress: Progress = silent,
         stopped: threading.Event | None = None,
     ) -> str:
         """Push and return the digest of the manifest, or of an index unless one `platform` of it was chosen.
 
+        compression: of layers that are plain yet, see parse_compression; default: the configuration's.
         Raises NotFound, Unauthorized, Denied, Unavailable …
         """
         parsed = self._names.parse(reference)
@@ -183,6 +190,7 @@ class Transfers:
             credentials=credentials,
             insecure=insecure,
             registries=self._registries,
+            compression=parse_compression(compression or self._compression),
             progress=progress,
             stopped=stopped,
         )
@@ -214,8 +222,11 @@ class Transfers:
             self._events.publish("image", "load", image_id(self._images.load(image.descriptor)), {"name": image.name})
         return names
 
-    def save(self, names: Sequence[str], out: BinaryIO, *, platform: str = "") -> None:
-        """Write one archive of the images; a name keeps its tag, an ID saves without. Raises NotFound."""
+    def save(self, names: Sequence[str], out: BinaryIO, *, platform: str = "", compression: str = "none") -> None:
+        """Write one archive of the images; a name keeps its tag, an ID saves without.
+
+        compression: of the archive as a whole, see parse_compression. Raises NotFound, Invalid.
+        """
         chosen = []
         for name in names:
             found = self._images.find(name, platform)
@@ -225,7 +236,9 @@ class Transfers:
                 canonical = ""
             own = self._images.names_of(image_id(found))
             chosen.append(canonical if canonical in own else own[0])
-        transfer.save(self._storage, chosen, out, platform=parse_platform(platform) if platform else None)
+        wanted = parse_platform(platform) if platform else None
+        with compressing(out, parse_compression(compression)) as sink:
+            transfer.save(self._storage, chosen, sink, platform=wanted)
 
     def rootfs(self, name: str, out: BinaryIO, *, platform: str = "") -> None:
         """Write an image's files, all layers in one, as a tar. Raises NotFound, Corrupt."""

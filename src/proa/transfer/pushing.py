@@ -21,6 +21,7 @@ from proa.oci import (
 )
 from proa.storage import Storage
 from proa.storage.content import read_blob
+from proa.storage.layers.encoders import GZIP, Compression
 from proa.transfer.compress import publish_image
 from proa.transfer.copying import copy, unique
 from proa.transfer.credentials import Credentials
@@ -44,6 +45,7 @@ def push(
     plain_http: bool | None = None,
     insecure: bool = False,
     registries: Registries | None = None,
+    compression: Compression = GZIP,
     stopped: threading.Event | None = None,
 ) -> Descriptor:
     """Push the image called `reference` to the registry in its name; returns the manifest that is there now.
@@ -52,7 +54,8 @@ def push(
     then point to the compressed image, so the next push finds everything in place. Its ID does not change by that.
     A name that points to an index is pushed with all its platforms.
 
-    platform: of an index, push only the image for this one
+    platform:    of an index, push only the image for this one
+    compression: of layers that are plain yet
     progress: called from several threads, one at a time
     Raises NotFound, Unauthorized, Denied, Unavailable, TimedOut, Corrupt, Invalid, Exhausted, Cancelled.
     """
@@ -68,7 +71,7 @@ def push(
         for name in dict.fromkeys(names.values()):
             progress(ProgressEvent(status="Preparing", id=name))
         if not roots.whole and roots.images[0].is_unpublished:
-            image = publish_image(storage, roots.images[0], stopped)
+            image = publish_image(storage, roots.images[0], stopped, compression)
             roots, names = _Roots([image]), _names(image)
         remote = Remote(
             reference,

@@ -300,7 +300,9 @@ WHAT = [
     "sparse",
 ]
 # Names that tars, shells and terminals stumble over: blanks, line ends, no UTF-8, PAX's own syntax, 250 bytes.
-ODD_NAMES = st.sampled_from([b"a", b"b", b" ", b"\n", b"\xff\xfe", b"12 path=x\n", b"caf\xc3\xa9", b"\\", b"n" * 250, b"-"])
+ODD_NAMES = st.sampled_from(
+    [b"a", b"b", b" ", b"\n", b"\xff\xfe", b"12 path=x\n", b"caf\xc3\xa9", b"\\", b"n" * 250, b"-"]
+)
 ODD_PATHS = st.lists(st.one_of(NAMES, ODD_NAMES), min_size=1, max_size=3).map(b"/".join)
 OPERATIONS = st.lists(st.tuples(st.sampled_from(WHAT), ODD_PATHS, ODD_PATHS, st.integers(0, 63)), max_size=15)
 

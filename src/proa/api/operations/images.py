@@ -96,6 +96,7 @@ async def commit(service: Service, request: Request) -> Outcome:
         changes=[line for text in query.texts("changes") for line in text.split("\n") if line.strip()],
         config=config,
         source_date_epoch=query.epoch(),
+        compression=query.text("compression") or "none",
     )
     return created({"Id": image})
 

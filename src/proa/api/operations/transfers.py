@@ -87,16 +87,34 @@ async def _import(service: Service, request: Request) -> Stream:
     return await upload_progress(service, request, work)
 
 
+def _compression(request: Request) -> str:
+    """`compression`, an addition to Docker's parameters: FORMAT[:LEVEL]. Raises Invalid."""
+    from proa.storage.layers.encoders import parse_compression
+
+    text = request.query.text("compression")
+    if text:
+        parse_compression(text)
+    return text
+
+
 async def push(service: Service, request: Request) -> Outcome:
     """`POST /images/{name}/push`."""
     reference = joined(request["name"], request.query.text("tag"))
     platform = request.query.platform()
     credentials = _credentials(request)
+    compression = _compression(request)
 
     def work(report: Report, stopped: threading.Event) -> object:
         transfers = service.engine.transfers
         push = transfers.push_all_tags if has_no_tag(reference) else transfers.push
-        return push(reference, platform=platform, credentials=credentials, progress=report, stopped=stopped)
+        return push(
+            reference,
+            platform=platform,
+            credentials=credentials,
+            compression=compression,
+            progress=report,
+            stopped=stopped,
+        )
 
     return await cancellable(service, request, work)
 
@@ -121,7 +139,10 @@ async def save(service: Service, request: Request) -> Outcome:
     for name in names:
         await service.pools.quick(service.engine.images.get, name, platform)
     transfers = service.engine.transfers
-    return await download(service, lambda out: transfers.save(names, out, platform=platform), content_type=TAR)
+    compression = _compression(request) or "none"
+    return await download(
+        service, lambda out: transfers.save(names, out, platform=platform, compression=compression), content_type=TAR
+    )
 
 
 async def login(service: Service, request: Request) -> Outcome:

@@ -41,6 +41,7 @@ LOAD_ROWS: tuple[Row, ...] = (
     ("quiet", "q", "flag", "", "Suppress the load output"),
 )
 SAVE_ROWS: tuple[Row, ...] = (
+    ("compression", "", "text", "string", "Compress the archive: gzip or zstd, and a level if you like (zstd:9)"),
     ("format", "", "text", "string", "docker-archive, oci-archive (one file that is both), oci-dir, or rootfs"),
     ("output", "o", "text", "string", "Write to a file, to oci:DIRECTORY[:TAG], or to a directory, not to STDOUT"),
     ("platform", "", "text", "string", 'Save only the given platform of a multi-platform image ("os/arch[/variant]")'),
@@ -117,6 +118,8 @@ def _save(settings: Settings, options: Options, words: list[str]) -> int:
     names = "&".join([f"names={quote(word)}" for word in words])
     platform = options.text("platform")
     tail = f"&platform={quote(platform)}" if platform else ""
+    if compression := options.text("compression"):
+        tail += f"&compression={quote(compression)}"
     connection = caller.open("GET", f"/images/get?{names}{tail}")
     if sink is not None and sink.kind == "oci":
         from proa.client.layouts import unpack_layout

@@ -20,6 +20,7 @@ __all__ = ["COMMIT"]
 ROWS: tuple[Row, ...] = (
     ("author", "a", "text", "string", 'Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")'),
     ("change", "c", "list", "list", "Apply Dockerfile instruction to the created image"),
+    ("compression", "", "text", "string", "Compress the new layer: gzip or zstd, and a level if you like (zstd:9)"),
     ("message", "m", "text", "string", "Commit message"),
     ("pause", "p", "flag", "", "Pause container during commit (default true)"),
 )
@@ -34,6 +35,7 @@ def _act(settings: Settings, options: Options, words: list[str]) -> int:
         comment=options.text("message"),
         author=options.text("author"),
         pause="1" if options.flag("pause", default=True) else "0",
+        compression=options.text("compression"),
         sourceDateEpoch=os.environ.get("SOURCE_DATE_EPOCH"),
     )
     changes = "".join([f"&changes={quote(change)}" for change in options.texts("change")])

@@ -24,6 +24,13 @@ PULL_ROWS: tuple[Row, ...] = (
 )
 PUSH_ROWS: tuple[Row, ...] = (
     ("all-tags", "a", "flag", "", "Push all tags of an image to the repository"),
+    (
+        "compression",
+        "",
+        "text",
+        "string",
+        "Compress layers that are plain yet: gzip or zstd, and a level if you like (zstd:9)",
+    ),
     ("platform", "", "text", "string", 'Push one platform of a multi-platform image ("os/arch[/variant]")'),
     ("quiet", "q", "flag", "", "Suppress verbose output"),
 )
@@ -97,7 +104,8 @@ def _push(settings: Settings, options: Options, words: list[str]) -> int:
     repository, tag = split_tag(image, "" if options.flag("all-tags") else "latest")
     _refuse_tag(image, tag, options.flag("all-tags"))
     caller = Caller(locate(settings.host))
-    target = f"/images/{quote(repository)}/push{query(tag=tag, platform=options.text('platform'))}"
+    where = query(tag=tag, platform=options.text("platform"), compression=options.text("compression"))
+    target = f"/images/{quote(repository)}/push{where}"
     connection = caller.open("POST", target, headers=(auth_of(caller, image),))
     show_progress(json_lines(connection), 1, quiet=quiet)
     if quiet:

@@ -23,6 +23,7 @@ from proa.storage.layers.attributes import (
     Owner,
     clamp_time,
     write_xattrs,
+    write_xattrs_at,
 )
 from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
 from proa.storage.layers.decompress import CHUNK
@@ -320,6 +321,8 @@ class _Applier:
             os.chown(base, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
             if entry.kind != "2" and entry.mode & _SPECIAL_BITS:
                 os.chmod(base, entry.mode, dir_fd=dir_fd)
+        if entry.xattrs:
+            write_xattrs_at(dir_fd, base, entry.xattrs)
         time_ns = clamp_time(entry.mtime_ns)
         os.utime(base, ns=(time_ns, time_ns), dir_fd=dir_fd, follow_symlinks=False)
         self._inodes += 1

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self, cast
 
-import zstandard
-
-from proa.errors import Invalid
 from proa.oci import Digest
 from proa.storage.layers.archive import Sink
+from proa.storage.layers.encoders import Compression, Encoder, make_encoder
 
-isal: Any
-try:
-    from isal import isal_zlib as isal
-except ImportError:  # no wheel for this machine: the standard library is slower, not different
-    isal = None
-
-__all__ = ["CompressedLayer", "CompressedLayerWriter"]
-
-# A gzip wrapper without a name and with time 0: the same input gives the same bytes.
-_GZIP = 31
-_ISAL_LEVELS = 3
+__all__ = ["CompressedLayer", "CompressedLayerWriter", "compressing"]
 
 
 class CompressedLayer(NamedTuple):
@@ -36,16 +26,11 @@ class CompressedLayer(NamedTuple):
 
 
 class CompressedLayerWriter:
-    """A sink that compresses an archive into another sink.
-
-    compression: "gzip", "zstd" or "none". level: gzip 0-3 is isal (3, the default, packs Debian 10 % larger than zlib's
-    6 in a tenth of the time; its bytes may differ between processor generations), 4-9 zlib; zstd 1-19, default 3.
-    Raises Invalid for others. Not thread-safe.
-    """
+    """A sink that compresses an archive into another sink; see encoders.make_encoder. Not thread-safe."""
 
     def __init__(self, out: Sink, compression: str = "gzip", level: int | None = None) -> None:
         self._out = out
-        self._encoder = _encoder(compression, level)
+        self._encoder = make_encoder(Compression(compression, level))
         self._plain = hashlib.sha256()
         self._packed = hashlib.sha256()
         self._tar_bytes = 0
@@ -84,14 +69,35 @@ class CompressedLayerWriter:
             self._out.write(data)
 
 
-def _encoder(compression: str, level: int | None) -> Any:
-    if compression == "none" and level is None:
-        return None
-    if compression == "gzip" and level in (None, *range(10)):
-        level = _ISAL_LEVELS if level is None else level
-        if isal is not None and level <= _ISAL_LEVELS:
-            return isal.compressobj(level, isal.DEFLATED, _GZIP)
-        return zlib.compressobj(level, zlib.DEFLATED, _GZIP)
-    if compression == "zstd" and level in (None, *range(1, 20)):
-        return zstandard.ZstdCompressor(level=level or 3, write_checksum=True).compressobj()
-    raise Invalid(f"cannot compress a layer with {compression!r} level {level}", code="layer-compression")
+class _Packed(io.RawIOBase):
+    """A file that compresses into another."""
+
+    def __init__(self, out: BinaryIO, encoder: Encoder) -> None:
+        super().__init__()
+        self._out = out
+        self._encoder = encoder
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Take all of `data`."""
+        self._out.write(self._encoder.compress(data))
+        return len(data)
+
+    def finish(self) -> None:
+        """Write what is still held back."""
+        self._out.write(self._encoder.flush())
+
+
+@contextmanager
+def compressing(out: BinaryIO, compression: Compression) -> Iterator[BinaryIO]:
+    """A file whose bytes arrive compressed in `out`; `out` itself for "none"."""
+    encoder = make_encoder(compression)
+    if encoder is None:
+        yield out
+        return
+    packed = _Packed(out, encoder)
+    yield cast("BinaryIO", packed)
+    packed.finish()

@@ -11,7 +11,7 @@ from typing import Self
 from proa.errors import Conflict, Unsupported
 from proa.storage.layers import overlay
 from proa.storage.layers.archive import TarWriter
-from proa.storage.layers.attributes import read_xattrs
+from proa.storage.layers.attributes import read_xattrs, read_xattrs_at
 from proa.storage.layers.headers import Entry
 from proa.storage.layers.merged import MAX_LINKS, Layer, MergedView, redirect
 from proa.storage.layers.names import display, split
@@ -178,9 +178,9 @@ class Trees:
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFLNK:
             here = os.readlink(base, dir_fd=self.fd(0, parent))
-            return here == os.readlink(base, dir_fd=self.fd(index, parent))
+            return here == os.readlink(base, dir_fd=self.fd(index, parent)) and self._same_xattrs(parent, base, index)
         if kind != stat.S_IFREG:
-            return status.st_rdev == lower.st_rdev
+            return status.st_rdev == lower.st_rdev and self._same_xattrs(parent, base, index)
         if status.st_size != lower.st_size:
             return False
         fds: list[int] = []
@@ -190,6 +190,9 @@ class Trees:
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _same_xattrs(self, parent: bytes, base: bytes, index: int) -> bool:
+        return read_xattrs_at(self.fd(0, parent), base) == read_xattrs_at(self.fd(index, parent), base)
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
@@ -221,6 +224,8 @@ class Trees:
             entry.xattrs = self._xattrs(self.fd(index, path), path)
         elif kind in "34":
             entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        if kind != "5":
+            entry.xattrs = read_xattrs_at(self.fd(index, parent), base)
         writer.add(entry)
 
     def _name(self, path: bytes) -> bytes:
