@@ -179,9 +179,12 @@ class ContainerCore(LifeCore, FilesCore, Generic[S]):
         workdir: str = "",
         env: Mapping[str, str] | None = None,
         privileged: bool = False,
+        end_with_client: bool = False,
     ) -> Flow[S]:
-        """Start a command in it and converse with it. Raises as `exec`."""
-        path = yield from self._create_exec(command, True, user, workdir, env, privileged, tty=tty)
+        """Start a command in it and converse with it; `end_with_client`: it ends with the session. Raises as `exec`."""
+        path = yield from self._create_exec(
+            command, True, user, workdir, env, privileged, tty=tty, end_with_client=end_with_client
+        )
         channel = yield Open(_exec_start(path, tty=tty))
         session: S = self._session(self._transport, channel, path=path, tty=tty)
         return session
@@ -235,6 +238,7 @@ class ContainerCore(LifeCore, FilesCore, Generic[S]):
         privileged: bool,
         *,
         tty: bool,
+        end_with_client: bool = False,
     ) -> Flow[str]:
         document = {
             "Cmd": list(command),
@@ -246,6 +250,7 @@ class ContainerCore(LifeCore, FilesCore, Generic[S]):
             "WorkingDir": workdir,
             "Env": [f"{key}={value}" for key, value in (env or {}).items()],
             "Privileged": privileged,
+            "EndWithClient": end_with_client,
         }
         body = yield from exchange("POST", f"{self._path}/exec", document)
         return f"/exec/{decode(body, dict[str, Any])['Id']}"

@@ -14,7 +14,7 @@ from proa.client.calls import decode, exchange
 from proa.client.copying import Place, link_target, local_destination, local_source, plan, remote
 from proa.client.flow import Exchange, Flow, Item, Open, Read, Request, Stream, operation, stream
 from proa.client.http import query
-from proa.client.models import CHANGE_KINDS, Change, PathStat, ProcessTable
+from proa.client.models import CHANGE_KINDS, Change, ExecDetails, PathStat, ProcessTable
 from proa.client.sources import Source, pieces
 from proa.errors import Corrupt, NotFound
 
@@ -122,6 +122,17 @@ class FilesCore:
         body = yield from exchange("GET", f"{self._path}/top{query(ps_args=ps_args)}")
         table = decode(body, dict[str, Any])
         return ProcessTable(table["Titles"], table["Processes"] or [])
+
+    @operation
+    def execs(self) -> Flow[list[ExecDetails]]:
+        """The commands that run in it besides its own, those that ran lately, and those never started."""
+        body = yield from exchange("GET", f"/proa/v1{self._path}/execs")
+        return decode(body, list[ExecDetails])
+
+    @operation
+    def kill_exec(self, exec_id: str, signal: str = "KILL") -> Flow[None]:
+        """Send a signal to one of them. Raises NotFound, Conflict when it does not run, Invalid."""
+        yield from exchange("POST", f"/proa/v1/exec/{exec_id}/kill{query(signal=signal)}")
 
 
 def _target(container: str, path: str, **options: bool) -> str:

@@ -19,6 +19,8 @@ __all__ = [
     "EventActor",
     "Health",
     "HealthResult",
+    "ExecCommand",
+    "ExecDetails",
     "ExecResult",
     "ImageDetails",
     "ImageLayer",
@@ -54,6 +56,26 @@ class ProcessTable(NamedTuple):
 
     titles: list[str]
     rows: list[list[str]]
+
+
+class ExecCommand(msgspec.Struct, kw_only=True):
+    """What an exec runs; without a name for who started it under an earlier engine."""
+
+    entrypoint: str = ""
+    arguments: list[str] = []
+    user: str = ""
+    tty: bool = False
+    privileged: bool = False
+
+
+class ExecDetails(msgspec.Struct, rename="pascal", kw_only=True):
+    """An additional process in a container; `exit_code` is None until it has ended."""
+
+    id: str = msgspec.field(name="ID")
+    running: bool
+    exit_code: int | None = None
+    pid: int = 0
+    command: ExecCommand = msgspec.field(name="ProcessConfig")
 
 
 class PathStat(msgspec.Struct, rename="camel", kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import socket
 import threading
@@ -12,6 +13,7 @@ import msgspec
 
 from proa.engine.catalog import Entry
 from proa.engine.names import new_id
+from proa.engine.signal_names import parse_signal
 from proa.engine.specgen import exec_process
 from proa.engine.streams import parse_detach_keys
 from proa.engine.types import Exec, ExecRequest
@@ -92,6 +94,7 @@ class Execs:
                 stdin=request.attach_stdin,
                 detach_keys=parse_detach_keys(request.detach_keys),
                 early=early,
+                ends_exec=request.end_with_client,
             )
             self._engine.containers.announce(entry, f"exec_start: {' '.join(request.cmd or [])}", execID=exec_id)
             launcher = None
@@ -155,6 +158,22 @@ class Execs:
         entry = self._engine.catalog.find(exec_.container)
         self._engine.runs.monitor(entry).resize(height, width, exec_id)
 
+    def list(self, container: str) -> builtins.list[Exec]:
+        """The execs of a container that are remembered: running, ended, and those never started. Raises NotFound."""
+        id = self._engine.catalog.find(container).record.id  # noqa: A001
+        with self._lock:
+            known = [e.id for e in self._execs.values() if e.container == id]
+        return [self.get(exec_id) for exec_id in known]
+
+    def kill(self, exec_id: str, signal: str = "KILL") -> None:
+        """Send a signal to an exec's process. Raises NotFound, Conflict when it does not run, Invalid."""
+        number = parse_signal(signal)
+        exec_ = self.get(exec_id)
+        if not exec_.running:
+            raise Conflict(f"Exec {exec_.id} is not running", code="not-running", subject=exec_.id)
+        entry = self._engine.catalog.find(exec_.container)
+        self._engine.runs.monitor(entry).kill(number, exec_id=exec_.id)
+
     def adopt(self, container: str, states: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over what an earlier engine started, as the monitor has it; what was asked for is not known any more."""
         with self._lock:
@@ -169,7 +188,7 @@ class Execs:
                     pid=int(state.get("pid", 0)),
                 )
 
-    def of(self, container: str) -> list[str]:
+    def of(self, container: str) -> builtins.list[str]:
         """Ids of the execs that run in a container."""
         with self._lock:
             return [e.id for e in self._execs.values() if e.container == container and e.running]

@@ -18,13 +18,14 @@ from proa.engine.adoption import Joined
 from proa.engine.catalog import Entry
 from proa.engine.clock import now, parse_rfc3339
 from proa.engine.leftovers import cgroup_exists, cgroup_path, end_cgroup
-from proa.engine.processes import TITLES, process_table, usage_sample
+from proa.engine.processes import usage_sample
+from proa.engine.ps import columns_of, process_rows
 from proa.engine.runs import Run
 from proa.engine.signal_names import parse_signal
 from proa.engine.startup import start_request
 from proa.engine.types import ExitStatus, State
 from proa.engine.waits import Condition, Waits
-from proa.errors import Conflict, Internal, NotFound, NotModified, ProaError, TimedOut, Unavailable, Unsupported
+from proa.errors import Conflict, Internal, NotFound, NotModified, ProaError, TimedOut, Unavailable
 from proa.monitor.client import MonitorConnection
 
 if TYPE_CHECKING:
@@ -391,12 +392,16 @@ class Lifecycle:
         self._engine.containers.announce(entry, "unpause")
 
     def top(self, name_or_id: str, ps_args: str = "-ef") -> tuple[list[str], list[list[str]]]:
-        """Titles and rows of the container's processes. Raises Conflict when it does not run, Unsupported options."""
+        """Titles and rows of the container's processes, as `ps` with these options shows them.
+
+        Raises Conflict when it does not run, Invalid for options that are not understood.
+        """
         entry = self._catalog.find(name_or_id)
         self._runs.monitor(entry)
-        if ps_args.strip() not in ("", "-ef"):
-            raise Unsupported(f"ps options {ps_args!r} are not supported: only -ef is", code="ps-options")
-        return list(TITLES), process_table(entry.record.state.pid)
+        columns = columns_of(ps_args)
+        record = entry.record
+        path = cgroup_path(self._engine.id, record.id, record.host.cgroup_parent)
+        return [title for title, _ in columns], process_rows(record.state.pid, columns, path)
 
     def stats(self, name_or_id: str) -> dict[str, Any]:
         """What the container uses now (see `processes.usage_sample`); empty when it does not run."""

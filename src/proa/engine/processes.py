@@ -1,20 +1,17 @@
-"""Look at a container's processes and usage from outside, through the host's /proc and cgroup files.
+"""Look at what a container uses from outside, through the host's /proc and cgroup files.
 
-Nothing is executed and nothing inside the container is opened (CVE-2022-1227: `top` that ran the image's tools).
 Sources: proc(5), cgroups(7), kernel Documentation/admin-guide/cgroup-v1 and cgroup-v2.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 from proa.engine.clock import now
 
 CGROUPS = Path("/sys/fs/cgroup")
-TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
 _NO_LIMIT = 1 << 62  # cgroup v1 shows "no limit" as a number near 2**63
 
 
@@ -23,43 +20,6 @@ def _read(path: Path) -> str:
         return path.read_bytes().decode(errors="replace")
     except OSError:
         return ""
-
-
-def process_table(init: int) -> list[list[str]]:
-    """The processes that share `init`'s pid namespace, as `ps -ef` rows; empty when it is gone."""
-    try:
-        namespace = os.readlink(f"/proc/{init}/ns/pid")
-    except OSError:
-        return []
-    ticks = os.sysconf("SC_CLK_TCK")
-    booted = time.time() - float((_read(Path("/proc/uptime")) or "0").split()[0])
-    rows = []
-    for name in sorted((n for n in os.listdir("/proc") if n.isdigit()), key=int):
-        process = Path("/proc") / name
-        try:
-            if os.readlink(process / "ns" / "pid") != namespace:
-                continue
-            uid = process.stat().st_uid
-        except OSError:
-            continue
-        stat = _read(process / "stat")
-        comm = stat[stat.find("(") + 1 : stat.rfind(")")]
-        fields = stat[stat.rfind(")") + 2 :].split()
-        if len(fields) < 20:
-            continue
-        seconds = (int(fields[11]) + int(fields[12])) // ticks
-        started = time.localtime(booted + int(fields[19]) / ticks)
-        command = _read(process / "cmdline").replace("\0", " ").strip() or f"[{comm}]"
-        spent = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-        rows.append(
-            [str(uid), name, fields[1], "0", time.strftime("%H:%M", started), _tty(int(fields[4])), spent, command]
-        )
-    return rows
-
-
-def _tty(number: int) -> str:
-    major, minor = os.major(number), os.minor(number)
-    return f"pts/{minor}" if major == 136 else "?"
 
 
 def _cgroup_directories(pid: int) -> dict[str, Path]:

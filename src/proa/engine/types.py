@@ -361,6 +361,7 @@ class ExecRequest(msgspec.Struct, rename="pascal", kw_only=True):
     privileged: bool = False
     user: str = ""
     working_dir: str = ""
+    end_with_client: bool = False
 
 
 class Exec(msgspec.Struct, kw_only=True):

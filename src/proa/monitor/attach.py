@@ -35,7 +35,19 @@ class Client:
     fd: the connected socket, owned from now on; raises OSError when it is no socket.
     """
 
-    __slots__ = ("_deadline", "_gone", "_keys", "_loop", "_pending", "_socket", "ending", "stdin", "streams", "wants")
+    __slots__ = (
+        "_deadline",
+        "_gone",
+        "_keys",
+        "_loop",
+        "_pending",
+        "_socket",
+        "ending",
+        "ends_exec",
+        "stdin",
+        "streams",
+        "wants",
+    )
 
     def __init__(self, loop: Loop, streams: Streams, fd: int, how: Attach) -> None:
         self._socket = socket.socket(fileno=fd)
@@ -46,6 +58,7 @@ class Client:
         self.streams = streams
         self.ending = False
         self.stdin = how.stdin
+        self.ends_exec = how.ends_exec
         self.wants = frozenset(how.streams)
         self._keys: DetachKeys | None = None
         if streams.tty and how.stdin:

@@ -36,7 +36,9 @@ from proa.runtime.launching import Process
 
 __all__ = ["Container", "main"]
 
-SIGKILL = 9
+SIGHUP, SIGKILL = 1, 9
+# How long an exec whose client left may take to end by itself.
+HANGUP_PATIENCE_S = 2.0
 # Ended execs that can still be asked about.
 ENDED_EXECS_KEPT = 100
 
@@ -381,7 +383,7 @@ class Container:
         stdin_fd = fds.pop() if request.stdin else -1
         outputs = dict(zip(fds, stream_names(request.tty), strict=False))  # none, when they are discarded
         streams = self._streams(outputs, stdin_fd, tty=request.tty, stdin_once=True, exec_id=request.id)
-        self._execs[request.id] = Child(
+        child = self._execs[request.id] = Child(
             self._loop,
             pidfd,
             streams,
@@ -390,6 +392,7 @@ class Container:
             reaper_fd=reaper_fd,
         )
         self._state.execs[request.id] = state
+        streams.on_lost = partial(self._exec_client_lost, child)
         if request.attach is not None:
             streams.attach(client_fd, request.attach)
         peer.answer(request, {"pid": state.pid, "start_time": state.start_time})
@@ -403,6 +406,18 @@ class Container:
         event = {"event": "exec-exit", "exec": exec_id, "status": child.status, "signal": child.signal}
         self.server.broadcast({**event, "time": rfc3339(time.time_ns())})
         self._reap_strays()
+
+    def _exec_client_lost(self, child: Child) -> None:
+        """As a terminal's end does, and for who takes no notice a little later for good."""
+
+        def end(number: int) -> None:
+            try:
+                child.kill(number)
+            except ProcessLookupError:
+                pass
+
+        end(SIGHUP)
+        self._loop.call_at(time.monotonic() + HANGUP_PATIENCE_S, partial(end, SIGKILL))
 
     def _exec_drained(self, child: Child) -> None:
         child.streams.finish()

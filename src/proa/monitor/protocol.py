@@ -83,12 +83,14 @@ class Attach(msgspec.Struct, frozen=True):
     stdin:       read the container's stdin from the client.
     detach_keys: bytes that end this attach when typed on a terminal; None is ctrl-p ctrl-q, empty is none.
     early:       input that was read from the socket already, before it was handed over.
+    ends_exec:   when the client leaves otherwise than by the keys, its exec is ended.
     """
 
     streams: tuple[str, ...] = ("stdout", "stderr")
     stdin: bool = False
     detach_keys: list[int] | None = None
     early: bytes = b""
+    ends_exec: bool = False
 
 
 class Request(msgspec.Struct, tag_field="op", kw_only=True):

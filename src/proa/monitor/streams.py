@@ -49,7 +49,8 @@ class Streams:
     """The monitor's ends of one process's standard streams.
 
     outputs: descriptor -> "stdout" or "stderr"; stdin_fd: -1 for none. All are made non-blocking and are owned.
-    on_detach: called after a client left by the detach keys; `on_end`, when set, once every output has ended.
+    on_detach: called after a client left by the detach keys; `on_end`, when set, once every output has ended; `on_lost`
+    when a client has gone whose leaving ends the process.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Streams:
         on_detach: Callable[[], None] | None = None,
     ) -> None:
         self.on_end: Callable[[], None] | None = None
+        self.on_lost: Callable[[], None] | None = None
         self.tty = tty
         self.input_space = _input
         self.backlog_bytes = 0
@@ -120,6 +122,8 @@ class Streams:
             self.unblock()
             if by_keys and self._on_detach is not None:
                 self._on_detach()
+            if client.ends_exec and not by_keys and self.on_lost is not None:
+                self.on_lost()
 
     def closed(self, client: Client) -> None:
         """A client's socket is closed."""
@@ -155,7 +159,7 @@ class Streams:
 
     def finish(self) -> None:
         """No more output comes: close the streams, end the log, flush and close the clients."""
-        self.on_end = None
+        self.on_end = self.on_lost = None
         for fd in tuple(self._outputs):
             self._end(fd)
         self.close_stdin()

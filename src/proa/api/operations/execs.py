@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from proa.api.messages import Hijack, Outcome, Reply, Request, created, json_body, stream_type, typed
+from proa.api.messages import NO_CONTENT, Hijack, Outcome, Reply, Request, created, json_body, stream_type, typed
 from proa.api.operations.streams import terminal_size
 from proa.api.routes import Route
 from proa.api.service import Service
@@ -103,9 +103,24 @@ def _shape(found: Exec) -> dict[str, object]:
     }
 
 
+async def list_(service: Service, request: Request) -> Outcome:
+    """`GET /proa/v1/containers/{id}/execs`: what runs in a container besides its first process, and what ran."""
+    found = await service.pools.change(service.engine.execs.list, request["id"])
+    return Reply(value=[_shape(exec_) for exec_ in found])
+
+
+async def kill(service: Service, request: Request) -> Outcome:
+    """`POST /proa/v1/exec/{id}/kill?signal=`."""
+    signal = request.query.text("signal") or "KILL"
+    await service.pools.change(service.engine.execs.kill, request["id"], signal)
+    return NO_CONTENT
+
+
 ROUTES = (
     Route("POST", "/containers/{id}/exec", create),
     Route("POST", "/exec/{id}/start", start),
     Route("POST", "/exec/{id}/resize", resize),
     Route("GET", "/exec/{id}/json", inspect),
+    Route("GET", "/proa/v1/containers/{id}/execs", list_),
+    Route("POST", "/proa/v1/exec/{id}/kill", kill),
 )

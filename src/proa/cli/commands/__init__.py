@@ -53,6 +53,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "unpause": ("lifecycle", "UNPAUSE", "Unpause all processes within one or more containers"),
     "update": ("update", "UPDATE", "Update configuration of one or more containers"),
     "wait": ("lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes"),
+    "container execs": ("execs", "EXECS", "List the commands that exec runs in a container"),
+    "container kill-exec": ("execs", "KILL_EXEC", "Send a signal to a command that exec runs"),
     "container inspect": ("inspect", "CONTAINER", "Display detailed information on one or more containers"),
     "container prune": ("prune", "CONTAINERS", "Remove all stopped containers"),
     "image copy": ("registry", "COPY", "Copy an image from registry to registry without storing it"),
@@ -113,7 +115,9 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
         "Manage containers",
         {
             **{word: word for word in _CONTAINER_WORDS},
+            "execs": "container execs",
             "inspect": "container inspect",
+            "kill-exec": "container kill-exec",
             "ls": "ps",
             "list": "ps",
             "ps": "ps",

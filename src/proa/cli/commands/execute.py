@@ -20,6 +20,7 @@ __all__ = ["EXEC"]
 ROWS: tuple[Row, ...] = (
     ("detach", "d", "flag", "", "Detached mode: run command in the background"),
     ("detach-keys", "", "text", "string", "Override the key sequence for detaching a container"),
+    ("end-with-client", "", "flag", "", "End the command when this client ends or loses its connection"),
     ("env", "e", "list", "list", "Set environment variables"),
     ("env-file", "", "list", "list", "Read in a file of environment variables"),
     ("interactive", "i", "flag", "", "Keep STDIN open even if not attached"),
@@ -45,8 +46,9 @@ def _document(options: Options, command: list[str], *, detach: bool) -> dict[str
     for name, key in (("user", "User"), ("workdir", "WorkingDir"), ("detach-keys", "DetachKeys")):
         if options.given(name):
             document[key] = options.text(name)
-    if options.flag("privileged"):
-        document["Privileged"] = True
+    for name, key in (("privileged", "Privileged"), ("end-with-client", "EndWithClient")):
+        if options.flag(name):
+            document[key] = True
     return document
 
 
