@@ -50,6 +50,10 @@ def run(argv: Sequence[str] | None = None) -> int:
     descriptors = _raise_limit()
     os.chdir("/")
     try:
+        if os.geteuid():
+            from proa.engine.rootless import enter
+
+            enter(options.run)
         listener = inherited_socket()
         opened = _in_thread(lambda: _open(options.root, options.run))
         from proa.api import server  # noqa: F401  # imported while the engine opens
