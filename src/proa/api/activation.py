@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 
 from proa.errors import Invalid, Unavailable
+from proa.linux.process import in_user_namespace
 
 FIRST_FD = 3
 #: Members may use the engine, which makes them as mighty as root: the group Docker's packages make for that.
@@ -80,7 +81,7 @@ def _clear(path: Path) -> None:
 
 def _admit_group(path: Path) -> None:
     """Mode 0660, and the way there: the run directory may be passed through, not read, by the group."""
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not in_user_namespace():
         try:
             group = grp.getgrnam(GROUP).gr_gid
         except KeyError:

@@ -57,6 +57,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         listener = inherited_socket()
         opened = _in_thread(lambda: _open(options.root, options.run))
         from proa.api import server  # noqa: F401  # imported while the engine opens
+        from proa.engine.rootless import leave
 
         engine = opened()
     except (ProaError, OSError) as error:
@@ -70,6 +71,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     except ProaError as error:
         return _refused(error)
     finally:
+        if not engine.busy:
+            leave(options.run)
         engine.close()
     log.info("stopped; containers keep running")
     # A thread may still sit in a transfer nobody wants: do not wait for it as the interpreter's own exit would.

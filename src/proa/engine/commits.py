@@ -81,7 +81,7 @@ class Commits:
         self, entry: Entry, packing: Compression, *, pause: bool, source_date_epoch: int | None
     ) -> tuple[Descriptor, str]:
         engine, record = self._engine, entry.record
-        frozen = pause and record.state.status == "running"
+        frozen = pause and record.state.status == "running" and not engine.abilities.no_limits
         if frozen:
             engine.lifecycle.pause(record.id, recorded=False)
         try:

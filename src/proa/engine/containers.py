@@ -21,8 +21,9 @@ from proa.engine.names import check_name, new_id, random_name
 from proa.engine.namespaces import check_namespaces
 from proa.engine.resources import fill_in, limit_warnings, linux_resources
 from proa.engine.restarts import check_policy
+from proa.engine.rootless import limits_asked
 from proa.engine.security import check_security
-from proa.engine.types import Container, CreateRequest, CreateResult
+from proa.engine.types import Container, CreateRequest, CreateResult, HostConfig
 from proa.errors import Conflict, Invalid, ProaError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Containers:
         cgroup_parent(host.cgroup_parent)
         check_log_config(host.log_config)
         check_policy(host.restart_policy, auto_remove=host.auto_remove)
-        warnings = limit_warnings(host)
+        warnings = limit_warnings(host) + self._adapt(host)
         warnings += platform_warnings(image.config.platform, asked=bool(request.platform))
         name = check_name(request.name) if request.name else self._free_name()
         id = new_id()  # noqa: A001
@@ -98,6 +99,17 @@ class Containers:
             raise
         self.announce(entry, "create")
         return CreateResult(id=id, warnings=warnings)
+
+    def _adapt(self, host: HostConfig) -> builtins.list[str]:
+        """Ask for no more than this engine can do; what is missing, for people."""
+        able = self._engine.abilities
+        out = []
+        if able.no_limits and limits_asked(host):
+            out.append(able.no_limits)
+        if not able.connected and host.network_mode in ("", "default", "bridge"):
+            host.network_mode = "none"
+            out.append(next(reason for reason in able.reasons if "no network" in reason))
+        return out
 
     def _free_name(self) -> str:
         for _ in range(20):

@@ -45,6 +45,7 @@ from proa.engine.reconcile import reconcile
 from proa.engine.remote_images import RemoteImages
 from proa.engine.resolver import Resolver
 from proa.engine.restarts import Restarts
+from proa.engine.rootless import abilities
 from proa.engine.runs import Runs
 from proa.engine.streams import Streams
 from proa.engine.system import System
@@ -74,6 +75,7 @@ class Engine:
             make_private(directory)
         self.id = _engine_id(root)
         self.config = config
+        self.abilities = abilities(run, self.id)
         self.catalog = Catalog(containers)
         self.events = Events(root / "events")
         self._nursery = Nursery.start(run)

@@ -57,7 +57,7 @@ def end_stray_cgroups(engine: str, running: Collection[str], parents: Collection
     stray = set()
     for parent in {cgroup_parent(p) for p in ("", *parents)}:
         for hierarchy in cgroups.hierarchies():
-            for base in {hierarchy.mount_point, hierarchy.own}:
+            for base in hierarchy.bases:
                 try:
                     names = os.listdir(base + parent)
                 except OSError:

@@ -406,7 +406,9 @@ class Lifecycle:
     def stats(self, name_or_id: str) -> dict[str, Any]:
         """What the container uses now (see `processes.usage_sample`); empty when it does not run."""
         entry = self._catalog.find(name_or_id)
-        return usage_sample(entry.record.state.pid) if entry.record.state.running else {}
+        if not entry.record.state.running:
+            return {}
+        return usage_sample(entry.record.state.pid, own_cgroup=not self._engine.abilities.no_limits)
 
     def wait(self, name_or_id: str, condition: Condition = "not-running") -> Future[ExitStatus]:
         """A future of how the container ends or gets healthy (see `waits.Waits.add`). Raises NotFound, Conflict."""

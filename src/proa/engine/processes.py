@@ -45,9 +45,12 @@ def _table(path: Path) -> dict[str, int]:
     return {p[0]: int(p[1]) for p in pairs if len(p) == 2 and p[1].isdigit()}
 
 
-def usage_sample(pid: int) -> dict[str, Any]:
-    """What the container of init `pid` uses now: nanoseconds of CPU, bytes of memory, processes, network counters."""
-    groups = _cgroup_directories(pid)
+def usage_sample(pid: int, *, own_cgroup: bool = True) -> dict[str, Any]:
+    """What the container of init `pid` uses now: nanoseconds of CPU, bytes of memory, processes, network counters.
+
+    own_cgroup: without one only the network is counted.
+    """
+    groups = _cgroup_directories(pid) if own_cgroup else {"": Path("/proc/none")}
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     out: dict[str, Any] = {"read": now(), "cpus": os.cpu_count() or 1, "system_ns": _system_ns(), "memory_limit": host}
     if "memory" in groups:

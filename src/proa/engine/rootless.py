@@ -27,17 +27,19 @@ from pathlib import Path
 import msgspec
 
 from proa.engine.config import config_path
+from proa.engine.types import HostConfig
 from proa.engine.userns import read_subordinate
 from proa.errors import Invalid, ProaError, Unsupported
 from proa.linux import mount as m
 from proa.linux import process as p
 from proa.linux.sockets import set_interface_up
+from proa.runtime import cgroups
 from proa.runtime.userns import Mapping
 from proa.storage.records import write_record
 
 RECORD = "rootless.json"
 LOCK = "rootless.lock"
-_NAMESPACES = p.CLONE_NEWUSER | p.CLONE_NEWNS | p.CLONE_NEWNET
+_NAMESPACES = p.CLONE_NEWUSER | p.CLONE_NEWNS
 _TOOL_TIMEOUT_S = 20
 # Descriptor of the held lock, across exec.
 _LOCK_VARIABLE = "PROA_ROOTLESS_LOCK"
@@ -58,6 +60,48 @@ class Rootless(msgspec.Struct, kw_only=True):
     network: str = ""
     uids: int = 1
     reasons: list[str] = []
+
+
+class Abilities(msgspec.Struct, kw_only=True):
+    """What this engine can do of what root's can.
+
+    rootless: whether it is an unprivileged user's; connected: whether containers can have a network of their own;
+    no_limits: why containers cannot be limited, empty when they can; reasons: all that cannot be had, one line each.
+    """
+
+    rootless: bool = False
+    connected: bool = True
+    no_limits: str = ""
+    reasons: list[str] = []
+
+
+def abilities(run: Path, engine_id: str) -> Abilities:
+    """Find out. Raises Invalid for a damaged record."""
+    if not p.in_user_namespace():
+        return Abilities()
+    record = load(run)
+    out = Abilities(rootless=record is not None, reasons=list(record.reasons) if record else [])
+    out.connected = record is None or bool(record.network)
+    try:
+        cgroups.create(f"/proa/{engine_id}-probe").remove()
+    except ProaError as error:
+        out.no_limits = f"limits are not enforced, and pausing is not possible: {error.message}"
+        out.reasons.append(out.no_limits)
+    return out
+
+
+def limits_asked(host: HostConfig) -> bool:
+    """Whether a container is to be limited by more than the defaults."""
+    return bool(
+        host.memory
+        or host.memory_reservation
+        or host.nano_cpus
+        or host.cpu_quota
+        or host.cpu_shares
+        or host.cpuset_cpus
+        or host.blkio_weight
+        or (host.pids_limit or 0) > 0
+    )
 
 
 def load(run: Path) -> Rootless | None:
@@ -89,7 +133,7 @@ def enter(run: Path) -> None:
     if pidfd is None:
         record, pidfd = _make(run)
     fcntl.flock(lock, fcntl.LOCK_SH)
-    p.setns(pidfd, _NAMESPACES)
+    p.setns(pidfd, _NAMESPACES | (p.CLONE_NEWNET if record and record.network else 0))
     os.close(pidfd)
     try:
         os.setgroups([])
@@ -142,11 +186,23 @@ def _boot_id() -> str:
 
 def _make(run: Path) -> tuple[Rootless, int]:
     """New namespaces, their record and a pidfd of their holder."""
+    record = _make_with(run, [])
+    if not record.network:
+        # A network namespace that nothing connects is worse than the machine's, which containers can at least share.
+        os.kill(record.holder, signal.SIGKILL)
+        os.waitpid(record.holder, 0)
+        record = _make_with(run, record.reasons)
+    write_record(run / RECORD, record)
+    return record, os.pidfd_open(record.holder)
+
+
+def _make_with(run: Path, without_network: list[str]) -> Rootless:
+    """Namespaces with a network; or, with the reasons why there can be none, without."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         ours.close()
-        _hold(theirs)
+        _hold(theirs, _NAMESPACES | (0 if without_network else p.CLONE_NEWNET))
     theirs.close()
     with ours:
         ours.settimeout(_TOOL_TIMEOUT_S)
@@ -162,7 +218,10 @@ def _make(run: Path) -> tuple[Rootless, int]:
         record = Rootless(holder=pid, holder_start=p.start_time(pid), boot=_boot_id())
         try:
             record.uids = _map(pid, record.reasons)
-            _connect(run, pid, record)
+            if without_network:
+                record.reasons = without_network
+            else:
+                _connect(run, pid, record)
             ours.sendall(b"go")
             said = ours.recv(4096)
             if said:
@@ -171,15 +230,14 @@ def _make(run: Path) -> tuple[Rootless, int]:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-    write_record(run / RECORD, record)
-    return record, os.pidfd_open(pid)
+    return record
 
 
-def _hold(channel: socket.socket) -> None:
+def _hold(channel: socket.socket, namespaces: int) -> None:
     """The holder: makes the namespaces, and sleeps in them."""
     try:
         os.setsid()
-        p.unshare(_NAMESPACES)
+        p.unshare(namespaces)
         channel.sendall(b"made")
         if channel.recv(2) != b"go":
             os._exit(1)
@@ -190,7 +248,8 @@ def _hold(channel: socket.socket) -> None:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
-        set_interface_up("lo")
+        if namespaces & p.CLONE_NEWNET:
+            set_interface_up("lo")
         os.chdir("/")
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):

@@ -13,10 +13,12 @@ from proa.engine.namespaces import SHARED_MEMORY, namespaces
 from proa.engine.resources import linux_resources
 from proa.engine.security import resolve_security
 from proa.engine.types import Container, ExecRequest, MountPoint
+from proa.engine.userns import last_group
 from proa.errors import Invalid
 from proa.runtime import defaults
 
 SHM_PREFIX = "size="
+_TTY_GROUP = 5
 
 
 def oci_config(
@@ -146,6 +148,9 @@ def _mounts(
     taken = {m.destination for m in record.mounts}
     out = [m for m in defaults.mounts(shm, cgroup_writable=host.privileged) if m["destination"] not in taken]
     out = _ipc_mounts(out, host.ipc_mode, shared)
+    if last_group(record.id_maps) < _TTY_GROUP:
+        for m in out:
+            m["options"] = [o for o in m["options"] if o != f"gid={_TTY_GROUP}"]
     if host.privileged:
         for m in out:
             if m["destination"] == "/sys":
@@ -207,8 +212,8 @@ def _user_mount(point: MountPoint, image: Mapping[str, Any] | None, *, mapped: b
 
 def _sysctls(record: Container, joined: Joined) -> dict[str, str]:
     out = {**defaults.NETWORK_SYSCTLS, **joined.sysctls} if joined.namespace is None else {}
-    if record.id_maps is not None and "net.ipv4.ping_group_range" in out:
+    if "net.ipv4.ping_group_range" in out:
         # The kernel takes only groups that exist in the namespace.
-        out["net.ipv4.ping_group_range"] = f"0 {next(c for a, _, c in record.id_maps.gids if a == 0) - 1}"
+        out["net.ipv4.ping_group_range"] = f"0 {last_group(record.id_maps)}"
     out.update(record.host.sysctls or {})
     return out

@@ -37,7 +37,7 @@ def start_request(
     directory = engine.catalog.path(entry)
     key = f"container:{record.id}"
     files = _write_files(directory, joined)
-    cgroup = cgroup_path(engine.id, record.id, record.host.cgroup_parent)
+    cgroup = "" if engine.abilities.no_limits else cgroup_path(engine.id, record.id, record.host.cgroup_parent)
     mounts = engine.storage.snapshots.mounts(key)
     waiting = engine.streams.take_waiting(record.id)
     fds: dict[str, int | Sequence[int]] = {"attach": [fd for _, fd in waiting]}

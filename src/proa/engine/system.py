@@ -50,7 +50,12 @@ class System:
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": 0,
             "NEventsListener": 0,
-            "Warnings": [*engine.networks.warnings(), *engine.storage.damaged] or None,
+            "SecurityOptions": [
+                "name=seccomp,profile=builtin",
+                *(["name=rootless"] if engine.abilities.rootless else []),
+                *(["name=userns"] if engine.config.userns_remap else []),
+            ],
+            "Warnings": [*engine.abilities.reasons, *engine.networks.warnings(), *engine.storage.damaged] or None,
         }
 
     def usage(self) -> DiskUsage:

@@ -13,6 +13,7 @@ of other data roots cannot be asked; each begins to look for a free range at ano
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections.abc import Iterable
@@ -166,6 +167,23 @@ def read_subordinate(path: str, name: str, uid: int = -1) -> list[tuple[int, int
             if int(fields[2]):
                 found.append((int(fields[1]), int(fields[2])))
     return found
+
+
+def last_group(maps: IdMaps | None) -> int:
+    """The highest group that exists in a container with these maps, counted from 0 without a gap."""
+    rows = _own_groups() if maps is None else sorted(maps.gids)
+    end = 0
+    for inside, _, size in rows:
+        if inside > end:
+            break
+        end = inside + size
+    return min(end - 1, (1 << 31) - 1)
+
+
+@functools.cache
+def _own_groups() -> list[tuple[int, int, int]]:
+    rows = [line.split() for line in Path("/proc/self/gid_map").read_text(encoding="ascii").splitlines()]
+    return sorted((int(inside), int(outside), int(size)) for inside, outside, size in rows)
 
 
 def check_range(text: str) -> tuple[int, int]:

@@ -176,6 +176,18 @@ def execveat(dir_fd: int, path: Path, argv: Sequence[bytes], env: Sequence[bytes
     fail("execveat", path)
 
 
+def in_user_namespace() -> bool:
+    """Whether this process is in another user namespace than the machine's first."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split() != ["0", "0", "4294967295"]
+
+
+def has_one_id() -> bool:
+    """Whether this process's user namespace has no other user than its own."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return sum(int(line.split()[2]) for line in file) == 1
+
+
 def start_time(pid: int) -> int:
     """When the process started, in clock ticks since boot: with the pid and boot id, its identity."""
     fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)

@@ -293,6 +293,8 @@ class Container:
     def _kill(self, request: protocol.KillRequest) -> dict[str, Any]:
         if not request.all:
             self._find(request.exec).kill(request.signal)
+        elif not self._state.cgroup:
+            self._init.kill(request.signal)  # SIGKILL takes its pid namespace with it
         elif request.signal == SIGKILL:
             self._own_cgroup().kill()
         else:

@@ -311,7 +311,7 @@ def _start(
     finally:
         theirs.close()
         if own_namespace >= 0:
-            p.setns(own_namespace, p.CLONE_NEWPID)
+            _return_to(own_namespace, may_stay=bool(flags & p.CLONE_PARENT))
             os.close(own_namespace)
         if own_time >= 0:
             p.setns(own_time, p.CLONE_NEWTIME)
@@ -331,6 +331,19 @@ def _write_time_offsets(offsets: bytes) -> None:
         raise Invalid(text, code="invalid-config", subject="linux.timeOffsets") from None
     finally:
         os.close(fd)
+
+
+def _return_to(pid_namespace: int, *, may_stay: bool) -> None:
+    """Have children born in this process's own pid namespace again.
+
+    may_stay: a launcher of its own, which has no more children, may be unable to: in the user namespace of an engine
+    without privileges the namespace from outside belongs to somebody else.
+    """
+    try:
+        p.setns(pid_namespace, p.CLONE_NEWPID)
+    except PermissionError:
+        if not may_stay:
+            raise
 
 
 def _clone_by_another(flags: int, user_namespace: int, born_in: int | None) -> tuple[int, int]:

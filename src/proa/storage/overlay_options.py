@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from proa.errors import Unsupported
 from proa.linux import mount
+from proa.linux.process import in_user_namespace
 from proa.storage.snapshots import Mount
 
 # mount(2) copies one page of options, the last byte of which it sets to NUL.
@@ -41,7 +42,8 @@ def supported_options() -> tuple[str, ...]:
             options = [o for o in options if _takes(fs_fd, *o.split("="))]
         finally:
             os.close(fs_fd)
-    if _in_user_namespace():
+    # trusted.overlay.* belongs to the first user namespace; inside another, overlay keeps its marks in user.overlay.*.
+    if in_user_namespace():
         options.append("userxattr")
     return tuple(options)
 
@@ -52,12 +54,6 @@ def _takes(fs_fd: int, key: str, value: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _in_user_namespace() -> bool:
-    # trusted.overlay.* belongs to the first user namespace; inside another, overlay keeps its marks in user.overlay.*.
-    with open("/proc/self/uid_map", encoding="ascii") as f:
-        return f.read().split() != ["0", "0", "4294967295"]
 
 
 def overlay_mount(lowers: Sequence[str], upper: str = "", work: str = "", *, volatile: bool = False) -> Mount:

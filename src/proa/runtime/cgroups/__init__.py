@@ -18,5 +18,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from proa.runtime.cgroups import making
 
-    value = globals()[name] = getattr(making, name)
-    return value
+    # All at once: importing the module of that name has just made `hierarchies` the module.
+    globals().update({public: getattr(making, public) for public in __all__})
+    return globals()[name]

@@ -35,6 +35,20 @@ class Hierarchy(NamedTuple):
         """Controllers of a version 1 hierarchy."""
         return () if not self.name or "=" in self.name else tuple(self.name.split(","))
 
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Where to make cgroups, best first: the root, or the highest directory above our own that was given to us.
+
+        Only there, in version 2, are processes above no obstacle to controllers (cgroup-v2, "Delegation").
+        """
+        given = self.own
+        parent = os.path.dirname(given)
+        while parent.startswith(self.mount_point + "/") and os.access(f"{parent}/cgroup.procs", os.W_OK):
+            if not os.access(parent, os.W_OK):
+                break
+            given, parent = parent, os.path.dirname(parent)
+        return tuple(dict.fromkeys((self.mount_point, given)))
+
 
 @functools.lru_cache(maxsize=1)
 def hierarchies() -> tuple[Hierarchy, ...]:

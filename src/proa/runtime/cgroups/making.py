@@ -25,7 +25,7 @@ _ANY_PATH = re.compile(r"(/[^/\0\n]{1,255}){1,32}")
 def create(path: str, resources: Mapping[str, Any] | None = None, *, adopt: bool = False) -> Cgroup:
     """Make the cgroup `path` (such as /proa/<container id>) in every hierarchy, with OCI `linux.resources` applied.
 
-    It goes below the root of each hierarchy, or where that may not be written below this process's own cgroup. Device
+    It goes below the root of each hierarchy, or where that may not be written to what was given to us. Device
     rules are always set, the default ones when none are given. On any error nothing is left behind. Raises Invalid,
     Conflict (it exists), Unsupported (a limit without its controller), Denied, Exhausted.
 
@@ -68,7 +68,7 @@ def open_existing(path: str) -> Cgroup | None:
     _check(path)
     found = {}
     for hierarchy in hierarchies():
-        for base in dict.fromkeys((hierarchy.mount_point, hierarchy.own)):
+        for base in hierarchy.bases:
             if os.path.isdir(base + path):
                 found[hierarchy.name] = base + path
                 break
@@ -98,8 +98,7 @@ def _adopt(hierarchy: Hierarchy, path: str) -> str | None:
 
 def _make(hierarchy: Hierarchy, path: str) -> str:
     refused: OSError | None = None
-    bases = (hierarchy.mount_point, hierarchy.own) if path.startswith("/") else (hierarchy.own,)
-    for base in dict.fromkeys(bases):
+    for base in hierarchy.bases if path.startswith("/") else (hierarchy.own,):
         try:
             directory = control_files.make(base, "/" + path.removeprefix("/"))
         except OSError as error:

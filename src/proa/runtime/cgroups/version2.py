@@ -11,6 +11,7 @@ from typing import Any
 
 from proa.errors import Invalid, TimedOut, Unsupported
 from proa.linux import bpf
+from proa.linux.process import in_user_namespace
 from proa.runtime.cgroups import control_files as f
 from proa.runtime.cgroups.cgroup import Stats
 from proa.runtime.cgroups.device_rules import device_program
@@ -35,6 +36,8 @@ class CgroupV2:
         program = -1
         old = -1
         try:
+            if in_user_namespace():
+                return  # only the machine's root attaches programs, and only he can make devices that work
             program = bpf.load(bpf.BPF_PROG_TYPE_CGROUP_DEVICE, device_program(resources.device_rules()))
             attached = bpf.attached(directory, bpf.BPF_CGROUP_DEVICE)
             if len(attached) == 1:

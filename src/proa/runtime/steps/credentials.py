@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import stat
 from collections.abc import Sequence
 
-from proa.errors import Unsupported
+from proa.errors import Invalid, Unsupported
 from proa.linux import capability as c
 from proa.linux import process as p
 from proa.linux.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER, seccomp_set_filter
@@ -67,6 +68,13 @@ class CreateWorkingDirectory(Step):
         os.close(open_directory(init.root_fd, self.path, create_mode=0o755))
 
 
+@functools.lru_cache(maxsize=1)
+def _one_group() -> bool:
+    """Whether this is the user namespace of an unprivileged user without ranges, where groups cannot be set."""
+    with open("/proc/self/setgroups", "rb") as file:
+        return file.read().strip() == b"deny"
+
+
 class NoNewPrivileges(Step):
     """From now on execve grants nothing: setuid bits and file capabilities are ignored."""
 
@@ -124,7 +132,7 @@ class DropBounding(Step):
 class BecomeUser(Step):
     """Take on groups, user and capabilities, in the order that leaves no way back."""
 
-    __slots__ = ("ambient", "effective", "inheritable", "permitted", "umask")
+    __slots__ = ("ambient", "effective", "inheritable", "one_group", "permitted", "umask")
     name = "becoming the user"
 
     def __init__(self, effective: int, permitted: int, inheritable: int, ambient: int, umask: int) -> None:
@@ -132,6 +140,7 @@ class BecomeUser(Step):
         self.permitted = permitted
         self.inheritable = inheritable
         self.ambient = ambient
+        self.one_group = _one_group()
         self.umask = umask
 
     def describe(self) -> str:
@@ -139,9 +148,17 @@ class BecomeUser(Step):
 
     def execute(self, init: Init) -> None:
         p.prctl(p.PR_SET_KEEPCAPS, 1)
-        os.setgroups(init.gids)
-        os.setresgid(init.gid, init.gid, init.gid)
-        os.setresuid(init.uid, init.uid, init.uid)
+        try:
+            if init.gids != [0] or not self.one_group:
+                os.setgroups(init.gids)
+            os.setresgid(init.gid, init.gid, init.gid)
+            os.setresuid(init.uid, init.uid, init.uid)
+        except OSError as error:
+            if error.errno != errno.EINVAL and not self.one_group:
+                raise
+            who = ":".join(str(number) for number in (init.uid, *init.gids))
+            text = f"not every id of the user {who} exists in the container's user namespace"
+            raise Invalid(text, code="id-not-mapped", subject=who) from None
         p.prctl(p.PR_SET_KEEPCAPS, 0)
         # A change of ids may have made this process dumpable, hence traceable by the container's processes.
         p.prctl(p.PR_SET_DUMPABLE, 0)

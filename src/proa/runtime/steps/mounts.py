@@ -98,19 +98,14 @@ class Mount(Step):
         attrs = self.options.attr_set
         if self.defer_readonly:
             attrs &= ~m.MOUNT_ATTR_RDONLY
-        fs = m.fsopen(self.kind)
         try:
-            if self.source:
-                m.fsconfig_string(fs, "source", self.source)
-            for key, value in self.options.settings:
-                if value is None:
-                    m.fsconfig_flag(fs, key)
-                else:
-                    m.fsconfig_string(fs, key, value)
-            m.fsconfig_create(fs)
-            fd = m.fsmount(fs, 0 if self.options.copy_up else attrs)
-        finally:
-            os.close(fs)
+            fd = self._make(0 if self.options.copy_up else attrs)
+        except PermissionError:
+            if self.kind != "sysfs":
+                raise
+            # A network namespace that is not this user namespace's: the machine's /sys, never to be written.
+            fd = m.open_tree(m.AT_FDCWD, "/sys", m.OPEN_TREE_CLONE | m.AT_RECURSIVE)
+            m.mount_setattr(fd, "", attr_set=attrs | m.MOUNT_ATTR_RDONLY, propagation=m.MS_PRIVATE, recursive=True)
         if self.options.copy_up:
             copy_content(target, fd)
             m.mount_setattr(fd, "", attr_set=attrs)
@@ -124,6 +119,21 @@ class Mount(Step):
             init.devpts_fd = fd
         else:
             os.close(fd)
+
+    def _make(self, attrs: int) -> int:
+        fs = m.fsopen(self.kind)
+        try:
+            if self.source:
+                m.fsconfig_string(fs, "source", self.source)
+            for key, value in self.options.settings:
+                if value is None:
+                    m.fsconfig_flag(fs, key)
+                else:
+                    m.fsconfig_string(fs, key, value)
+            m.fsconfig_create(fs)
+            return m.fsmount(fs, attrs)
+        finally:
+            os.close(fs)
 
 
 class Bind(Step):

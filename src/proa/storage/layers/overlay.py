@@ -6,6 +6,8 @@ import errno
 import os
 import stat
 
+from proa.linux.process import in_user_namespace
+
 __all__ = [
     "OPAQUE",
     "OPAQUE_ENTRY",
@@ -30,12 +32,6 @@ WHITEOUT_PREFIX = b".wh."
 OPAQUE_ENTRY = b".wh..wh..opq"
 
 _NO_ATTRIBUTE = (errno.ENODATA, errno.ENOTSUP, errno.EPERM)
-
-
-def in_user_namespace() -> bool:
-    """Whether this process is in another user namespace than the first."""
-    with open("/proc/self/uid_map", encoding="ascii") as f:
-        return f.read().split() != ["0", "0", "4294967295"]
 
 
 def attribute_prefix() -> str:

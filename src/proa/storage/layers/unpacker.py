@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from proa.errors import Invalid, from_record
+from proa.linux.process import has_one_id
 from proa.oci import Digest
 from proa.storage.layers import overlay
 from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
@@ -127,7 +128,7 @@ class Unpacker:
             "compression": compression,
             "lowers": lowers,
             "budget": self._budget._asdict(),
-            "keep_owner": self._keep_owner,
+            "keep_owner": self._keep_owner and not has_one_id(),
             "skip_devices": overlay.in_user_namespace(),
             "prefix": overlay.attribute_prefix(),
             "marks": marks,
