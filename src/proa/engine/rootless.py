@@ -27,6 +27,7 @@ from pathlib import Path
 import msgspec
 
 from proa.engine.config import config_path
+from proa.engine.resources import DEFAULT_PIDS
 from proa.engine.types import HostConfig
 from proa.engine.userns import read_subordinate
 from proa.errors import Invalid, ProaError, Unsupported
@@ -100,7 +101,7 @@ def limits_asked(host: HostConfig) -> bool:
         or host.cpu_shares
         or host.cpuset_cpus
         or host.blkio_weight
-        or (host.pids_limit or 0) > 0
+        or (host.pids_limit or 0) not in (-1, 0, DEFAULT_PIDS)
     )
 
 
