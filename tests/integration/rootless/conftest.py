@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import os
 import shutil
@@ -132,10 +134,28 @@ def user_engine(
         engine.close()
 
 
+@contextlib.contextmanager
+def tun_mode(mode: int) -> Iterator[None]:
+    """Who may use /dev/net/tun, until the end; tests of other processes wait meanwhile."""
+    with open(Path(tempfile.gettempdir(), "tun-mode.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = os.stat(TUN).st_mode & 0o777
+        os.chmod(TUN, mode)
+        try:
+            yield
+        finally:
+            os.chmod(TUN, before)
+
+
 @pytest.fixture(scope="module")
 def tun() -> Iterator[None]:
     """/dev/net/tun for everybody, as udev makes it on most machines."""
-    before = os.stat(TUN).st_mode & 0o777
-    os.chmod(TUN, 0o666)
-    yield
-    os.chmod(TUN, before)
+    with tun_mode(0o666):
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_tun() -> Iterator[None]:
+    """/dev/net/tun for root only."""
+    with tun_mode(0o600):
+        yield

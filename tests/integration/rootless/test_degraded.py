@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def poor(user_engine: Callable[..., Any]) -> Any:
+def poor(no_tun: None, user_engine: Callable[..., Any]) -> Any:
     return user_engine(ranges=False)
 
 
