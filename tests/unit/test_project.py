@@ -123,7 +123,9 @@ def test_dangerous_calls_are_absent(package: str) -> None:
 def test_only_single_threaded_processes_fork() -> None:
     for module in MODULES:
         if "os.fork()" in module.read_text():
-            assert module.parent.name in ("monitor", "layers", "runtime", "cli", "client"), module
+            # rootless: before the engine has any thread, which it checks.
+            allowed = ("monitor", "layers", "runtime", "cli", "client")
+            assert module.parent.name in allowed or module.name == "rootless.py", module
 
 
 def test_the_readme_names_the_command_that_ci_runs() -> None:

@@ -30,7 +30,7 @@ from proa.engine.config import config_path
 from proa.engine.resources import DEFAULT_PIDS
 from proa.engine.types import HostConfig
 from proa.engine.userns import read_subordinate
-from proa.errors import Invalid, ProaError, Unsupported
+from proa.errors import Internal, Invalid, ProaError, Unsupported
 from proa.linux import mount as m
 from proa.linux import process as p
 from proa.linux.sockets import set_interface_up
@@ -199,6 +199,8 @@ def _make(run: Path) -> tuple[Rootless, int]:
 
 def _make_with(run: Path, without_network: list[str]) -> Rootless:
     """Namespaces with a network; or, with the reasons why there can be none, without."""
+    if os.stat("/proc/self/task").st_nlink != 3:
+        raise Internal("namespaces are made before any thread is", code="threads-running")
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
