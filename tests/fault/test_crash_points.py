@@ -13,6 +13,7 @@ from registries import Registry
 pytestmark = pytest.mark.root
 
 OPERATIONS = ("pull", "load", "import", "commit", "create", "rmi", "prune", "gc", "push")
+VOLUMES = ("copy-up", "volume-import", "volume-replace", "volume-clone", "volume-remove")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def bench(registry: Registry) -> Iterator[FaultBench]:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", OPERATIONS + VOLUMES)
 def test_killed_at_a_step(bench: FaultBench, name: str) -> None:
     steps = bench.reference(name)[3]
     for at in points(steps, 8):

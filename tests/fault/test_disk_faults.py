@@ -16,6 +16,7 @@ from loop_disk import copy_disk, fill, format_disk, mounted
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
 
 WRITING = ("pull", "load", "import", "commit", "create", "rmi", "prune", "gc")
+VOLUMES = ("copy-up", "volume-import", "volume-replace", "volume-clone", "volume-remove")
 NEVER = 1_000_000
 
 
@@ -30,7 +31,7 @@ def bench() -> Iterator[FaultBench]:
         made.close()
 
 
-@pytest.mark.parametrize("name", WRITING)
+@pytest.mark.parametrize("name", [*WRITING, "copy-up", "volume-replace"])
 def test_power_loss_at_a_step(bench: FaultBench, name: str) -> None:
     steps = bench.reference(name)[3]
     for at in [*points(steps, 3), NEVER]:
@@ -47,7 +48,7 @@ def test_power_loss_at_a_step(bench: FaultBench, name: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["ENOSPC", "EIO"])
-@pytest.mark.parametrize("name", WRITING)
+@pytest.mark.parametrize("name", WRITING + VOLUMES)
 def test_a_step_that_fails(bench: FaultBench, name: str, fault: str) -> None:
     """The same engine goes on: it says what failed, shows all or nothing, and does it at the next attempt."""
     before, after, files, steps = bench.reference(name)
@@ -71,7 +72,7 @@ def test_a_step_that_fails(bench: FaultBench, name: str, fault: str) -> None:
             assert left == files, (told, "left:", sorted(left - files), "missing:", sorted(files - left))
 
 
-@pytest.mark.parametrize("name", ["pull", "load", "import", "commit", "create"])
+@pytest.mark.parametrize("name", ["pull", "load", "import", "commit", "create", "volume-import"])
 def test_a_full_disk(bench: FaultBench, name: str) -> None:
     before, after, _, _ = bench.reference(name)
     operations = bench.operations[name]

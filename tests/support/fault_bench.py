@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -122,6 +123,7 @@ class FaultBench:
         (directory / "other.tar").write_bytes(Image(OTHER, UPPER, how="zstd").archive("docker.io/tests/other:1"))
         (directory / "new.tar").write_bytes(Image(OTHER[:-1024] + UPPER, MIDDLE).archive("docker.io/tests/new:1"))
         (directory / "tree.tar").write_bytes(OTHER)
+        (directory / "lowest.tar").write_bytes(LOWEST)
         self.operations: dict[str, list[Operation]] = {
             "pull": [["pull", self.server.reference]],
             "load": [["load", str(directory / "new.tar")]],
@@ -130,6 +132,11 @@ class FaultBench:
             "create": [["create", "tests/base:1", "second", {"file": "second"}]],
             "rmi": [["rmi", "tests/other:1"]],
             "prune": [["prune"]],
+            "copy-up": [["create", "tests/base:1", "filled", {}, "seeded:/etc"]],
+            "volume-import": [["volume_import", "fresh", str(directory / "tree.tar")]],
+            "volume-replace": [["volume_import", "data", str(directory / "tree.tar")]],
+            "volume-clone": [["volume_clone", "data", "twin"]],
+            "volume-remove": [["volume_remove", "data"]],
             "gc": [["untag", "docker.io/tests/other:1"], ["collect"]],
         }
         ready = self.driver.ask(
@@ -137,8 +144,9 @@ class FaultBench:
             ["load", str(directory / "base.tar")],
             ["load", str(directory / "other.tar")],
             ["create", "tests/base:1", "kept", {"file": "kept", "etc/name": "changed"}],
+            ["volume_import", "data", str(directory / "lowest.tar")],
         )
-        assert acknowledged(ready) == ["load", "load", "create"], ready
+        assert acknowledged(ready) == ["load", "load", "create", "volume_import"], ready
         if registry is not None:
             # The plain layers of an import are compressed by the first push, which gives the image another manifest.
             name = f"{registry.host}/tests/fault:1"
@@ -206,6 +214,7 @@ def check_visible(found: Any, before: Any, after: Any, complete: bool, told: str
     assert set(found["trees"].values()) <= trees, told
     if complete:
         assert sorted(found["trees"].values()) == sorted(after["trees"].values()), told
+    _check_volumes(found["volumes"], before["volumes"], after["volumes"], complete, told)
     for name, content in {**before["containers"], **after["containers"], **found["containers"]}.items():
         if name in found["containers"]:
             # A container's files are its own to sync: only those that were there before count.
@@ -213,3 +222,17 @@ def check_visible(found: Any, before: Any, after: Any, complete: bool, told: str
                 assert found["containers"][name] == content, (told, name)
         else:
             assert name not in before["containers"] and not complete, (told, name)  # noqa: PT018
+
+
+EMPTY = hashlib.sha256(bytes(1024)).hexdigest()  # an archive's end
+
+
+def _check_volumes(found: Any, before: Any, after: Any, complete: bool, told: str) -> None:
+    """A volume has its old contents or its new ones; one that a container brings may be there and empty before it."""
+    if complete:
+        assert found == after, told
+    for name in {*found, *before, *after}:
+        allowed = {before.get(name), after.get(name)}
+        if name not in before:
+            allowed |= {None, EMPTY}
+        assert found.get(name) in allowed, (told, name)

@@ -47,10 +47,9 @@ def import_tar(engine: Engine, path: str, repository: str) -> None:
         engine.transfers.import_image(stream, repository=repository, source_date_epoch=EPOCH)
 
 
-def create(engine: Engine, image: str, name: str, files: dict[str, str]) -> None:
-    request = CreateRequest(
-        config=ContainerConfig(image=image, cmd=["sh"]), host=HostConfig(network_mode="none"), name=name
-    )
+def create(engine: Engine, image: str, name: str, files: dict[str, str], *binds: str) -> None:
+    host = HostConfig(network_mode="none", binds=list(binds))
+    request = CreateRequest(config=ContainerConfig(image=image, cmd=["sh"]), host=host, name=name)
     try:
         identity = engine.containers.create(request).id
     except Conflict:
@@ -59,6 +58,22 @@ def create(engine: Engine, image: str, name: str, files: dict[str, str]) -> None
     for path, text in files.items():
         (top / path).parent.mkdir(parents=True, exist_ok=True)
         (top / path).write_text(text)
+
+
+def volume_import(engine: Engine, name: str, path: str) -> None:
+    with open(path, "rb") as stream:
+        engine.volumes.load(name, stream, replace=True)
+
+
+def volume_clone(engine: Engine, name: str, new: str) -> None:
+    try:
+        engine.volumes.clone(name, new)
+    except Conflict:
+        pass  # an earlier try, interrupted after the deed, has made it
+
+
+def volume_remove(engine: Engine, name: str) -> None:
+    engine.volumes.remove(name, force=True)
 
 
 def commit(engine: Engine, container: str, repository: str) -> None:
@@ -89,7 +104,11 @@ def collect(engine: Engine) -> None:
 
 
 OPERATIONS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (pull, push, load, import_tar, create, commit, rmi, untag, prune, collect)
+    f.__name__: f
+    for f in (
+        *(pull, push, load, import_tar, create, commit, rmi, untag, prune, collect),
+        *(volume_import, volume_clone, volume_remove),
+    )
 }
 
 

@@ -48,7 +48,8 @@ class Steps:
             setattr(os, name, self._counted(name, getattr(os, name)))
         from proa.linux import files
 
-        files._syncfs = self._counted("syncfs", files._syncfs)  # type: ignore[attr-defined]
+        for name in ("syncfs", "renameat2"):
+            setattr(files, f"_{name}", self._counted(name, getattr(files, f"_{name}")))
 
     def _counted(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:

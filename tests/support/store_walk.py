@@ -57,7 +57,12 @@ def walk(engine: Engine) -> dict[str, Any]:
             containers[record.name] = found
         except (ProaError, OSError) as error:
             problems.append(f"container {record.name}: {error}")
-    return {"names": names, "trees": trees, "containers": containers, "problems": problems}
+    volumes = {}
+    for volume in engine.volumes.list():
+        seen = _Hash()
+        tar_tree(volume.mountpoint, seen, nanoseconds=True)
+        volumes[volume.name] = seen.hash.hexdigest()
+    return {"names": names, "trees": trees, "containers": containers, "volumes": volumes, "problems": problems}
 
 
 def copy_tree(source: Path, target: Path) -> None:

@@ -155,14 +155,16 @@ def _mounts(
         for m in out:
             if m["destination"] == "/sys":
                 m["options"] = [o for o in m["options"] if o != "ro"]
+    ours = []
     for destination, source in files.items():
         if destination not in taken:
             options = ["rbind", "rprivate", "ro"] if host.readonly_rootfs else ["rbind", "rprivate"]
             if record.id_maps is not None:
                 options.append("idmap")
-            out.append({"destination": destination, "type": "bind", "source": source, "options": options})
-    out += [_user_mount(m, images.get(m.destination), mapped=record.id_maps is not None) for m in record.mounts]
-    return out
+            ours.append({"destination": destination, "type": "bind", "source": source, "options": options})
+    ours += [_user_mount(m, images.get(m.destination), mapped=record.id_maps is not None) for m in record.mounts]
+    # What lies deeper comes later: a volume at /etc must not hide /etc/hosts.
+    return [*out, *sorted(ours, key=lambda m: m["destination"].count("/"))]
 
 
 def _ipc_mounts(mounts: list[dict[str, Any]], mode: str, shared: Mapping[str, str]) -> list[dict[str, Any]]:

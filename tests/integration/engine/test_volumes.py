@@ -284,3 +284,25 @@ def test_read_only_includes_the_mounts_below(box: PrivateEngine, tmp_path: Path)
         assert box.sh("ls /d/inner", "--mount", alone) == ""
     finally:
         subprocess.run(["umount", str(inner)], check=True)
+
+
+def test_a_volume_over_a_place_of_ours(seeded: PrivateEngine) -> None:
+    """What an image declares hides neither the engine's files nor anything outside the container."""
+    box = seeded
+    box.proa("create", "--name", "base", *QUIET, "seeded")
+    box.proa("commit", "--change", "VOLUME /etc /alias", "base", "covering")
+    box.proa("rm", "base")
+    shown = box.sh("cat /etc/hostname /alias/a; ls -l /etc/resolv.conf", "--hostname", "named", image="covering")
+    assert "named" in shown
+    assert "\none\n" in shown
+    for place in ("/proc/x", "/sys", "/"):
+        box.proa("create", "--name", "base", *QUIET, "busybox", "true")
+        box.proa("commit", "--change", f"VOLUME {place}", "base", "bad")
+        box.proa("rm", "base")
+        assert box.proa("run", "--rm", *QUIET, "bad", "true", check=False).returncode == 125
+    # The image's place leads out by a link: what is copied is what the link means inside.
+    box.proa("run", "--name", "base", *QUIET, "busybox", "sh", "-c", "ln -s ../../../../etc /out; echo in > /etc/own")
+    box.proa("commit", "--change", "VOLUME /out", "base", "leading")
+    box.proa("rm", "base")
+    assert box.sh("cat /out/own; ls /out", image="leading").split()[0] == "in"
+    assert not Path("/etc/own").exists()

@@ -20,8 +20,8 @@ def agenda() -> Iterator[Agenda]:
 def test_things_are_done_in_the_order_they_are_due(agenda: Agenda) -> None:
     done: list[str] = []
     over = threading.Event()
-    agenda.later(0.06, over.set)
-    agenda.later(0.03, lambda: done.append("second"))
+    agenda.later(0.8, over.set)
+    agenda.later(0.7, lambda: done.append("second"))
     agenda.later(0.0, lambda: done.append("first"))
     assert over.wait(5)
     assert done == ["first", "second"]
@@ -30,8 +30,8 @@ def test_things_are_done_in_the_order_they_are_due(agenda: Agenda) -> None:
 def test_what_was_cancelled_is_not_done(agenda: Agenda) -> None:
     done: list[str] = []
     over = threading.Event()
-    agenda.later(0.01, lambda: done.append("cancelled")).cancel()
-    agenda.later(0.03, over.set)
+    agenda.later(0.5, lambda: done.append("cancelled")).cancel()
+    agenda.later(0.6, over.set)
     assert over.wait(5)
     assert done == []
 

@@ -6,8 +6,7 @@ import builtins
 import os
 import re
 import secrets
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +21,7 @@ from proa.engine.volumes.records import Owner, Volume
 from proa.errors import Conflict, Invalid, NotFound
 from proa.storage import Storage, read_record, write_record
 from proa.storage.disk_usage import disk_usage
+from proa.storage.locks import KeyedLocks
 from proa.storage.records import fsync_directory
 
 RECORD = "volume.json"
@@ -38,7 +38,7 @@ class Volumes:
         self._contents = Contents(storage)
         self._trash = storage.trash
         self._events = events
-        self._lock = threading.Lock()
+        self._names = KeyedLocks()
 
     def create(
         self,
@@ -49,10 +49,12 @@ class Volumes:
         labels: dict[str, str] | None = None,
         owner: Owner | None = None,
         holder: str = "",
+        fill: Callable[[Path], None] | None = None,
     ) -> Volume:
         """Make a volume, or return the one of that name.
 
-        owner: what an anonymous volume is made for. holder: a container that holds it from this moment on.
+        owner: what an anonymous volume is made for. holder: a container that holds it from this moment on. fill: gives
+        a new one its first contents; there is no volume before it has them.
         Raises Invalid, NotFound for an unknown driver, Conflict when it exists with other options, Exhausted.
         """
         if driver not in ("", "local"):
@@ -69,7 +71,7 @@ class Volumes:
             )
         backing = parse_options(options or {})
         path = self.directory / name
-        with self._lock:
+        with self._names.hold(name):
             if holder:
                 self.holders.hold(name, holder)
             if (path / RECORD).exists():
@@ -86,6 +88,9 @@ class Volumes:
             )
             try:
                 self._make(path, backing, volume)
+                if fill is not None:
+                    with self._file_systems.at_hand(volume) as data:
+                        fill(data)
                 write_record(path / RECORD, volume)
                 fsync_directory(self.directory)
             except BaseException:
@@ -114,9 +119,11 @@ class Volumes:
         if _NAME.fullmatch(name) is None:
             raise NotFound(f"get {name}: no such volume", code="volume-not-found", subject=name)
         try:
-            return read_record(self.directory / name / RECORD, Volume)
+            volume = read_record(self.directory / name / RECORD, Volume)
         except NotFound:
             raise NotFound(f"get {name}: no such volume", code="volume-not-found", subject=name) from None
+        volume.mountpoint = str(self.directory / name / "data")  # the root may have been moved
+        return volume
 
     def list(self) -> builtins.list[Volume]:
         """All volumes by name."""
@@ -143,7 +150,7 @@ class Volumes:
             if force:
                 return
             raise
-        with self._lock, self.holders.removing(name):
+        with self._names.hold(name), self.holders.removing(name):
             self._file_systems.sweep(volume)
             self._trash.discard(self.directory / name)
         self._events.publish("volume", "destroy", name, {"driver": "local"})
@@ -208,22 +215,25 @@ class Volumes:
         replace: instead of what is in it. Raises Conflict when it is not empty, or something runs with it, and what is
         wrong with the archive; then the volume is as it was.
         """
-        known = (self.directory / name / RECORD).exists()
-        volume = self.create(name)
-        try:
-            with self.holders.changing(name), self._file_systems.at_hand(volume) as data:
-                if not (replace or is_empty(data)):
-                    raise Conflict(
-                        f"volume {name} is not empty",
-                        code="volume-not-empty",
-                        subject=name,
-                        hint="import into a new volume, or replace its contents with --replace",
-                    )
-                self._contents.replace(data, source)
-        except BaseException:
-            if not known:
-                self.remove(name, force=True)
-            raise
+        filled = False
+
+        def first(data: Path) -> None:
+            nonlocal filled
+            self._contents.replace(data, source)
+            filled = True
+
+        volume = self.create(name, fill=first)
+        if filled:
+            return volume
+        with self.holders.changing(name), self._file_systems.at_hand(volume) as data:
+            if not (replace or is_empty(data)):
+                raise Conflict(
+                    f"volume {name} is not empty",
+                    code="volume-not-empty",
+                    subject=name,
+                    hint="import into a new volume, or replace its contents with --replace",
+                )
+            self._contents.replace(data, source)
         return volume
 
     def clone(self, origin: str, name: str, *, labels: dict[str, str] | None = None) -> Volume:
@@ -231,18 +241,15 @@ class Volumes:
         source = self.get(origin)
         if (self.directory / name / RECORD).exists():
             raise Conflict(f"volume {name} exists", code="volume-exists", subject=name)
-        made = self.create(name, options=dict(source.options), labels={**source.labels, **(labels or {})})
-        try:
-            with (
-                self.holders.changing(made.name),
-                self._file_systems.at_hand(source) as data,
-                self._file_systems.at_hand(made) as target,
-            ):
-                self._contents.clone(data, target)
-        except BaseException:
-            self.remove(made.name, force=True)
-            raise
-        return made
+        if not name:
+            raise Invalid("a clone needs a name", code="name-invalid")
+        with self._file_systems.at_hand(source) as data:
+            return self.create(
+                name,
+                options=dict(source.options),
+                labels={**source.labels, **(labels or {})},
+                fill=lambda target: self._contents.clone(data, target),
+            )
 
     def reconcile(self) -> None:
         """After containers have been adopted: unmount and remove what a killed engine left half done."""
