@@ -55,6 +55,6 @@ def test_commit_compressed_and_reproducible(box: PrivateEngine) -> None:
         ids.add(box.out("commit", "--compression", "zstd", name, f"again-{name}:1", env=environment))
     assert len(ids) == 1, ids
     assert box.inspect("again-one:1")["Created"].startswith("2001-09-09T01:46:40")
-    assert box.sh("cat /new; ls /etc", image="again-one:1") == "new\ngroup\npasswd"
+    assert box.sh("cat /new; test -e /etc/os-release || echo gone", image="again-one:1") == "new\ngone"
     assert b"unknown compression" in box.proa("commit", "--compression", "lzma", "one", check=False).stderr
     box.proa("rm", "one", "two")
