@@ -234,6 +234,10 @@ class Containers:
         """Changed paths: 0 modified, 1 added, 2 deleted."""
         return self._engine.commits.changes(self._catalog.find(name_or_id))
 
+    def attached(self, name_or_id: str) -> None:
+        """Tell that a client joins a container's streams. Raises NotFound."""
+        self.announce(self._catalog.find(name_or_id), "attach")
+
     def announce(self, entry: Entry, action: str, **attributes: str) -> None:
         """Publish an event about a container with the attributes clients expect."""
         record = entry.record

@@ -138,6 +138,7 @@ def story(host: str) -> list[tuple[str, dict[str, str]]]:
         ("restart", "-t", "0", "retold"),
         ("stop", "-t", "0", "retold"),
         ("rm", "retold"),
+        ("run", "--rm", "--name", "short", *QUIET, "--label", "told=yes", "busybox", "true"),
     ):
         done = docker(host, *words)
         assert done.returncode == 0, (words, done.stderr)

@@ -31,6 +31,8 @@ async def attach(service: Service, request: Request) -> Outcome:
     streams = service.engine.streams
 
     async def take(connection: int, early: bytes) -> None:
+        if stream:
+            service.engine.containers.attached(container.id)
         await service.pools.change(
             streams.attach,
             container.id,
@@ -47,9 +49,12 @@ async def attach(service: Service, request: Request) -> Outcome:
     def park(connection: int, early: bytes) -> bool:
         if logs or not stream:
             return False
-        return streams.park(
+        parked = streams.park(
             container.id, connection, stdin=stdin, stdout=stdout, stderr=stderr, detach_keys=keys, early=early
         )
+        if parked:
+            service.engine.containers.attached(container.id)
+        return parked
 
     tty = container.config.tty
     return Hijack(take=take, park=park, framed=not tty, content_type=stream_type(request.version, tty=tty))
