@@ -169,8 +169,9 @@ class BecomeUser(Step):
             effective = permitted = 0
         else:
             effective = self.effective & permitted
-        c.capset(effective, permitted, self.inheritable)
-        for number in range(self.ambient.bit_length()):
-            if self.ambient >> number & 1:
+        c.capset(effective, permitted, self.inheritable & held)
+        ambient = self.ambient & held
+        for number in range(ambient.bit_length()):
+            if ambient >> number & 1:
                 c.raise_ambient(number)
         os.umask(self.umask)

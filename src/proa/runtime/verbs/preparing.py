@@ -5,6 +5,7 @@ A config that contradicts itself is refused later, by the plan; here only what b
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 from collections.abc import Callable
@@ -12,9 +13,12 @@ from typing import Any
 
 from proa.errors import Invalid, Unsupported
 from proa.runtime import defaults
+from proa.runtime.mount_options import known
 
 __all__ = ["prepare", "prepare_process"]
 
+# Others are a file system's own.
+_MOUNT_OPTIONS = frozenset(known())
 _BINDS = ("bind", "rbind", "none", "")
 
 
@@ -58,8 +62,19 @@ def prepare_process(process: Any, warn: Callable[[str], None]) -> dict[str, Any]
         copy["user"] = {key: value for key, value in user.items() if key not in ("username", "additionalGroups")}
     sets = copy.get("capabilities")
     if isinstance(sets, dict):
-        copy["capabilities"] = _possible({name: _known(names, warn) for name, names in sets.items()}, warn)
+        found = {name: _known(names, warn) for name, names in sets.items()}
+        copy["capabilities"] = _possible(found, warn)
+        for number, name in enumerate(defaults.ALL_CAPABILITIES):
+            if name in (found.get("permitted") or ()) and not _held() >> number & 1:
+                warn(f"capability {name} is not given, as this process lacks it")
     return copy
+
+
+@functools.lru_cache(maxsize=1)
+def _held() -> int:
+    """Capabilities that this process has."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        return next((int(line.split()[1], 16) for line in status if line.startswith("CapPrm:")), 0)
 
 
 def _known(names: Any, warn: Callable[[str], None]) -> Any:
@@ -118,6 +133,10 @@ def _mount(mount: Any, bundle: str, warn: Callable[[str], None]) -> Any:
     mount["type"] = mount.get("type") or "bind"
     if bind:
         mount["source"] = posixpath.join(bundle, str(mount.get("source", "")))
+        for option in [option for option in mount["options"] if option not in _MOUNT_OPTIONS]:
+            if isinstance(option, str):
+                mount["options"].remove(option)
+                warn(f"option {option} is none of a bind mount ({destination})")
     return mount
 
 
