@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ class _Stream:
         self.reply = ReplyReader()
         self.early: list[bytes] = []
         self._reading: asyncio.Future[bytes] | None = None  # a read begun while writing
+        self._reset = False
 
     def close(self) -> None:
         if self._reading is not None:
@@ -44,6 +46,9 @@ class _Stream:
     async def _receive(self) -> bytes:
         try:
             return await self.reader.read(RECEIVE_BYTES)
+        except ConnectionResetError:
+            self._reset = True
+            return b""
         except ConnectionError:
             return b""
 
@@ -51,7 +56,13 @@ class _Stream:
         while self.reply.head is None:
             data = await self.receive()
             if not data:
-                raise Unavailable("the engine closed the connection without an answer", code="engine-gone")
+                # A unix socket is reset when its other end is closed with bytes of ours unread (`Connection`).
+                local = self.writer.get_extra_info("socket").family == socket.AF_UNIX
+                raise Unavailable(
+                    "the engine closed the connection without an answer",
+                    code="engine-gone",
+                    unread=local and self._reset,
+                )
             self.reply.feed(data)
         return self.reply.head
 
@@ -114,7 +125,7 @@ class AwaitingTransport:
     async def perform(self, instruction: Instruction) -> Any:
         """The instruction's result. Raises Unavailable, Corrupt, or the error kind the engine answered with."""
         if isinstance(instruction, Exchange):
-            stream = await self._send(instruction.request)
+            stream = await self._answered(instruction.request)
             try:
                 head = await stream.head()
                 reply = Reply(head.status, head.headers, await stream.body())
@@ -126,7 +137,7 @@ class AwaitingTransport:
                 raise failure(reply.status, reply.body)
             return reply
         if isinstance(instruction, Open):
-            stream = await self._send(instruction.request)
+            stream = await self._answered(instruction.request)
             try:
                 head = await stream.head()
                 if head.status >= 400 or head.status == 304:
@@ -151,6 +162,23 @@ class AwaitingTransport:
         idle, self._idle = self._idle, []
         for stream in idle:
             stream.close()
+
+    async def _answered(self, request: Request) -> _Stream:
+        """A connection on which the reply has begun; a request that an ending engine did not read is sent once more."""
+        for last in (False, True):
+            stream = await self._send(request)
+            try:
+                await stream.head()
+            except Unavailable as error:
+                stream.close()
+                if last or not isinstance(request.body, bytes) or not error.fields.get("unread"):
+                    raise
+            except BaseException:
+                stream.close()
+                raise
+            else:
+                return stream
+        raise AssertionError
 
     async def _send(self, request: Request) -> _Stream:
         stream = self._take() or await self._connect()

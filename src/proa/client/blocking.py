@@ -10,6 +10,7 @@ from proa.client.connection import Connection
 from proa.client.endpoint import Endpoint
 from proa.client.failures import failure
 from proa.client.flow import Channel, Exchange, Instruction, Open, Read, Reply, Request, Write
+from proa.errors import Unavailable
 
 __all__ = ["BlockingTransport"]
 
@@ -44,7 +45,7 @@ class BlockingTransport:
     def perform(self, instruction: Instruction) -> Any:
         """The instruction's result. Raises Unavailable, Corrupt, or the error kind the engine answered with."""
         if isinstance(instruction, Exchange):
-            connection = self._send(instruction.request)
+            connection = self._answered(instruction.request)
             try:
                 reply = Reply(connection.head().status, connection.head().headers, connection.body())
             except BaseException:
@@ -72,7 +73,7 @@ class BlockingTransport:
             connection.close()
 
     def _open(self, request: Request) -> Channel:
-        connection = self._send(request)
+        connection = self._answered(request)
         try:
             head = connection.head()
             if head.status >= 400 or head.status == 304:
@@ -108,6 +109,26 @@ class BlockingTransport:
                             poller.modify(connection.fileno(), select.POLLOUT)
         finally:
             connection.set_blocking(True)
+
+    def _answered(self, request: Request) -> Connection:
+        """A connection on which the reply has begun; a request that an ending engine did not read is sent once more."""
+        for last in (False, True):
+            connection = None
+            try:
+                connection = self._send(request)
+                connection.head()
+            except Unavailable as error:
+                if connection is not None:
+                    connection.close()
+                if last or not isinstance(request.body, bytes) or not error.fields.get("unread"):
+                    raise
+            except BaseException:
+                if connection is not None:
+                    connection.close()
+                raise
+            else:
+                return connection
+        raise AssertionError
 
     def _send(self, request: Request) -> Connection:
         connection = self._take() or Connection.open(self.endpoint, start=self._start)

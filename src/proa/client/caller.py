@@ -5,6 +5,7 @@ from __future__ import annotations
 from proa.client.connection import Connection
 from proa.client.failures import failure
 from proa.client.jsonlite import dumps, loads
+from proa.errors import Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,16 +76,38 @@ class Caller:
         """Send a request without waiting for anything."""
         connection, self._idle = self._idle or Connection.open(self.endpoint), None
         body = b"" if document is None else dumps(document).encode("utf-8", "surrogateescape")
-        connection.send(method, target, body, headers=headers, upgrade=upgrade)
+        try:
+            connection.send(method, target, body, headers=headers, upgrade=upgrade)
+        except Unavailable as error:
+            connection = self._again(connection, error)
         return connection
 
     def reply(self, connection: Connection) -> Connection:
-        """Wait for the head of a reply. Raises like `call`."""
-        head = connection.head()
+        """Wait for the head of a reply; the connection it came on may be another one. Raises like `call`."""
+        try:
+            head = connection.head()
+        except Unavailable as error:
+            connection = self._again(connection, error)
+            try:
+                head = connection.head()
+            except BaseException:
+                connection.close()
+                raise
         if head.status >= 400 or head.status == 304:
             body = connection.body()
             self.keep(connection)
             raise failure(head.status, body)
+        return connection
+
+    def _again(self, connection: Connection, error: Unavailable) -> Connection:
+        """Send a request once more that an engine did not read before it ended, as one does that was idle."""
+        request = connection.request
+        connection.close()
+        if request is None or not error.fields.get("unread"):
+            raise error
+        method, target, body, headers, upgrade = request
+        connection = Connection.open(self.endpoint)
+        connection.send(method, target, body, headers=headers, upgrade=upgrade)
         return connection
 
     def upload(self, method: str, target: str, pieces: Iterable[bytes]) -> Connection:

@@ -30,6 +30,7 @@ class Connection:
         self._host = host
         self._reader = ReplyReader()
         self._reader.done = True
+        self.request: tuple[str, str, bytes, Iterable[tuple[str, str]], bool] | None = None
 
     @classmethod
     def open(cls, endpoint: Endpoint, *, start: bool = True) -> Connection:
@@ -72,6 +73,7 @@ class Connection:
         except ValueError as error:
             raise Invalid(str(error)) from None
         self._reader = ReplyReader(method)
+        self.request = (method, target, body, headers, upgrade)
         self._send(head + body)
 
     def send_stream(
@@ -85,6 +87,7 @@ class Connection:
     ) -> None:
         """Send a request whose body comes in pieces, chunked."""
         self._reader = ReplyReader(method)
+        self.request = None  # its pieces are gone: it cannot be sent again
         self._send(
             request_head(method, target, length=None, headers=headers, content_type=content_type, host=self._host)
         )
@@ -215,13 +218,22 @@ class Connection:
         try:
             self._socket.sendall(data)
         except OSError as error:
-            raise Unavailable(f"the engine went away: {error.strerror}", code="engine-gone") from None
+            raise self._gone(error, unread=True) from None
+
+    def _gone(self, error: OSError, *, unread: bool) -> Unavailable:
+        """`unread`: whether an engine of this machine has certainly not acted on the request: it never read all of it.
+
+        A unix socket tells: it is reset when its other end is closed with bytes of ours unread.
+        """
+        told = unread and isinstance(error, (ConnectionResetError, BrokenPipeError))
+        local = self._socket.family == _socket.AF_UNIX
+        return Unavailable(f"the engine went away: {error.strerror}", code="engine-gone", unread=told and local)
 
     def _receive(self, *, in_body: bool = False) -> bytes:
         try:
             data = self._socket.recv(RECEIVE_BYTES)
         except OSError as error:
-            raise Unavailable(f"the engine went away: {error.strerror}", code="engine-gone") from None
+            raise self._gone(error, unread=not in_body and self._reader.head is None) from None
         if not data and not in_body and self._reader.head is None:
             raise Unavailable("the engine closed the connection without an answer", code="engine-gone")
         return data
