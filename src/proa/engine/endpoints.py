@@ -183,7 +183,9 @@ class Endpoints:
                     code="endpoint-exists",
                     subject=record.name,
                 )
-            if network.name == "host" or "host" in record.networks:
+            if "host" in record.networks:
+                raise Denied(_SHARED, code="network-conflict")
+            if network.name == "host":
                 raise Denied(_HOST, code="network-conflict")
             if network.name == "none" or "none" in record.networks:
                 raise Denied(_PRIVATE.format(name="none"), code="network-conflict")
@@ -230,15 +232,16 @@ class Endpoints:
             entry = self._engine.catalog.find(container)
         except NotFound:
             if force:
-                return
+                raise NotFound(f"endpoint {container} not found", code="endpoint-not-found") from None
             raise
         with entry.lock:
             record = entry.record
             if network.name == "host" and "host" in record.networks:
                 raise Denied(_HOST, code="network-conflict")
             if network.name not in record.networks:
+                network_words = "network" if record.state.running else "the network"
                 raise Denied(
-                    f"container {record.id} is not connected to network {network.name}",
+                    f"container {record.id} is not connected to {network_words} {network.name}",
                     code="not-connected",
                     subject=record.id,
                 )

@@ -51,7 +51,7 @@ def new_record(request: NetworkRequest) -> NetworkRecord:
     pools = [_check_pool(pool) for pool in request.pools if pool.subnet or pool.gateway or pool.ip_range]
     versions = [ip_network(pool.subnet).version for pool in pools]
     if len(set(versions)) != len(versions):
-        raise Invalid(f"{driver} driver doesn't support multiple subnets of one address family", code="subnet-twice")
+        raise Invalid(f"{driver} driver doesn't support multiple subnets", code="subnet-twice")
     ipv6 = request.ipv6 if request.ipv6 is not None else 6 in versions or (driver == "bridge" and has_ipv6())
     ipv4 = request.ipv4 is not False
     if 6 in versions and request.ipv6 is False:

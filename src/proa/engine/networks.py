@@ -82,8 +82,6 @@ class Networks:
                 for subnet in driver.subnets():
                     if str(subnet) not in known:
                         record.pools.append(Pool(subnet=str(subnet), gateway=gateways.get(subnet.version, "")))
-                for pool in record.pools:
-                    pool.gateway = pool.gateway or gateways.get(6 if ":" in pool.subnet else 4, "")
                 driver.spec = bridge_spec(record, self._engine.config.publish_address)
                 self._store.save(record)
                 forget_subnets(self._engine.root, record.id)

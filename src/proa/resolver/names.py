@@ -18,7 +18,7 @@ class Names:
         self._names: dict[str, dict[str, dict[str, tuple[Address, ...]]]] = {}
         self._reverse: dict[str, dict[Address, str]] = {}
         self._members: dict[tuple[str, str], tuple[tuple[str, ...], tuple[Address, ...]]] = {}
-        self._turn = 0
+        self._turns = {4: 0, 6: 0}
 
     def put(self, network: str, title: str, container: str, names: Sequence[str], addresses: Iterable[str]) -> None:
         """A container has these names and addresses on a network called `title`, and no longer others."""
@@ -51,8 +51,11 @@ class Names:
         """Forget everything."""
         self.__init__()  # type: ignore[misc]
 
-    def lookup(self, networks: Iterable[str], name: str) -> list[Address] | None:
-        """The addresses of a name on the first network that knows it, the next one first each time; None: unknown."""
+    def lookup(self, networks: Iterable[str], name: str, version: int = 4) -> list[Address] | None:
+        """The addresses of a name on the first network that knows it, the next one first each time; None: unknown.
+
+        version: what was asked for; askers ask for both families in turn, so each has turns of its own.
+        """
         for network in networks:
             table = self._names.get(network, {})
             holders = table.get(name)
@@ -61,8 +64,8 @@ class Names:
                 holders = table.get(name.removesuffix(suffix))
             if holders is not None:
                 found = list(holders.values())
-                self._turn += 1
-                start = self._turn % len(found)
+                self._turns[version] += 1
+                start = self._turns[version] % len(found)
                 return [address for each in found[start:] + found[:start] for address in each]
         return None
 

@@ -154,7 +154,7 @@ class Service:
             address = address_of_reverse(query.name)
             name = self._names.reverse(client.networks, address) if address is not None else None
             return None if name is None else reply_to(query, NOERROR, [Record(PTR, TTL_S, domain_name(name))])
-        addresses = self._names.lookup(client.networks, query.name)
+        addresses = self._names.lookup(client.networks, query.name, 6 if query.type == AAAA else 4)
         if addresses is None:
             return None
         records = [
