@@ -84,7 +84,14 @@ class Query:
 
     def platform(self) -> str:
         """`platform` as os/arch[/variant]; since API 1.48 clients send it as JSON. Raises Invalid."""
-        text = self.text("platform")
+        return self._platform(self.text("platform"))
+
+    def platforms(self) -> list[str]:
+        """Every `platforms`, in the same form. Raises Invalid."""
+        return [self._platform(text) for text in self.texts("platforms") if text]
+
+    @staticmethod
+    def _platform(text: str) -> str:
         if not text.startswith("{"):
             return text
         from proa.oci import strict_loads

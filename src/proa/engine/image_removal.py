@@ -10,12 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from proa.engine.image_filters import truth
 from proa.engine.types import Container, ImageRecord, RemovedImage
-from proa.errors import Conflict, Invalid, ProaError
-from proa.oci import MANIFEST_LIMIT, Descriptor, digest_hex, media_types, parse_digest, parse_reference, strict_loads
+from proa.errors import Conflict, Invalid, NotFound, ProaError
+from proa.oci import (
+    MANIFEST_LIMIT,
+    Descriptor,
+    digest_hex,
+    media_types,
+    parse_digest,
+    parse_platform,
+    parse_reference,
+    strict_loads,
+)
 from proa.storage import read_blob
 from proa.storage.collect import Collected
+from proa.storage.images import DROPPED, dropped
 
 if TYPE_CHECKING:
     from proa.engine.catalog import Catalog
@@ -40,6 +52,45 @@ class ImageRemoval:
             out = self._remove(name_or_id, force)
         if out and out[-1].deleted:
             self.collect()
+        return out
+
+    def remove_platforms(self, text: str, platforms: Sequence[str], *, force: bool = False) -> list[RemovedImage]:
+        """Remove what is here for some platforms of a name's index; with the last one the whole image.
+
+        Raises NotFound, Conflict (a container uses one), Invalid (the name has one platform only).
+        """
+        wanted = [parse_platform(platform) for platform in platforms]
+        with self._images.lock:
+            name, descriptor = self._images.named(text)
+            if not media_types.is_index(descriptor.media_type):
+                raise Invalid(
+                    f"{text} is an image for one platform: remove it without choosing one",
+                    code="platform-single",
+                    subject=text,
+                )
+            here = self._images.variants(descriptor)
+            going = [v for v in here if any(v.config.platform.distance(platform) == 0 for platform in wanted)]
+            if not going:
+                raise NotFound(
+                    f"no image of {text} for {', '.join(map(str, wanted))} is here", code="platform-not-found"
+                )
+            ids = {self._images.id_of(variant): variant for variant in going}
+            users = [e.record for e in self._catalog if e.record.image_id in ids]
+            if users and (not force or any(user.state.active for user in users)):
+                raise Conflict(
+                    f"conflict: unable to remove a platform of {text} - container {users[0].id[:12]} is using it",
+                    code="image-in-use",
+                )
+            if len(going) == len(here):
+                out = self._remove(text, force)
+            else:
+                digests = dropped(descriptor) | {variant.descriptor.digest for variant in going}
+                annotations = {**(descriptor.annotations or {}), DROPPED: " ".join(sorted(digests))}
+                self._storage.images.put(name, structs.replace(descriptor, annotations=annotations))
+                for variant in going:
+                    self._images.forget(variant)
+                out = [RemovedImage(deleted=variant.descriptor.digest) for variant in going]
+        self.collect()
         return out
 
     def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[list[RemovedImage], int]:

@@ -137,7 +137,7 @@ class Images:
         is_id = 0 < len(by_id) <= 64 and all(c in "0123456789abcdef" for c in by_id)
         if not (is_id and (len(by_id) == 64 or by_id != text)):
             reference = self.short_names.parse(text)
-            if (descriptor := self._named(reference)) is not None:
+            if (descriptor := self._pointed_to(reference)) is not None:
                 return self.load(descriptor, platform)
             if text in (HELLO, f"{HELLO}:latest"):
                 return self._make_hello()
@@ -153,7 +153,7 @@ class Images:
         image = next(iter(found.values()))
         return self.load(image.descriptor, platform)
 
-    def _named(self, reference: Reference) -> Descriptor | None:
+    def _pointed_to(self, reference: Reference) -> Descriptor | None:
         """What a name points to. A digest also names the image that was pulled by tag and had it."""
         try:
             return self._storage.images.get(reference.name).descriptor
@@ -329,13 +329,28 @@ class Images:
         with self.lock:
             self._storage.images.put(name, stored.descriptor)
 
-    def remove(self, name_or_id: str, *, force: bool = False) -> builtins.list[RemovedImage]:
-        """Untag, and delete what then has no name, see image_removal. Raises NotFound, Conflict."""
+    def remove(
+        self, name_or_id: str, *, force: bool = False, platforms: Sequence[str] = ()
+    ) -> builtins.list[RemovedImage]:
+        """Untag, and delete what then has no name, see image_removal; or only some platforms of a name's index.
+
+        Raises NotFound, Conflict, Invalid.
+        """
+        if platforms:
+            return self.removal.remove_platforms(name_or_id, platforms, force=force)
         return self.removal.remove(name_or_id, force=force)
 
     def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[builtins.list[RemovedImage], int]:
         """Remove dangling images, or with `dangling=false` all that no container uses; what went and bytes freed."""
         return self.removal.prune(filters)
+
+    def named(self, text: str) -> tuple[str, Descriptor]:
+        """The canonical name that a text is, and what it points to. Raises NotFound, also for an ID."""
+        name = self.short_names.parse(text).name
+        try:
+            return name, self._storage.images.get(name).descriptor
+        except NotFound:
+            raise no_such_image(text) from None
 
     def id_of(self, stored: StoredImage) -> Digest:
         """The image ID."""

@@ -26,6 +26,7 @@ from proa.oci import (
     parse_config,
 )
 from proa.storage.content import ContentStore, read_blob
+from proa.storage.images import dropped
 from proa.storage.leases import Sweep
 
 if TYPE_CHECKING:
@@ -53,17 +54,24 @@ class Marks:
         self._content = content
         self._edges = edges
         self.digests: set[str] = set()
+        # Indexes of which only names that leave something out were seen.
+        self._partial: set[str] = set()
         self.chains: set[str] = set()
 
     def add(self, root: Descriptor) -> None:
         """Mark `root` and everything below it."""
+        without = dropped(root)
         pending = [root]
         while pending:
             d = pending.pop()
-            if d.digest in self.digests:
+            if d.digest in self.digests and d.digest not in self._partial:
                 continue
+            if without and d is root and d.digest not in self.digests:
+                self._partial.add(d.digest)
+            elif not without:
+                self._partial.discard(d.digest)
             self.digests.add(d.digest)
-            pending += self._children(d)
+            pending += [child for child in self._children(d) if child.digest not in without]
 
     def _children(self, d: Descriptor) -> tuple[Descriptor, ...]:
         if not (media_types.is_manifest(d.media_type) or media_types.is_index(d.media_type)):

@@ -30,6 +30,15 @@ class Image(msgspec.Struct, frozen=True):
     updated: float
 
 
+# In a name's record, not in a document: manifests of its index that are not to be kept for it, separated by spaces.
+DROPPED = "org.proa.dropped"
+
+
+def dropped(descriptor: Descriptor) -> frozenset[str]:
+    """Digests of manifests that a name leaves out of the index it points to."""
+    return frozenset((descriptor.annotations or {}).get(DROPPED, "").split())
+
+
 class ImageStore(Protocol):
     """Names to descriptors. Thread-safe. What put and delete return from survives a power loss."""
 

@@ -26,6 +26,7 @@ from proa.oci import (
 )
 from proa.storage import Image, Storage
 from proa.storage.content import ContentStore, read_blob, write_blob
+from proa.storage.images import dropped
 
 # On manifests of our own making whose layers are as they came: plain tars, to be compressed before others see them.
 UNPUBLISHED = "org.proa.unpublished"
@@ -68,7 +69,8 @@ def image_manifests(content: ContentStore, descriptor: Descriptor) -> list[Descr
     if not media_types.is_index(descriptor.media_type):
         return [descriptor]
     index = parse_index(read_blob(content, descriptor, MANIFEST_LIMIT), descriptor.media_type)
-    found = [d for d in index.manifests if is_platform_image(d) and _has_documents(content, d)]
+    kept = [d for d in index.manifests if is_platform_image(d) and d.digest not in dropped(descriptor)]
+    found = [d for d in kept if _has_documents(content, d)]
     if not found:
         raise NotFound(f"no image of index {descriptor.digest} is here", code="platform-not-found")
     return found

@@ -94,6 +94,41 @@ def test_all_platforms(box: PrivateEngine, whole: Whole, registry: registries.Re
     assert not Path(box.root, "content", "blobs", "sha256", whole.other.digest[7:]).exists()
 
 
+def test_one_platform_goes_and_the_others_stay(box: PrivateEngine, whole: Whole) -> None:
+    blobs = Path(box.root, "content", "blobs", "sha256")
+
+    def there(image: Image) -> set[bool]:
+        return {(blobs / blob["digest"][7:]).exists() for blob in (image.root, *image.manifest["layers"])}
+
+    box.proa("pull", "--all-platforms", whole.reference)
+    second = f"{whole.repository}:second"
+    box.proa("tag", whole.reference, second)
+    assert box.out("rmi", "--platform", "linux/arm64", whole.reference) == f"Deleted: {whole.other.digest}"
+    assert (there(whole.mine), there(whole.other)) == ({True}, {True})  # another name keeps it
+    assert box.proa("create", "--pull", "never", "--platform", "linux/arm64", whole.reference, check=False).returncode
+    box.proa("image", "inspect", "--platform", "linux/arm64", second)
+    done = box.docker("image", "rm", "--platform", "linux/arm64", second, check=False)
+    if done.returncode:  # a client of before API 1.50
+        box.proa("rmi", "--platform", "linux/arm64", second)
+    assert (there(whole.mine), there(whole.other)) == ({True}, {False})
+    assert box.out("run", "--rm", "--network", "none", whole.reference) == "amd64"
+    box.proa("system", "check")
+    again = box.proa("rmi", "--platform", "linux/arm64", second, check=False)
+    assert (again.returncode, b"is here" in again.stderr) == (1, True)
+    box.proa("run", "-d", "--name", "user", "--network", "none", whole.reference, "sleep", "100")
+    busy = box.proa("rmi", "-f", "--platform", "linux/amd64", whole.reference, check=False)
+    assert (busy.returncode, b"container" in busy.stderr) == (1, True)
+    box.proa("rm", "-f", "user")
+    box.proa("pull", "--all-platforms", whole.reference)
+    assert there(whole.other) == {True}
+    # The last one is the image.
+    box.proa("rmi", second)
+    box.proa("rmi", "--platform", "linux/amd64", "--platform", "linux/arm64", whole.reference)
+    assert (there(whole.mine), there(whole.other)) == ({False}, {False})
+    single = box.proa("rmi", "--platform", "linux/amd64", "busybox", check=False)
+    assert (single.returncode, b"one platform" in single.stderr) == (1, True)
+
+
 def test_an_image_for_another_machine(box: PrivateEngine, serve_blobs: Any, registry: registries.Registry) -> None:
     other = says("s390x")
     server = serve_blobs(other.blobs, other.digest, other.root["mediaType"])

@@ -65,9 +65,11 @@ async def tag(service: Service, request: Request) -> Outcome:
 
 
 async def remove(service: Service, request: Request) -> Outcome:
-    """`DELETE /images/{name}`."""
+    """`DELETE /images/{name}`; `platforms` removes only those of a multi-platform image."""
     query = request.query
-    steps = await service.pools.change(service.engine.images.remove, request["name"], force=query.flag("force"))
+    steps = await service.pools.change(
+        service.engine.images.remove, request["name"], force=query.flag("force"), platforms=query.platforms()
+    )
     return Reply(value=translate.removed(steps))
 
 

@@ -30,6 +30,13 @@ LIST_ROWS: tuple[Row, ...] = (
 RMI_ROWS: tuple[Row, ...] = (
     ("force", "f", "flag", "", "Force removal of the image"),
     ("no-prune", "", "flag", "", "Do not delete untagged parents"),
+    (
+        "platform",
+        "",
+        "list",
+        "strings",
+        'Remove only the given platform of a multi-platform image ("os/arch[/variant]")',
+    ),
     ("remote", "", "flag", "", "Delete tags, or manifests by digest, in their registries instead"),
 )
 
@@ -141,6 +148,8 @@ def _rmi(settings: Settings, options: Options, words: list[str]) -> int:
 
         return delete_remote(settings, words)
     tail = query(force=options.flag("force"), noprune=options.flag("no-prune"))
+    for platform in options.texts("platform"):
+        tail += f"{'&' if tail else '?'}platforms={quote(platform)}"
 
     def show(_: str, body: bytes) -> str:
         lines = [f"{key}: {value}" for record in loads(body) for key, value in record.items() if value]
