@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from proa.engine.engine import Engine
 
 
+# An index names manifests, these name configs and layers: what is missing below is known once what is above is there.
+_GENERATIONS = 3
+
+
 class Checked(msgspec.Struct, kw_only=True):
     """What a check found: all problems, and how many of them are still there."""
 
@@ -58,7 +62,7 @@ class Integrity:
             progress(ProgressEvent(status="Checking", id=what, current=done, total=total))
 
         def settle(problems: Iterable[Problem]) -> bool:
-            """Repair and tell; True when there was something."""
+            """Repair and tell; True when something was repaired."""
             found = list(problems)
             mender = Repair(storage, graph, engine.transfers.refetch, self._running_on)
             for problem in found:
@@ -68,7 +72,7 @@ class Integrity:
                 checked.problems.append(problem)
                 checked.left += not problem.repaired
                 progress(ProgressEvent(aux=msgspec.to_builtins(problem)))
-            return bool(found)
+            return any(problem.repaired for problem in found)
 
         with storage.leases.hold("check"):
             graph = Graph(storage)
@@ -77,8 +81,10 @@ class Integrity:
             if not quick:
                 graph = Graph(storage)
                 settle(self._suspected(check_blobs(storage, graph, looked)))
-            graph = Graph(storage)
-            settle(check_images(graph))
+            for _ in range(_GENERATIONS):
+                graph = Graph(storage)
+                if not settle(check_images(storage, graph)):
+                    break
             settle(check_layers(storage, graph, looked, quick=quick))
         return checked
 

@@ -7,7 +7,7 @@ Nothing is changed here (see `repair`), nothing stops others: what goes away mea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -82,11 +82,12 @@ class Graph:
         self.blobs: dict[str, tuple[Descriptor, list[str]]] = {}
         self.chains: dict[str, tuple[LayerOrigin, list[str]]] = {}
         self.broken: dict[str, list[str]] = {}
+        self.missing: dict[str, Descriptor] = {}
         # Chain IDs of this machine's platform: others are unpacked when a container wants them.
         self.unpacked: set[str] = set()
         for image in storage.images.walk():
             try:
-                self._add(image.name, image.descriptor, True)
+                self._add(image.name, image.descriptor)
             except ProaError as error:
                 self.broken.setdefault(image.name, []).append(error.message)
 
@@ -95,19 +96,28 @@ class Graph:
         found = self.blobs.get(subject) or self.chains.get(subject)
         return sorted(set(found[1])) if found else []
 
-    def _add(self, name: str, descriptor: Descriptor, whole: bool) -> None:
+    def _add(self, name: str, descriptor: Descriptor) -> None:
         self._note(name, descriptor)
         if not (media_types.is_manifest(descriptor.media_type) or media_types.is_index(descriptor.media_type)):
             return
-        raw = read_blob(self._content, descriptor, MANIFEST_LIMIT)
-        if media_types.is_index(descriptor.media_type):
-            self._add_index(name, descriptor, raw)
-            return
-        for child in children(descriptor, raw):
-            self._note(name, child)
-            if whole and not child.urls:
-                self._content.info(child.digest)
-        self._add_chains(name, descriptor, raw)
+        try:
+            raw = read_blob(self._content, descriptor, MANIFEST_LIMIT)
+            if media_types.is_index(descriptor.media_type):
+                self._add_index(name, descriptor, raw)
+                return
+            for child in children(descriptor, raw):
+                self._note(name, child)
+                if not child.urls:
+                    self._look_for(child)
+            self._add_chains(name, descriptor, raw)
+        except NotFound:
+            self._look_for(descriptor)
+
+    def _look_for(self, descriptor: Descriptor) -> None:
+        try:
+            self._content.info(descriptor.digest)
+        except NotFound:
+            self.missing[descriptor.digest] = descriptor
 
     def _add_index(self, name: str, descriptor: Descriptor, raw: bytes) -> None:
         present, manifests = 0, parse_index(raw, descriptor.media_type).manifests
@@ -117,9 +127,9 @@ class Graph:
             except NotFound:
                 continue  # a platform that was not pulled
             present += 1
-            self._add(name, child, True)
+            self._add(name, child)
         if manifests and not present:
-            raise NotFound(f"no platform of {descriptor.digest} is in the store", code="content-missing")
+            raise Corrupt(f"no platform of {descriptor.digest} is in the store", code="content-missing")
 
     def _note(self, name: str, descriptor: Descriptor) -> None:
         self.blobs.setdefault(descriptor.digest, (descriptor, []))[1].append(name)
@@ -154,10 +164,25 @@ def check_index(storage: Storage) -> Iterator[Problem]:
         yield Problem(kind="index", subject=str(storage.paths.index), detail=detail)
 
 
-def check_images(graph: Graph) -> Iterator[Problem]:
-    """Images whose documents or blobs are missing or unreadable."""
+def check_images(storage: Storage, graph: Graph) -> Iterator[Problem]:
+    """Blobs that images need and that are missing, and images that cannot be understood."""
+    for digest in graph.missing:
+        if users := still_named(storage, graph.users(digest)):
+            yield Problem(kind="blob", subject=digest, detail="it is missing", affected=users)
     for name, details in graph.broken.items():
         yield Problem(kind="image", subject=name, detail="; ".join(dict.fromkeys(details)), affected=[name])
+
+
+def still_named(storage: Storage, names: Sequence[str]) -> list[str]:
+    """Those of the names that are still there: what goes with its last name was not lost."""
+    return [name for name in names if _image(storage, name) is not None]
+
+
+def _image(storage: Storage, name: str) -> Image | None:
+    try:
+        return storage.images.get(name)
+    except NotFound:
+        return None
 
 
 def record_fault(path: Path) -> str:
@@ -194,19 +219,16 @@ def _image_records(storage: Storage) -> Iterator[Problem]:
             indexed.pop(name, None)
             yield Problem(kind="record", subject=str(path), detail=error.message, affected=[name])
             continue
-        known = indexed.pop(image.name, None)
+        indexed.pop(name, None)
         if file_name(image.name) + ".json" != entry:
             detail = f"it is the record of {image.name}"
-        elif known is None:
-            yield Problem(kind="index", subject=image.name, detail="the index has no row for it", affected=[name])
-        elif known != image:
-            yield Problem(kind="index", subject=image.name, detail="its row is not its record", affected=[name])
+        elif what := storage.images.disagreement(name):
+            yield Problem(kind="index", subject=image.name, detail=what, affected=[name])
         if detail:
             yield Problem(kind="record", subject=str(path), detail=detail, affected=[name])
     for name in indexed:
-        path = storage.paths.images / (file_name(name) + ".json")
-        if not path.exists():
-            yield Problem(kind="record", subject=str(path), detail="the file is missing", affected=[name])
+        if what := storage.images.disagreement(name):
+            yield Problem(kind="record", subject=str(storage.images.path(name)), detail=what, affected=[name])
 
 
 def check_blobs(storage: Storage, graph: Graph, progress: Progress) -> Iterator[Problem]:

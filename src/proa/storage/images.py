@@ -141,6 +141,26 @@ class FileImageStore:
         """The record of `name`."""
         return self._records.path(name)
 
+    def disagreement(self, name: str) -> str:
+        """How the index differs from the record of `name`, while nobody writes either; empty when it does not."""
+        with self._names.hold(name):
+            record = row = None
+            try:
+                record = self._records.get(name)
+            except NotFound:
+                pass
+            except Corrupt:
+                return ""
+            try:
+                row = self.get(name)
+            except NotFound:
+                pass
+        if record == row:
+            return ""
+        if record is None:
+            return "the file is missing"
+        return "its row is not its record" if row is not None else "the index has no row for it"
+
     def restore(self, image: Image) -> None:
         """Write record and row of `image` as they were. Raises Exhausted."""
         with self._names.hold(image.name), self._pins.pin(image.descriptor):

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,57 @@ def test_each_blob_is_fetched_again(pulled: engines.PrivateEngine, number: int) 
     assert blob.read_bytes() == whole
     assert check(pulled, status=0) == []
     pulled.proa("run", "--rm", "--network", "none", name, "cat", "/above")
+
+
+def test_missing_blobs_are_fetched_again(pulled: engines.PrivateEngine) -> None:
+    name = name_of(pulled)
+    blobs = sorted((pulled.root / "content" / "blobs" / "sha256").iterdir())
+    whole = {blob.name: blob.read_bytes() for blob in blobs}
+    for blob in blobs:
+        blob.unlink()
+    # The manifest is what is missing; what it names is known only when it is there again.
+    (problem,) = check(pulled, "--quick")
+    assert (problem["kind"], problem["detail"], problem["affected"]) == ("blob", "it is missing", [name])
+    found = check(pulled, "--quick", "--repair", status=0)
+    assert [p["repaired"] for p in found] == ["fetched again"] * len(blobs)
+    assert {blob.name: blob.read_bytes() for blob in blobs} == whole
+    assert check(pulled, status=0) == []
+
+
+def test_a_check_is_not_misled_by_what_goes_on(engine: engines.PrivateEngine, busybox_tar: Path) -> None:
+    """Images come and go, are given other names, collected: none of it is damage, and nothing gets damaged."""
+    engine.proa("import", str(busybox_tar), "base:1")
+    archive = engine.proa("save", "base:1").stdout
+    stopped = threading.Event()
+    failures: list[BaseException] = []
+
+    def churn(number: int) -> None:
+        try:
+            with proa.connect(engine.socket) as client:
+                while not stopped.is_set():
+                    client.images.load(archive)
+                    client.images.import_(busybox_tar, f"churn{number}:1", changes=[f"LABEL n={random.random()}"])
+                    client.images.tag("base:1", f"churn{number}:2")
+                    client.images.prune()
+                    for tag in (1, 2):
+                        client.images.remove(f"churn{number}:{tag}")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=churn, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        with proa.connect(engine.socket) as client:
+            for _ in range(12):
+                assert client.check() == []
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert check(engine, status=0) == []
+    engine.proa("run", "--rm", "--network", "none", "base:1", "true")
 
 
 def test_a_file_of_a_layer_is_unpacked_again(pulled: engines.PrivateEngine) -> None:
