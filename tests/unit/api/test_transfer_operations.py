@@ -54,7 +54,7 @@ class Transfers:
 
     push_all_tags = pull_all_tags
 
-    def push(self, reference: str, *, platform: str, credentials: Any, progress: Any, stopped: Any) -> str:
+    def push(self, reference: str, *, credentials: Any, progress: Any, **_: Any) -> str:
         self.calls.append((reference, credentials))
         progress(ProgressEvent(aux={"Tag": "1", "Digest": "sha256:0", "Size": 5}))
         return "sha256:0"
@@ -80,7 +80,7 @@ class Transfers:
         options["progress"](ProgressEvent(status="sha256:2"))
         return "sha256:2"
 
-    def save(self, names: list[str], out: Any, *, platform: str) -> None:
+    def save(self, names: list[str], out: Any, **_: Any) -> None:
         out.write(repr(names).encode())
 
 
