@@ -18,6 +18,7 @@ from proa.engine.mount_sources import image_mounts
 from proa.engine.namespaces import shared_namespaces
 from proa.engine.specgen import oci_config
 from proa.engine.types import Container
+from proa.engine.waking import how_to_wake
 from proa.storage.records import disk_faults
 from proa.storage.snapshots import Mount
 
@@ -62,6 +63,7 @@ def start_request(
                 "cgroup": {"name": cgroup},
                 "attach": [attach for attach, _ in waiting],
                 "durable": not record.host.auto_remove,
+                "wake": how_to_wake(engine.run, record.host.restart_policy),
             }
             yield request, fds
     finally:

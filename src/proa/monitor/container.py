@@ -31,6 +31,7 @@ from proa.monitor.starting import take
 from proa.monitor.stdio import stream_names
 from proa.monitor.streams import Streams, release_memory
 from proa.monitor.waiting import wait
+from proa.monitor.waking import wake
 from proa.runtime import cgroups
 from proa.runtime.launching import Process
 
@@ -62,6 +63,7 @@ class Container:
         self._loop = loop
         self._state = handoff.state
         self._durable = request.durable
+        self._wake = request.wake
         self._directory_fd = taken.directory
         self._config_fd = taken.config
         self._execs: dict[str, Child] = {}
@@ -154,8 +156,10 @@ class Container:
         children = (self._init, *self._execs.values())
         while time.monotonic() < deadline:
             if self.server.flushed and all(child.streams.idle for child in children):
-                return
+                break
             loop.turn()
+        if self._wake is not None and not self.server.watched:
+            wake(self._wake)
 
     def _init_ended(self, _child: Child) -> None:
         # With a pid namespace of its own everything has ended with the init, else what is left must be ended.

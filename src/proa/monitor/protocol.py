@@ -42,6 +42,7 @@ __all__ = [
     "ResumeRequest",
     "StartRequest",
     "StateRequest",
+    "Wake",
     "WatchRequest",
     "encode_line",
     "parse_request",
@@ -93,6 +94,14 @@ class Attach(msgspec.Struct, frozen=True):
     ends_exec: bool = False
 
 
+class Wake(msgspec.Struct, frozen=True):
+    """How to start an engine: its log, command line and environment."""
+
+    log: str
+    command: list[str]
+    environment: dict[str, str]
+
+
 class Request(msgspec.Struct, tag_field="op", kw_only=True):
     """What every request has: `seq` is repeated in the answer, `fds` counts the descriptors sent with it."""
 
@@ -108,6 +117,7 @@ class StartRequest(Request, tag="start"):
     config: OCI runtime config.json; rootfs: its mounts (type, source, options).
     cgroup: {"name": path below every hierarchy's root}.
     durable: fsync the exit record.
+    wake: how to start an engine when the container has ended and none watches it.
     """
 
     id: str
@@ -124,6 +134,7 @@ class StartRequest(Request, tag="start"):
     userns: bool = False
     attach: list[Attach] = []
     durable: bool = True
+    wake: Wake | None = None
 
 
 class NetnsRequest(msgspec.Struct, frozen=True):

@@ -217,6 +217,11 @@ class Server:
             if entry.watching:
                 entry.say(event)
 
+    @property
+    def watched(self) -> bool:
+        """Whether somebody hears of the container's end."""
+        return any(entry.watching for entry in self.peers)
+
     def stop_listening(self) -> None:
         """Remove the socket; connections go on."""
         if self._listener is not None:

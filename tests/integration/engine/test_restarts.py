@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import PrivateEngine, kill_and_wait, until
+from engines import PrivateEngine, kill_and_wait, parent, until
 
 pytestmark = pytest.mark.root
 
@@ -120,6 +120,30 @@ def test_the_next_engine_restarts_what_ended_meanwhile(busybox: PrivateEngine) -
         kill_and_wait(pid)
     until(lambda: state(box, "lasting")["Pid"] not in (0, before["lasting"]), "it to run again")
     assert state(box, "over")["Status"] == "exited"
+
+
+def test_without_an_engine_the_monitor_starts_one(busybox: PrivateEngine) -> None:
+    box = busybox
+    up(box, "over", "no")
+    up(box, "hardy", "on-failure")
+    before = {name: state(box, name)["Pid"] for name in ("over", "hardy")}
+    box.kill_engine()
+    monitor = parent(before["over"])
+    kill_and_wait(before["over"])
+    until(lambda: not Path(f"/proc/{monitor}").exists(), "the end of a container nobody wants back")
+    assert not box.running()
+    kill_and_wait(before["hardy"])
+    until(box.running, "an engine")
+    found = until(lambda: recorded_pid(box), "its container")
+    assert found != before["hardy"]
+    assert state(box, "hardy")["Pid"] == found
+    assert box.inspect("hardy")["RestartCount"] == 1
+
+
+def recorded_pid(box: PrivateEngine) -> int:
+    """The process of the one container that runs, without asking (and so starting) an engine."""
+    records = [json.loads(path.read_text()) for path in (box.root / "containers").glob("*/monitor.json")]
+    return int(records[0]["pid"]) if records else 0
 
 
 def test_boot(busybox: PrivateEngine) -> None:
