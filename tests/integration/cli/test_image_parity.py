@@ -131,3 +131,22 @@ def test_the_same_answers(dockerd: str, engine: engines.PrivateEngine, busybox_t
         if " -f " in line or "images" in line:  # images of one second come in any order
             theirs, ours = ((code, "".join(sorted(out)), err) for code, out, err in (theirs, ours))
         assert ours == theirs, line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["image", "prune"],
+        ["image", "prune", "-a"],
+        ["container", "prune"],
+        ["network", "prune"],
+        ["volume", "prune"],
+        ["volume", "prune", "-a"],
+        ["system", "prune"],
+        ["system", "prune", "-a", "--volumes"],
+        ["system", "prune", "--filter", "until=1h", "--filter", "label=x"],
+    ],
+)
+def test_prune_warns_as_docker_does(box: engines.PrivateEngine, words: list[str]) -> None:
+    ours, theirs = box.proa(*words, stdin=b"n\n"), box.docker(*words, stdin=b"n\n")
+    assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)

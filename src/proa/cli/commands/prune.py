@@ -11,6 +11,7 @@ from proa.cli.terminal import emit
 from proa.client.caller import Caller
 from proa.client.endpoint import locate
 from proa.client.http import query
+from proa.errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ WITH_VOLUMES: Row = ("volumes", "", "flag", "", "Prune anonymous volumes")
 def _agreed(options: Options, warning: str) -> bool:
     if options.flag("force"):
         return True
-    sys.stdout.write(f"WARNING! This will remove {warning}.\nAre you sure you want to continue? [y/N] ")
+    sys.stdout.write(f"WARNING! This will remove{warning}\nAre you sure you want to continue? [y/N] ")
     sys.stdout.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -53,11 +54,11 @@ def _prune(caller: Caller, kind: str, options: Options, **fixed: str) -> int:
 
 
 def _command(
-    kind: str, warning: str, fixed: Callable[[Options], dict[str, str]]
+    kind: str, warning: Callable[[Options], str], fixed: Callable[[Options], dict[str, str]]
 ) -> Callable[[Settings, Options, list[str]], int]:
     def act(settings: Settings, options: Options, _: list[str]) -> int:
-        if not _agreed(options, warning):
-            return 1
+        if not _agreed(options, f" {warning(options)}."):
+            return 0
         size = _prune(Caller(locate(settings.host)), kind, options, **fixed(options))
         if kind != "networks":
             emit(f"Total reclaimed space: {decimal_size(size, 4)}\n")
@@ -70,11 +71,24 @@ def _images_fixed(options: Options) -> dict[str, str]:
     return {"dangling": "false"} if options.flag("all") else {"dangling": "true"}
 
 
+def _images_warning(options: Options) -> str:
+    if options.flag("all"):
+        return "all images without at least one container associated to them"
+    return "all dangling images"
+
+
 def _system(settings: Settings, options: Options, _: list[str]) -> int:
-    what = "all stopped containers, all networks not used by at least one container, all "
-    what += "images without at least one container" if options.flag("all") else "dangling images"
-    if not _agreed(options, what):
-        return 1
+    if options.flag("volumes") and any(text.startswith("until=") for text in options.texts("filter")):
+        raise Invalid('The "until" filter is not supported with "--volumes"', code="bad-filter")
+    what = ["all stopped containers", "all networks not used by at least one container"]
+    if options.flag("volumes"):
+        what.append("all anonymous volumes not used by at least one container")
+    what += [_images_warning(options), "all build cache" if options.flag("all") else "unused build cache"]
+    listed = "".join([f"\n  - {line}" for line in what])
+    given = "".join([f"\n  - {text}" for text in sorted(options.texts("filter"))])
+    given = f"\n\n  Items to be pruned will be filtered with:{given}" if given else ""
+    if not _agreed(options, f":{listed}{given}\n"):
+        return 0
     caller = Caller(locate(settings.host))
     size = _prune(caller, "containers", options)
     _prune(caller, "networks", options)
@@ -89,21 +103,21 @@ CONTAINERS = Command(
     "[OPTIONS]",
     "Remove all stopped containers",
     COMMON,
-    _command("containers", "all stopped containers", lambda _: {}),
+    _command("containers", lambda _: "all stopped containers", lambda _: {}),
     most=0,
 )
 IMAGES = Command(
     "[OPTIONS]",
     "Remove unused images",
     (ALL_IMAGES, *COMMON),
-    _command("images", "images that no container uses", _images_fixed),
+    _command("images", _images_warning, _images_fixed),
     most=0,
 )
 NETWORKS = Command(
     "[OPTIONS]",
     "Remove all unused networks",
     COMMON,
-    _command("networks", "all custom networks not used by at least one container", lambda _: {}),
+    _command("networks", lambda _: "all custom networks not used by at least one container", lambda _: {}),
     most=0,
 )
 VOLUMES = Command(
@@ -112,7 +126,9 @@ VOLUMES = Command(
     (ALL_VOLUMES, *COMMON),
     _command(
         "volumes",
-        "volumes not used by at least one container",
+        lambda options: (
+            f"{'all' if options.flag('all') else 'anonymous'} local volumes not used by at least one container"
+        ),
         lambda options: {"all": "true"} if options.flag("all") else {},
     ),
     most=0,
