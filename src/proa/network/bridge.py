@@ -175,7 +175,7 @@ class BridgeNetwork:
                 if container_id not in live:
                     self._detach(endpoint)
             self.zone = None
-            if self._endpoints or self._fabric.links.find(self.bridge) is not None:
+            if self._endpoints or self._fabric.owns(self.bridge):
                 self._ensure()
 
     def destroy(self) -> None:
@@ -192,7 +192,7 @@ class BridgeNetwork:
             fabric = self._fabric
             if any(member.zone is not None for member in fabric.members.values()):
                 fabric.install()
-                fabric.links.delete(self.bridge)
+                fabric.delete_bridge(self.bridge)
             else:
                 fabric.dissolve()
             self._records.remove_all()
@@ -261,6 +261,7 @@ class BridgeNetwork:
             keep=bool(self._endpoints),
             new=new,
             mtu=self.mtu,
+            alias=fabric.table,
         )
         self.warnings = list(settled.warnings)
         subnets = [gateway.network for gateway in settled.gateways]
@@ -294,13 +295,6 @@ class BridgeNetwork:
         if self.zone is None or not self._pools:
             fabric = self._fabric
             if new:
-                if self.spec.bridge and fabric.links.find(self.spec.bridge) is not None:
-                    raise Conflict(
-                        f"the host has a link {self.spec.bridge} already",
-                        code="link-name",
-                        subject=self.spec.bridge,
-                        hint="choose another com.docker.network.bridge.name",
-                    )
                 self.mtu = self.spec.mtu or host_mtu(fabric.links)
                 self._settle(new=True)
             self.mend()

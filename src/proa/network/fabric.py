@@ -18,7 +18,7 @@ from proa.network.endpoint import Endpoint
 from proa.network.firewall import Firewall, Target, Zone
 from proa.network.host import switch_forwarding_off
 from proa.network.links import Links
-from proa.network.netlink import NETLINK_ROUTE, Channel, NetlinkFailure
+from proa.network.netlink import NETLINK_ROUTE, Channel
 from proa.network.ports import PortHolders
 from proa.network.sweeper import Sweeper
 from proa.network.watch import RuleWatch
@@ -83,8 +83,7 @@ class Fabric:
 
     def present(self) -> bool:
         """Whether anything of ours is in the kernel."""
-        bridges = {member.bridge for member in self.members.values()}
-        return self.firewall.installed() or any(link.name in bridges for link in self.links.all())
+        return self.firewall.installed() or any(self.owns(member.bridge) for member in self.members.values())
 
     def install(self) -> None:
         """Write the table for the networks that are up, and keep watch over it."""
@@ -129,7 +128,7 @@ class Fabric:
                 if self.is_port(link.name):
                     self.links.delete(link.name)
             for member in self.members.values():
-                self.links.delete(member.bridge)
+                self.delete_bridge(member.bridge)
         switch_forwarding_off(self.firewall, self.links)
         self.close()
 
@@ -153,12 +152,15 @@ class Fabric:
         if watch is not None:
             watch.stop()
 
+    def owns(self, name: str) -> bool:
+        """Whether there is a bridge of that name that we made: names can be the user's choice."""
+        link = self.links.find(name)
+        return link is not None and link.kind == "bridge" and link.alias == self.table
+
     def delete_bridge(self, name: str) -> None:
-        """Delete a bridge; a missing one, or a kernel that lets us not, is fine: dissolve and reconcile look again."""
-        try:
+        """Delete a bridge that we made."""
+        if self.owns(name):
             self.links.delete(name)
-        except NetlinkFailure as error:
-            self.warnings.append(f"bridge {name} was not deleted: {error}")
 
 
 def root_number(root: Path, name: str) -> int:

@@ -62,18 +62,23 @@ def settle_bridge(
     keep: bool,
     new: bool,
     mtu: int,
+    alias: str,
 ) -> Settled:
     """Bridge `name`, made if it is not there, with the gateway's address of subnets that nothing on the host overlaps.
 
     keep: containers live in them, so they stay even when they clash (a warning); new: the network is being made, so a
-    fixed subnet that clashes is refused. Two engines may choose the same subnet in the same moment: after putting its
-    address on the bridge each looks again, and whoever then sees another gives way to try elsewhere.
+    fixed subnet that clashes is refused; alias: what the engine's own links bear, others are left alone. Two engines
+    may choose the same subnet in the same moment: after putting its address on the bridge each looks again, and whoever
+    then sees another gives way to try elsewhere.
     Raises Exhausted, Conflict, OSError.
     """
     while True:
         link = links.find(name)
-        if link is not None and link.kind != "bridge":
-            raise Conflict(f"link {name} exists and is not a bridge", code="link-name", subject=name, hint="remove it")
+        if link is not None and (link.kind != "bridge" or link.alias != alias):
+            hint = "remove it, or choose another com.docker.network.bridge.name"
+            raise Conflict(
+                f"the host has a link {name} that is not of this engine", code="link-name", subject=name, hint=hint
+            )
         gateways: list[AnyInterface] = []
         warnings: list[str] = []
         chosen: list[AnyNetwork] = []
@@ -90,7 +95,7 @@ def settle_bridge(
                 chosen.append(subnet)
             gateways.append(ip_interface(f"{wish.gateway or subnet.network_address + 1}/{subnet.prefixlen}"))
         if link is None:
-            links.create_bridge(name, mac_of(gateways[0].packed), mtu)
+            links.create_bridge(name, mac_of(gateways[0].packed), mtu, alias)
             link = links.find(name)
             assert link is not None
         _switch_bridge(name, ipv6=any(gateway.version == 6 for gateway in gateways))

@@ -55,6 +55,7 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 IFF_UP = 0x1
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
+IFLA_IFALIAS = 20
 IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 26, 28, 29
 IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_VLAN_ID = 1, 1, 1
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
@@ -91,7 +92,7 @@ def _no_link_local() -> bytes:
 
 class Link(NamedTuple):
     """A network interface as the kernel lists it; `master` is 0 without a bridge, `peer` is a veth's other end's
-    number."""
+    number, `alias` is what its maker wrote to it."""
 
     number: int
     name: str
@@ -101,6 +102,7 @@ class Link(NamedTuple):
     up: bool
     mac: str
     peer: int
+    alias: str = ""
 
 
 class VethPair(NamedTuple):
@@ -168,8 +170,11 @@ class Links:
             found.append((link, ip_network((fields.get(RTA_DST, nowhere), prefix), strict=False)))
         return found
 
-    def create_bridge(self, name: str, mac: str, mtu: int) -> None:
-        """Make bridge `name` with a fixed address (it would take its lowest port's and change), no STP, no delay."""
+    def create_bridge(self, name: str, mac: str, mtu: int, alias: str = "") -> None:
+        """Make bridge `name` with a fixed address (it would take its lowest port's and change), no STP, no delay.
+
+        alias: what says whose it is.
+        """
         body = (
             _interface(flags=IFF_UP, change=IFF_UP)
             + text(IFLA_IFNAME, name)
@@ -181,7 +186,11 @@ class Links:
                 nested(IFLA_INFO_DATA, u32(IFLA_BR_FORWARD_DELAY, 0), u32(IFLA_BR_STP_STATE, 0)),
             )
         )
-        self._channel.request(Step(f"create bridge {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body))
+        steps = [Step(f"create bridge {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)]
+        if alias:
+            named = _interface() + text(IFLA_IFNAME, name) + attribute(IFLA_IFALIAS, alias.encode())
+            steps.append(Step(f"mark bridge {name}", RTM_SETLINK, 0, named))
+        self._channel.request(*steps)
 
     def create_veth(self, pair: VethPair) -> None:
         """Make the pair in one message: host end up on its bridge, peer born inside its namespace with its final name.
@@ -387,4 +396,5 @@ def _parse_link(body: bytes) -> Link:
         up=bool(flags & IFF_UP),
         mac=fields.get(IFLA_ADDRESS, b"").hex(":"),
         peer=struct.unpack("=I", peer)[0] if peer else 0,
+        alias=fields.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
