@@ -342,7 +342,10 @@ def _translate(error: Exception, origin: Origin | None) -> Exception:
     ):
         return TimedOut(f"{where} did not answer in time", code="registry-timeout", subject=where, temporary=True)
     # A refused connection or an unknown name will not change within seconds; a lost one may.
-    fatal = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.LocationParseError)
+    cause = error.original_error if isinstance(error, urllib3.exceptions.ProxyError) else error
+    fatal = isinstance(cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.LocationParseError)
+    if cause is not error:
+        where += ", through the proxy"
     return Unavailable(
         f"cannot reach {where}: {reason}" if fatal else f"connection to {where} was lost: {reason}",
         code="registry-unreachable" if fatal else "connection-lost",

@@ -174,6 +174,23 @@ def configured(engine: PrivateEngine, registry: registries.Registry) -> PrivateE
     return engine
 
 
+def test_a_mirror_of_docker_hub(engine: PrivateEngine, registry: registries.Registry, tmp_path: Path) -> None:
+    """Programs that name images as on Docker Hub find them in a mirror, and Docker Hub is not asked."""
+    path = engine.directory / "proa.toml"
+    path.write_text(f'[registry-mirrors]\n"docker.io" = ["{registry.host}"]\n[proxies]\nhttps = "http://127.0.0.1:9"\n')
+    engine.env["PROA_CONFIG"] = str(path)
+    layout = says("amd64").layout(tmp_path / "layout", "x")
+    skopeo = ["skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false"]
+    subprocess.run([*skopeo, f"oci:{layout}:x", f"docker://{registry.host}/library/mirrored:1"], check=True)
+    assert engine.out("run", "-q", "--rm", "--network", "none", "mirrored:1") == "amd64"
+    assert engine.inspect("mirrored:1")["RepoTags"] == ["mirrored:1"]
+    facts = json.loads(engine.out("info", "--format", "json"))
+    assert facts["RegistryConfig"]["Mirrors"] == [registry.host]
+    assert facts["HttpsProxy"] == "http://127.0.0.1:9"
+    missing = engine.proa("pull", "elsewhere:1", check=False)
+    assert (missing.returncode, b"proxy" in missing.stderr.lower()) == (1, True), missing.stderr
+
+
 def test_short_names(configured: PrivateEngine, registry: registries.Registry, tmp_path: Path) -> None:
     layout = says("amd64").layout(tmp_path / "layout", "x")
     for repository in ("short/plain", "deep/er/editor"):

@@ -148,6 +148,26 @@ def test_a_cut_at_any_byte_costs_none_twice(fake_registry, storage, make_image, 
     assert [r for d, r in fake.blob_gets if d == layer["digest"]] == ["", f"bytes={fake.cut_after}-"]
 
 
+@pytest.mark.parametrize("downloads", [1, 4])
+def test_only_so_many_blobs_move_at_a_time(fake_registry, storage, make_image, downloads):
+    made = make_image(8, size=2000)
+    fake = fake_registry(made)
+    blob, lock, now, most = fake.blob, threading.Lock(), [], []
+
+    def counted(handler, name, data):
+        with lock:
+            now.append(name)
+            most.append(len(now))
+        time.sleep(0.05)
+        blob(handler, name, data)
+        with lock:
+            now.remove(name)
+
+    fake.blob = counted
+    pull(storage, parse_reference(fake.reference), registries=Registries(downloads=downloads))
+    assert max(most) == downloads
+
+
 def test_a_server_without_ranges_is_read_again_from_the_start(fake_registry, storage, make_image):
     made = make_image(1, size=400_000)
     fake = fake_registry(made)

@@ -64,6 +64,33 @@ def test_a_host_that_only_pulls_does_not_resolve(
     assert paths(own, "blobs") == []
 
 
+def test_a_hosts_headers_do_not_follow_a_redirect(
+    fake_registry: Any, start_server: Any, send_reply: Any, storage: Any, make_image: Any, tmp_path: Path
+) -> None:
+    made = make_image(1)
+    cache = fake_registry(made)
+    layer = made.manifest["layers"][0]["digest"]
+    other = start_server(lambda handler, body: send_reply(handler, 200, made.blobs[layer]))
+    blob = cache.blob
+
+    def redirect(handler: Any, name: str, data: bytes) -> None:
+        if name == layer:
+            send_reply(handler, 307, b"", {"Location": f"http://{other.host}/bucket/x"})
+        else:
+            blob(handler, name, data)
+
+    cache.blob = redirect
+    text = f'[host."http://{cache.server.host}".header]\nx-key = "secret"\nauthorization = "Basic c2VjcmV0"\n'
+    pull(
+        storage,
+        parse_reference("registry.invalid/proa/test:v1"),
+        registries=hosts_file(tmp_path / "c", "_default", text),
+    )
+    assert cache.server.asked[-1][2]["authorization"] == "Basic c2VjcmV0"
+    assert len(other.asked) == 1
+    assert not {"x-key", "authorization"} & set(other.asked[0][2])
+
+
 def test_a_dead_host_is_asked_once(fake_registry: Any, storage: Any, make_image: Any, tmp_path: Path) -> None:
     made = make_image(4)
     own = fake_registry(made)
