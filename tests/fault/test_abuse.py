@@ -53,7 +53,7 @@ def test_a_log_flood(box: PrivateEngine, kind: str, script: str) -> None:
         while time.monotonic() < end:
             begun = time.monotonic()
             assert container.exec(["echo", "here"]).stdout == b"here\n"
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 10
             assert len(client.containers.list()) >= 1
             time.sleep(0.1)
         assert private_kib(monitor) < 24 << 10
@@ -121,8 +121,8 @@ def test_many_containers_come_and_go(box: PrivateEngine) -> None:
 
         containers = list(pool.map(start, range(CONTAINERS)))
         begun = time.monotonic()
-        assert len(client.containers.list()) == CONTAINERS
-        assert time.monotonic() - begun < 1.5
+        assert len(box.out("ps", "-q").split()) == CONTAINERS
+        assert time.monotonic() - begun < 2
         list(pool.map(lambda container: container.remove(force=True), containers))
         assert client.containers.list(all=True) == []
     assert not list((box.run_dir / "monitors").iterdir())

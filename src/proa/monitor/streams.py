@@ -26,6 +26,8 @@ CHUNK_BYTES = 128 << 10
 # A pipe that was found full is bulk output: a bigger one saves wake-ups on both sides.
 BULK_PIPE_BYTES = 512 << 10
 _READS_PER_TURN = 16
+# Logging what one read gave takes a millisecond; who asks for something meanwhile is not to wait for sixteen.
+_LOGGED_READS_PER_TURN = 3
 # What may wait for a slow client once the process has ended: both pipes, full.
 DRAIN_BACKLOG_BYTES = 4 * BULK_PIPE_BYTES
 _FRAME = struct.Struct(">B3xI")
@@ -181,7 +183,7 @@ class Streams:
             return
         self._loop.busy()
         target = (_payload,)
-        for _ in range(_READS_PER_TURN):
+        for _ in range(_READS_PER_TURN if self._log is None else _LOGGED_READS_PER_TURN):
             try:
                 count = os.readv(fd, target)
             except BlockingIOError:
