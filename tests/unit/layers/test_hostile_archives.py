@@ -8,6 +8,7 @@ from layer_applying import applied
 from layer_archives import contents, read_tree
 
 from proa.errors import ProaError
+from proa.storage.layers.names import display
 
 HERE = b"/nonexistent-outside"
 
@@ -35,3 +36,19 @@ def test_hostile_layer_stays_inside(tmp_path, index):
         assert caught.value.message.isprintable()
     assert (read_tree(canary), os.lstat(canary).st_mtime_ns) == before
     assert sorted(os.listdir(tmp_path)) == ["canary", "layer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"a b", "a b"),
+        (b"\x1b[2J", "\\u001b[2J"),
+        ("\u202eexe".encode(), "\\u202eexe"),
+        ("\u200b\ufeff\ufffe\u00a0".encode(), "\\u200b\\ufeff\\ufffe\\u00a0"),
+        ("\u00e9\u6c34".encode(), "\u00e9\u6c34"),
+        (b"\xff", "\\xff"),
+        (b"n" * 300, "n" * 240 + "\u2026"),
+    ],
+)
+def test_names_are_shown_in_one_harmless_line(name, shown):
+    assert display(name) == shown

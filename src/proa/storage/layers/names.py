@@ -7,14 +7,16 @@ from proa.errors import Invalid
 __all__ = ["canonical", "display", "split"]
 
 _DISPLAY_LIMIT = 240
-# C0, DEL and C1 controls, and the characters that reorder text: a name must not steer a terminal or forge a log line.
-_UNSAFE = frozenset([*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)])
 
 
 def display(name: bytes) -> str:
-    """`name` for messages: one line of printable characters, odd bytes escaped, cut to a sane length."""
+    """`name` for messages: one line of printable characters, odd bytes escaped, cut to a sane length.
+
+    Controls, what reorders or hides text, and blanks other than the one: a name must not steer a terminal or forge a
+    log line.
+    """
     text = name[: _DISPLAY_LIMIT + 4].decode("utf-8", "backslashreplace")
-    text = "".join([c if ord(c) not in _UNSAFE else f"\\u{ord(c):04x}" for c in text])
+    text = "".join([c if c.isprintable() else f"\\u{ord(c):04x}" for c in text])
     return text if len(text) <= _DISPLAY_LIMIT else text[:_DISPLAY_LIMIT] + "…"
 
 
