@@ -25,6 +25,7 @@ from proa.oci import (
     DOCKER_NAMES,
     Descriptor,
     Digest,
+    Platform,
     Reference,
     RunConfig,
     ShortNames,
@@ -78,26 +79,33 @@ class Images:
         Raises NotFound, Corrupt.
         """
         wanted = parse_platform(platform) if platform else None
-        found = self.variants(descriptor)
-        chosen = nearest([image.config.platform for image in found], wanted)
+        found = self._offered(descriptor)
+        chosen = nearest([offered for offered, _ in found], wanted)
         if chosen is None and wanted:
-            there = ", ".join(str(image.config.platform) for image in found)
+            # An image that does not say what it is for is what its user says it is.
+            chosen = next((n for n, (offered, _) in enumerate(found) if not offered.architecture), None)
+        if chosen is None and wanted:
+            there = ", ".join(str(offered) for offered, _ in found)
             raise NotFound(
                 f"image with reference {descriptor.digest} was found but its platform ({there}) does not match the "
                 f"specified platform ({platform})",
                 code="platform-not-found",
             )
-        return found[chosen or 0]
+        return found[chosen or 0][1]
 
     def variants(self, descriptor: Descriptor) -> builtins.list[StoredImage]:
         """What is here of a manifest, or of the manifests of an index: never nothing. Raises NotFound, Corrupt."""
-        out: builtins.list[StoredImage] = []
+        return [image for _, image in self._offered(descriptor)]
+
+    def _offered(self, descriptor: Descriptor) -> builtins.list[tuple[Platform, StoredImage]]:
+        """The same with the platform of each: an index says more of it than some images themselves."""
+        out: builtins.list[tuple[Platform, StoredImage]] = []
         for manifest in transfer.image_manifests(self._storage.content, descriptor):
             image = self._cache.get(manifest.digest)
             if image is None:
                 image = transfer.read_image(self._storage.content, manifest)
                 self._cache[manifest.digest] = image
-            out.append(image)
+            out.append((manifest.platform or image.config.platform, image))
         return out
 
     def unpack(self, stored: StoredImage) -> None:

@@ -59,7 +59,8 @@ def inspect_remote(remote: Remote, platform: Platform | None = None) -> RemoteIm
     except Unsupported:  # an artifact
         return RemoteImage(root=root, raw=raw, entries=entries, descriptor=descriptor)
     config_raw = remote.read(manifest.config)
-    config = parse_image_config(config_raw, manifest, platform)
+    # What an index says of a platform counts; some images say less of themselves.
+    config = parse_image_config(config_raw, manifest, None if descriptor.platform else platform)
     return RemoteImage(
         root=root,
         raw=raw,

