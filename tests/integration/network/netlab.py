@@ -228,7 +228,7 @@ class Lab:
         with Channel(NETLINK_ROUTE, fd=self.host.route_fd) as channel:
             Links(channel).set_up(1, "lo")
         self.host.sysctl("ipv4/ip_forward", "0")  # a new namespace copies the real host's
-        self._open: list[Namespace | Service | LabNetwork | socket.socket] = [self.host]
+        self._open: list[Namespace | Service | LabNetwork | Fabric | socket.socket] = [self.host]
 
     def outside(self) -> Namespace:
         """Another host on a LAN with ours, which routes everything by us."""
@@ -286,6 +286,12 @@ class Lab:
         service = Service(namespace, port, **options)  # type: ignore[arg-type]
         self._open.append(service)
         return service
+
+    def fabric(self, root: str = "engine") -> Fabric:
+        """The ground of an engine's networks."""
+        fabric = Fabric(self.tmp_path / root, self.tmp_path / root / "run")
+        self._open.append(fabric)
+        return fabric
 
     def ear(self, namespace: Namespace, port: int) -> socket.socket:
         """A udp socket that hears what comes to a port, for as long as the test lives."""
