@@ -29,7 +29,7 @@ def bench(registry: Registry) -> Iterator[FaultBench]:
 @pytest.mark.parametrize("name", OPERATIONS + VOLUMES)
 def test_killed_at_a_step(bench: FaultBench, name: str) -> None:
     steps = bench.reference(name)[3]
-    for at in points(steps, 8):
+    for at in points(steps, 6):
         with bench.copy() as root:
             answer = bench.driver.ask(root, *bench.operations[name], mode="kill", at=at)
             bench.verify(name, root, answer, also=f"killed at {at} of {steps}")

@@ -34,7 +34,7 @@ def bench() -> Iterator[FaultBench]:
 @pytest.mark.parametrize("name", [*WRITING, "copy-up", "volume-replace"])
 def test_power_loss_at_a_step(bench: FaultBench, name: str) -> None:
     steps = bench.reference(name)[3]
-    for at in [*points(steps, 3), NEVER]:
+    for at in [*points(steps, 2), NEVER]:
         told = f"power lost at {at} of {steps}"
         disk, after = bench.directory / "disk.img", bench.directory / "after.img"
         copy_disk(bench.disk, disk)
@@ -53,7 +53,7 @@ def test_a_step_that_fails(bench: FaultBench, name: str, fault: str) -> None:
     """The same engine goes on: it says what failed, shows all or nothing, and does it at the next attempt."""
     before, after, files, steps = bench.reference(name)
     operations = bench.operations[name]
-    for at in points(steps, 5):
+    for at in points(steps, 3):
         told = f"{name}: {fault} at {at} of {steps}"
         with bench.copy() as root:
             answer = bench.driver.ask(

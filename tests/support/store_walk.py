@@ -1,4 +1,4 @@
-"""Read everything a store has and say what is wrong with it: the tests' own eyes, apart from `system check`."""
+"""Read everything a store has and say what is wrong with it: with the tests' own eyes, and with `system check`."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def walk(engine: Engine) -> dict[str, Any]:
         seen = _Hash()
         tar_tree(volume.mountpoint, seen, nanoseconds=True)
         volumes[volume.name] = seen.hash.hexdigest()
+    problems += [f"system check: {problem}" for problem in engine.integrity.check().problems]
     return {"names": names, "trees": trees, "containers": containers, "volumes": volumes, "problems": problems}
 
 
