@@ -109,7 +109,9 @@ class ImageRemoval:
                     out += self._prune_one(record)
         # What interrupted transfers left stays to be resumed, unless everything that is not needed is to go.
         rest = self.collect(keep_interrupted_s=None if dangling else 0)
-        return out, rest.blob_bytes + rest.snapshot_bytes
+        freed = rest.blob_bytes + rest.snapshot_bytes
+        self._events.publish("image", "prune", "", {"reclaimed": str(freed)})
+        return out, freed
 
     def collect(self, keep_interrupted_s: float | None = None) -> Collected:
         """Delete what no image and no container needs."""

@@ -230,6 +230,7 @@ class Transfers:
         chosen = []
         for name in names:
             found = self._images.find(name, platform)
+            self._events.publish("image", "save", image_id(found), {"name": image_id(found)})
             try:
                 canonical = self._names.parse(name).name
             except Invalid:

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
-
-from proa.errors import Conflict, Corrupt, Internal, NotFound, ProaError
-from proa.linux.files import RENAME_EXCHANGE, renameat2
+from proa.errors import Conflict, Corrupt, Internal, NotFound
 from proa.storage.disk_usage import disk_usage
 from proa.storage.failpoint import failpoint
-from proa.storage.locks import KeyedLocks
 from proa.storage.overlay_options import overlay_mount
-from proa.storage.records import Records, disk_faults, file_name, is_sealed, key_of, read_record
+from proa.storage.records import disk_faults, file_name, key_of
+from proa.storage.snapshot_records import CommitRecord, SnapshotEntry, SnapshotRecords, missing
 from proa.storage.snapshots import Kind, Mount, SnapshotInfo, Usage
 from proa.storage.spares import Spares
 from proa.storage.trash import Trash
@@ -30,58 +26,18 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _VOLATILE = "v"
 
 
-class CommitRecord(msgspec.Struct, omit_defaults=True):
-    """What makes a snapshot committed: the file snapshots/records/committed/<name>.json."""
-
-    name: str
-    id: str
-    parent: str
-    parent_id: str
-    created: float
-    size_bytes: int
-    inodes: int
-
-
-class _Entry:
-    """One snapshot in memory."""
-
-    __slots__ = ("children", "created", "flags", "id", "key", "kind", "parent", "parent_id", "ready", "usage")
-
-    def __init__(self, key: str, entry_id: str, kind: Kind, parent: str, parent_id: str) -> None:
-        self.key = key
-        self.id = entry_id
-        self.kind: Kind = kind
-        self.parent = parent
-        self.parent_id = parent_id
-        self.created = 0.0
-        self.usage: Usage | None = None
-        self.flags = ""
-        self.children = 0
-        self.ready = False
-
-
 def _nothing(_key: str) -> None:
     pass
 
 
-class OverlaySnapshotter:
+class OverlaySnapshotter(SnapshotRecords):
     """See snapshots.Snapshotter. `touch(name)` is called before each look at a committed snapshot, so that a
     collection that runs at the same time leaves it (see leases)."""
 
     def __init__(self, snapshots: Path, trash: Trash, touch: Callable[[str], None] = _nothing) -> None:
-        self._snapshots = snapshots
-        self._active_records = snapshots / "records" / "active"
-        self._committed_records = Records(snapshots / "records" / "committed", CommitRecord)
+        super().__init__(snapshots, touch)
         self._trash = trash
-        self._touch = touch
-        self._keys = KeyedLocks()
-        # Guards the dictionaries and the child counts; never held during I/O.
-        self._mutex = threading.Lock()
-        self._active: dict[str, _Entry] = {}
-        self._committed: dict[str, _Entry] = {}
-        self._by_id: dict[str, _Entry] = {}
         self._last = 0
-        self.damaged: list[str] = []
         self._spares = Spares(self._make_spare, self._drop_spare)
         self._load()
 
@@ -138,7 +94,7 @@ class OverlaySnapshotter:
     def remove(self, key: str) -> None:
         """Raises NotFound, Conflict."""
         if not self._remove(key, "active") and not self._remove(key, "committed"):
-            raise _missing(key)
+            raise missing(key)
 
     def stat(self, key: str) -> SnapshotInfo:
         """Raises NotFound."""
@@ -147,14 +103,14 @@ class OverlaySnapshotter:
             self._touch(key)
             entry = self._committed.get(key)
             if entry is None:
-                raise _missing(key)
+                raise missing(key)
         return SnapshotInfo(entry.key, entry.parent, entry.kind, entry.created)
 
     def usage(self, key: str) -> Usage:
         """Raises NotFound."""
         entry = self._active.get(key) or self._committed.get(key)
         if entry is None:
-            raise _missing(key)
+            raise missing(key)
         if entry.usage is not None:
             return entry.usage
         if entry.kind == "view":
@@ -162,7 +118,7 @@ class OverlaySnapshotter:
         try:
             return disk_usage(f"{self._directory(entry.id)}/fs")
         except FileNotFoundError:
-            raise _missing(key) from None
+            raise missing(key) from None
 
     def walk(self) -> Iterator[SnapshotInfo]:
         """A list as of now."""
@@ -181,106 +137,8 @@ class OverlaySnapshotter:
         self._touch(name)
         entry = self._committed.get(name)
         if entry is None:
-            raise _missing(name)
+            raise missing(name)
         return self._chain(entry)
-
-    # --- checking and repairing -------------------------------------------------------------------------------
-
-    def audit(self) -> list[tuple[str, str]]:
-        """Records that are not what this process knows: (path, what is wrong)."""
-        out = [(path, "it cannot be read") for path in self.damaged if path.startswith("/")]
-        with self._mutex:
-            entries = [e for e in (*self._committed.values(), *self._active.values()) if e.ready]
-        for e in entries:
-            path = self._record_path(e)
-            try:
-                if e.kind == "committed":
-                    same = is_sealed(path.read_bytes()) and read_record(path, CommitRecord) == self._record(e)
-                else:
-                    same = os.readlink(path) == self._link(e)
-            except (OSError, ValueError, ProaError):
-                same = False
-            if not same and (self._committed if e.kind == "committed" else self._active).get(e.key) is e:
-                out.append((str(path), "it is not what was written"))
-        return out
-
-    def restore_record(self, path: Path) -> bool:
-        """Write the record at `path` again from memory; False when nothing is known of it."""
-        with self._mutex:
-            entries = [*self._committed.values(), *self._active.values()]
-        for e in entries:
-            if e.ready and self._record_path(e) == path:
-                with self._keys.hold(f"{'committed' if e.kind == 'committed' else 'active'} {e.key}"):
-                    if e.kind == "committed":
-                        self._committed_records.put(e.key, self._record(e))
-                    else:
-                        temporary = path.with_name(f".{e.id}")
-                        os.symlink(self._link(e), temporary)
-                        os.rename(temporary, path)
-                return True
-        return False
-
-    def adopt(self, name: str, parent: str, entry_id: str) -> bool:
-        """Make the lost commit record of `name` anew; False when its directory cannot be told.
-
-        parent:   the name of what it stood on, which is there again
-        entry_id: the id that the damaged record seems to have had
-        """
-        self._touch(name)
-        with self._keys.hold(f"committed {name}"):
-            with self._mutex:
-                below = self._committed.get(parent)
-                if name in self._committed or (parent and below is None):
-                    return False
-                if not entry_id or entry_id in self._by_id:
-                    entry_id = next((e.parent_id for e in self._by_id.values() if e.parent == name), "")
-                entry = _Entry(name, entry_id, "committed", parent, below.id if below else "")
-            if not entry_id or not os.path.isdir(f"{self._directory(entry_id)}/fs"):
-                return False
-            entry.created, entry.usage = time.time(), disk_usage(f"{self._directory(entry_id)}/fs")
-            self._committed_records.put(name, self._record(entry))
-            with self._mutex:
-                above = [e for e in self._by_id.values() if e.parent_id == entry_id]
-                for e in above:
-                    e.parent = name
-                entry.children = len(above)
-                entry.ready = True
-                self._committed[name] = self._by_id[entry_id] = entry
-                if below is not None:
-                    below.children += 1
-            gone = {str(self._record_path(entry)), *(e.key for e in above)}
-            self.damaged = [d for d in self.damaged if d not in gone]
-        return True
-
-    def exchange(self, name: str, key: str) -> None:
-        """Let committed snapshot `name` have the files of active snapshot `key`, and the other way round, in one step.
-
-        Both stand on the same parent; nothing has either mounted. Raises NotFound.
-        """
-        with self._keys.hold(f"active {key}"), self._keys.hold(f"committed {name}"):
-            entry, other = self._committed.get(name), self._find_active(key)
-            if entry is None:
-                raise _missing(name)
-            fd = os.open(self._snapshots, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                renameat2(fd, entry.id, fd, other.id, RENAME_EXCHANGE)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-
-    def _record_path(self, entry: _Entry) -> Path:
-        if entry.kind == "committed":
-            return self._committed_records.path(entry.key)
-        return self._active_records / file_name(entry.key)
-
-    @staticmethod
-    def _record(e: _Entry) -> CommitRecord:
-        usage = e.usage or Usage(0, 0)
-        return CommitRecord(e.key, e.id, e.parent, e.parent_id, e.created, usage.size_bytes, usage.inodes)
-
-    @staticmethod
-    def _link(e: _Entry) -> str:
-        return f"{e.id},{e.parent_id},{e.kind},{e.flags}"
 
     def close(self) -> None:
         """Stop making directories ahead."""
@@ -313,7 +171,7 @@ class OverlaySnapshotter:
             entry.ready = True
         return mounts
 
-    def _reserve(self, key: str, parent: str, kind: Kind) -> _Entry:
+    def _reserve(self, key: str, parent: str, kind: Kind) -> SnapshotEntry:
         with self._mutex:
             if key in self._active:
                 raise Conflict(f"snapshot {key} exists already", code="snapshot-exists", subject=key)
@@ -323,11 +181,11 @@ class OverlaySnapshotter:
                 if below is None:
                     raise NotFound(f"parent snapshot {parent} does not exist", code="snapshot-not-found")
                 below.children += 1
-            entry = _Entry(key, "", kind, parent, below.id if below else "")
+            entry = SnapshotEntry(key, "", kind, parent, below.id if below else "")
             self._active[key] = entry
         return entry
 
-    def _give_id(self, entry: _Entry) -> None:
+    def _give_id(self, entry: SnapshotEntry) -> None:
         new = self._spares.take() if entry.kind == "active" else self._next_id()
         with self._mutex:
             entry.id = new
@@ -360,7 +218,7 @@ class OverlaySnapshotter:
         for path in ("fs", "work", ""):
             os.rmdir(f"{self._directory(spare)}/{path}")
 
-    def _inherit_attributes(self, entry: _Entry) -> None:
+    def _inherit_attributes(self, entry: SnapshotEntry) -> None:
         if not entry.parent_id:
             return
         # What is mounted at `/` shows the attributes of the uppermost directory.
@@ -372,7 +230,7 @@ class OverlaySnapshotter:
             os.chmod(fs, stat.S_IMODE(below.st_mode))
         os.utime(fs, ns=(below.st_mtime_ns, below.st_mtime_ns))
 
-    def _compose(self, entry: _Entry) -> list[Mount]:
+    def _compose(self, entry: SnapshotEntry) -> list[Mount]:
         directory = self._directory(entry.id)
         lowers = self._chain(entry)[1:]
         if entry.kind == "view":
@@ -383,7 +241,7 @@ class OverlaySnapshotter:
         volatile = _VOLATILE in entry.flags
         return [overlay_mount(lowers, f"{directory}/fs", f"{directory}/work", volatile=volatile)]
 
-    def _chain(self, entry: _Entry) -> list[str]:
+    def _chain(self, entry: SnapshotEntry) -> list[str]:
         out = [f"{self._directory(entry.id)}/fs"]
         while entry.parent_id:
             below = self._by_id.get(entry.parent_id)
@@ -427,18 +285,18 @@ class OverlaySnapshotter:
                 self._trash.discard(self._directory(entry.id), nobodys=True)
         return True
 
-    def _remember_locked(self, entry: _Entry) -> None:
+    def _remember_locked(self, entry: SnapshotEntry) -> None:
         (self._committed if entry.kind == "committed" else self._active)[entry.key] = entry
         self._by_id[entry.id] = entry
         below = self._by_id.get(entry.parent_id)
         if below is not None:
             below.children += 1
 
-    def _forget(self, entry: _Entry) -> None:
+    def _forget(self, entry: SnapshotEntry) -> None:
         with self._mutex:
             self._forget_locked(entry)
 
-    def _forget_locked(self, entry: _Entry) -> None:
+    def _forget_locked(self, entry: SnapshotEntry) -> None:
         del (self._committed if entry.kind == "committed" else self._active)[entry.key]
         self._by_id.pop(entry.id, None)
         below = self._by_id.get(entry.parent_id)
@@ -460,17 +318,6 @@ class OverlaySnapshotter:
         except OSError:  # it was mounted once: overlay left its own directory inside
             self._trash.discard(work, nobodys=True)
 
-    # --- finding ----------------------------------------------------------------------------------------------
-
-    def _directory(self, entry_id: str) -> str:
-        return f"{self._snapshots}/{entry_id}"
-
-    def _find_active(self, key: str) -> _Entry:
-        entry = self._active.get(key)
-        if entry is None or not entry.ready:
-            raise _missing(key)
-        return entry
-
     # --- reconciling with the disk ----------------------------------------------------------------------------
 
     def _load(self) -> None:
@@ -480,7 +327,7 @@ class OverlaySnapshotter:
             if isinstance(record, Corrupt):
                 self.damaged.append(str(path))
                 continue
-            entry = _Entry(record.name, record.id, "committed", record.parent, record.parent_id)
+            entry = SnapshotEntry(record.name, record.id, "committed", record.parent, record.parent_id)
             entry.created = record.created
             entry.usage = Usage(record.size_bytes, record.inodes)
             self._committed[record.name] = self._by_id[record.id] = entry
@@ -511,7 +358,7 @@ class OverlaySnapshotter:
             return
         below = self._by_id.get(parent_id)
         parent = below.key if below is not None and below.kind == "committed" else ""
-        entry = _Entry(key, entry_id, "active" if kind == "active" else "view", parent, parent_id)
+        entry = SnapshotEntry(key, entry_id, "active" if kind == "active" else "view", parent, parent_id)
         entry.flags = flags
         entry.created = os.lstat(path).st_mtime
         self._active[key] = self._by_id[entry_id] = entry
@@ -544,10 +391,6 @@ def _base36(number: int) -> str:
         out = _DIGITS[digit] + out
         if not number:
             return out
-
-
-def _missing(key: str) -> NotFound:
-    return NotFound(f"snapshot {key} does not exist", code="snapshot-not-found", subject=key)
 
 
 __all__ = ["CommitRecord", "OverlaySnapshotter"]

@@ -7,7 +7,8 @@ A gzip stream of one record a file, in no order that matters, parents before wha
 `sum` is a CRC-32: of a regular file's content followed by its extended attributes, of a symbolic link's target, of a
 directory's extended attributes. It is there against rot, not against people: who can write into the store can write
 here too. The content's is taken while it is written, from memory the processor has at hand: some 3 ms for 121 MB, where
-SHA-256 would take 90. The list takes 30 ms for 6,000 files, while the engine waits for the disk (measured).
+SHA-256 would take 90. The list takes 30 ms for 6,000 files, while the engine waits for the disk. In memory, where there
+is nothing to wait for, unpacking that layer takes 0.52 s instead of 0.49 (best of 15).
 """
 
 from __future__ import annotations
