@@ -91,6 +91,18 @@ def test_a_fork_bomb(box: PrivateEngine) -> None:
     assert time.monotonic() - begun < 15
 
 
+def test_the_oom_score_of_the_engine_is_not_the_containers(box: PrivateEngine) -> None:
+    """Here it is made worse, as making it better is not everybody's to do."""
+    background(box, "before", "sleep 1000")
+    Path(f"/proc/{box.nursery_pid()}/oom_score_adj").write_text("300")
+    background(box, "spare", "sleep 1000")  # its monitor was there already
+    background(box, "scored", "sleep 1000", "--oom-score-adj", "50")
+    until(lambda: Path(f"/proc/{box.monitor_pid('scored')}/oom_score_adj").read_text() == "300\n")
+    for name, score in (("before", "0"), ("spare", "0"), ("scored", "50")):
+        assert Path(f"/proc/{box.inspect(name)['State']['Pid']}/oom_score_adj").read_text() == f"{score}\n"
+        assert box.out("exec", name, "cat", "/proc/self/oom_score_adj") == score
+
+
 def test_many_execs_at_once(box: PrivateEngine) -> None:
     background(box, "busy", "sleep 1000")
     barrier = threading.Barrier(EXECS)

@@ -17,7 +17,7 @@ from engines import PrivateEngine, kill_and_wait, until
 pytestmark = pytest.mark.root
 
 DRIVER = str(Path(__file__).parents[1] / "support" / "dying_engine.py")
-POINTS = 1000 if os.environ.get("PROA_STRESS") == "1" else 3
+POINTS = 1000 if os.environ.get("PROA_STRESS") == "1" else 2
 
 CREATE = ("create", "--name", "xx", "--network", "none", "busybox", "sleep", "1000")
 # operation -> (what makes its container ready, the command, what is true when it was done)

@@ -62,6 +62,20 @@ def test_a_container_whose_monitor_was_stopped_can_be_removed(busybox: PrivateEn
     run(busybox, "stuck")
 
 
+def test_a_container_whose_monitor_was_stopped_can_be_stopped_and_killed(busybox: PrivateEngine) -> None:
+    run(busybox, "asked", "sh", "-c", "trap 'echo bye > /said; exit 5' TERM; touch /ready; while :; do sleep 0.1; done")
+    until(lambda: busybox.proa("exec", "asked", "ls", "/ready", check=False).returncode == 0)
+    run(busybox, "killed")
+    for name, command in (("asked", ("stop", "-t", "1")), ("killed", ("kill",))):
+        os.kill(busybox.monitor_pid(name), signal.SIGSTOP)
+        begun = time.monotonic()
+        busybox.proa(*command, name)
+        assert time.monotonic() - begun < 20
+        assert busybox.inspect(name)["State"]["ExitCode"] == 137
+    busybox.proa("cp", "asked:/said", str(busybox.directory / "said"))
+    assert (busybox.directory / "said").read_text() == "bye\n"
+
+
 def test_a_stopped_nursery_is_replaced(busybox: PrivateEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     run(busybox, "first")
     nursery = busybox.nursery_pid()

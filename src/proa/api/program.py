@@ -39,6 +39,7 @@ IDLE_SECONDS = 300.0
 GRACE_SECONDS = 10.0
 #: Descriptors that are never given to clients: storage, monitors and the way out of an emergency need some.
 RESERVED_DESCRIPTORS = 128
+OOM_SCORE = -500
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +49,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     configure(options.log_level)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     descriptors = _raise_limit()
+    _spare_from_oom()
     os.chdir("/")
     try:
         if os.geteuid():
@@ -126,6 +128,15 @@ def _raise_limit() -> int:
             return soft
         return wanted
     return soft if soft != resource.RLIM_INFINITY else wanted
+
+
+def _spare_from_oom() -> None:
+    """Let the kernel end containers before the engine and its monitors, when memory is out. Needs CAP_SYS_RESOURCE."""
+    try:
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as score:
+            score.write(b"%d" % OOM_SCORE)
+    except OSError:
+        pass  # then it is as likely as any other to be chosen; the next command starts another one
 
 
 def _open(root: Path, run_directory: Path) -> Engine:

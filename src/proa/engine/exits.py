@@ -69,8 +69,15 @@ def end_monitor(directory: Path) -> None:
         kill_process(int(monitor.get("pid", 0)), int(monitor.get("start_time", 0)))
 
 
-def kill_process(pid: int, start_time: int) -> None:
-    """SIGKILL the process that had this pid at that start time; never another one that has the pid now."""
+def signal_init(directory: Path, number: int) -> None:
+    """Send a signal to a container's first process without its monitor."""
+    state = monitor_state(directory)
+    if state and state.get("boot_id") == boot_id():
+        kill_process(int(state.get("pid", 0)), int(state.get("start_time", 0)), number)
+
+
+def kill_process(pid: int, start_time: int, number: int = signal.SIGKILL) -> None:
+    """Signal the process that had this pid at that start time; never another one that has the pid now."""
     if pid <= 1:
         return
     try:
@@ -79,7 +86,7 @@ def kill_process(pid: int, start_time: int) -> None:
         return
     try:
         if process.start_time(pid) == start_time:
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            signal.pidfd_send_signal(fd, number)
     except ProcessLookupError:
         pass
     finally:

@@ -275,13 +275,23 @@ class Lifecycle:
         if number == signals.SIGKILL and entry.record.state.status == "paused":
             self.unpause(entry.record.id)
         try:
-            self._runs.monitor(entry).kill(number)
+            self._signal(entry, number)
         except (Unavailable, NotFound):
             # It ended by itself in between, and its monitor with it.
             raise Conflict(
                 f"Cannot kill container: {name_or_id}: Container {entry.record.id} is not running", code="not-running"
             ) from None
         self._engine.containers.announce(entry, "kill", signal=str(number))
+
+    def _signal(self, entry: Entry, number: int) -> None:
+        """Signal the first process, past a monitor that does not answer."""
+        try:
+            self._runs.monitor(entry).kill(number, timeout_s=MONITOR_PATIENCE_S)
+        except TimedOut:
+            exits.signal_init(self._catalog.path(entry), number)
+            if number == signals.SIGKILL:  # and nobody would tell that it ended
+                with entry.lock:
+                    self.kill_and_wait(entry)
 
     def kill_and_wait(self, entry: Entry) -> None:
         """Kill every process and take over the exit; the caller holds the lock. Raises Internal if one lives on."""
@@ -320,7 +330,7 @@ class Lifecycle:
         if record.state.status == "paused":
             self.unpause(record.id)
         try:
-            self._runs.monitor(entry).kill(number)
+            self._signal(entry, number)
             self._engine.containers.announce(entry, "kill", signal=str(number))
         except ProaError:
             if not run.ended.is_set():

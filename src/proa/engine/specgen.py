@@ -106,6 +106,7 @@ def exec_process(record: Container, request: ExecRequest, console_size: tuple[in
                 f"the working directory {request.working_dir[:200]!r} is no absolute path", code="workdir-invalid"
             )
         process["cwd"] = request.working_dir
+    process["oomScoreAdj"] = record.host.oom_score_adj  # not that of the engine, which has a lower one
     process["terminal"] = request.tty
     process["noNewPrivileges"] = security.no_new_privileges
     if console_size and any(console_size):

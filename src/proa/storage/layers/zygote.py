@@ -31,6 +31,11 @@ def main(control_fd: int) -> None:
     os.umask(0o077)
     os.chdir("/")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as score:
+            score.write(b"0")  # the engine's is lower: a worker that takes all memory is to go first
+    except OSError:
+        pass  # another user's, in a user namespace: then it has what its starter has
     prctl(PR_SET_DUMPABLE, 0)
     set_name("proa-unpack")
     # The terminal's signals are for the engine; workers are reaped by the kernel.
