@@ -160,6 +160,7 @@ class Endpoint:
         """Send; on 401 learn how this registry wants to be asked and send once more."""
         before = self._authorization(scopes)
         reply = send(before)
+        self.transport.warn(reply.headers.get("Warning", ""))
         if reply.status != 401:
             return reply
         authorizer = self.authorizer

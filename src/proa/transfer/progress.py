@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -70,6 +70,12 @@ Progress = Callable[[ProgressEvent], None]
 
 def silent(event: ProgressEvent) -> None:
     """Progress for callers that want none."""
+
+
+def tell_warnings(warnings: Iterable[str], progress: Progress) -> None:
+    """What a registry has to say to its users, among the closing lines."""
+    for text in warnings:
+        progress(ProgressEvent(status=f"Warning: {text}"))
 
 
 def one_at_a_time(progress: Progress) -> Progress:

@@ -28,7 +28,7 @@ from proa.transfer.copying import copy, unique
 from proa.transfer.credentials import Credentials
 from proa.transfer.ends import Source
 from proa.transfer.parallel import JOBS, Task, run_parallel
-from proa.transfer.progress import Progress, ProgressEvent, silent
+from proa.transfer.progress import Progress, ProgressEvent, silent, tell_warnings
 from proa.transfer.pull_progress import LayerLines
 from proa.transfer.registries import Registries
 from proa.transfer.remote import Remote
@@ -105,6 +105,7 @@ def _pull(
         name = Reference(registry=reference.registry, repository=reference.repository, digest=reference.digest).name
     fresh = not _points_to(storage, name, descriptor.digest)
     image = assign(storage, name, descriptor)
+    tell_warnings(remote.warnings(), progress)
     progress(ProgressEvent(status=f"Digest: {root.digest}"))
     what = "Downloaded newer image for" if fresh else "Image is up to date for"
     progress(ProgressEvent(status=f"Status: {what} {reference.familiar}"))

@@ -26,7 +26,7 @@ from proa.transfer.compress import publish_image
 from proa.transfer.copying import copy, unique
 from proa.transfer.credentials import Credentials
 from proa.transfer.parallel import run_parallel
-from proa.transfer.progress import Meter, Progress, ProgressEvent, one_at_a_time, short_id, silent
+from proa.transfer.progress import Meter, Progress, ProgressEvent, one_at_a_time, short_id, silent, tell_warnings
 from proa.transfer.registries import Registries
 from proa.transfer.remote import Remote
 from proa.transfer.stored import Stored
@@ -85,6 +85,7 @@ def push(
             _upload(
                 Stored(storage.content), remote, roots, names, progress, stopped, (registries or Registries()).uploads
             )
+            tell_warnings(remote.warnings(), progress)
         finally:
             remote.close()
     descriptor = roots.root

@@ -26,7 +26,7 @@ from proa.transfer.auth import check_credentials_server
 from proa.transfer.credentials import Credentials
 from proa.transfer.endpoint import Endpoint
 from proa.transfer.ends import Advance, Source
-from proa.transfer.failures import registry_failure, resolve_failure
+from proa.transfer.failures import printable, registry_failure, resolve_failure
 from proa.transfer.registries import Registries
 from proa.transfer.remote_stream import RemoteStream, blob_stream
 from proa.transfer.transport import REPLY_LIMIT, TRIES, Transport
@@ -169,6 +169,10 @@ class Remote:
         """Any request below the repository, at the registry itself; the caller judges the reply."""
         scopes = (f"repository:{self.reference.repository}:{action}",)
         return self._own.call(method, f"{self._repository}{path}", scopes, limit=limit)
+
+    def warnings(self) -> list[str]:
+        """What the registry has asked to tell its user, once each."""
+        return [printable(text) for text in self._transport.warnings]
 
     def mounted_from(self, digest: Digest) -> str | None:
         """The repository a pushed blob was mounted from, if it was."""

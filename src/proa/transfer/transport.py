@@ -42,9 +42,14 @@ RETRY_AFTER_CAP_S = 120.0
 # Worth asking again: too many requests, and gateways between us and the registry.
 RETRIED = frozenset({429, 500, 502, 503, 504})
 REPLY_LIMIT = 64 << 10
+WARNING_LIMIT = 4096
+MAX_WARNINGS = 20
 CHUNK = 256 << 10
 
 _ALWAYS = {"User-Agent": f"proa/{__version__}", "Accept-Encoding": "identity"}
+
+# Only this form is for users: code 299 and no agent.
+_WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 
 T = TypeVar("T")
 
@@ -113,6 +118,7 @@ class Transport:
         self._registries = registries or Registries()
         self._proxies = self._registries.proxies.over(Proxies.from_environment())
         self._trusted: dict[Origin, Tls] = {}
+        self.warnings: dict[str, None] = {}
         self._timeout = urllib3.Timeout(connect=connect_timeout_s, read=idle_timeout_s)
         self._backoff_s = backoff_s
         self._pools: dict[tuple[Origin, bool], urllib3.PoolManager] = {}
@@ -266,6 +272,13 @@ class Transport:
             wait_s = random.uniform(0.5, 1.0) * min(self._backoff_s * 2**tried, BACKOFF_CAP_S)  # noqa: S311 (jitter)
         if self.stopped.wait(wait_s):
             raise Cancelled("the transfer was cancelled", code="cancelled")
+
+    def warn(self, header: str) -> None:
+        """Note what a registry wants its users to know (distribution-spec, "Warnings"), once each."""
+        for text in _WARNING.findall(header[:WARNING_LIMIT]):
+            with self._lock:
+                if len(self.warnings) < MAX_WARNINGS:
+                    self.warnings[re.sub(r"\\(.)", r"\1", text)] = None
 
     def abort(self) -> None:
         """End every exchange in progress; with `stopped` set the threads in them raise Cancelled."""

@@ -168,6 +168,30 @@ def test_only_so_many_blobs_move_at_a_time(fake_registry, storage, make_image, d
     assert max(most) == downloads
 
 
+def test_a_registrys_warnings_are_told_once(fake_registry, storage, make_image):
+    made = make_image(2)
+    fake = fake_registry(made)
+    said = '299 - "moves to \\"new\\x1b[31m\\" soon", 199 - "not for users", 299 - "second"'.replace("\\x1b", "\x1b")
+
+    def answer(handler, body):
+        end = handler.end_headers
+
+        def with_warning():
+            handler.send_header("Warning", said)
+            end()
+
+        handler.end_headers = with_warning
+        fake.answer(handler, body)
+
+    server = type(fake.server)(answer)
+    try:
+        lines = Lines()
+        pull(storage, parse_reference(f"{server.host}/proa/test:v1"), progress=lines)
+        assert [s for s in lines.statuses if "Warning" in s] == ['Warning: moves to "new [31m" soon', "Warning: second"]
+    finally:
+        server.close()
+
+
 def test_a_server_without_ranges_is_read_again_from_the_start(fake_registry, storage, make_image):
     made = make_image(1, size=400_000)
     fake = fake_registry(made)
