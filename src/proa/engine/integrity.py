@@ -13,32 +13,23 @@ from proa.engine.clock import now
 from proa.engine.volumes import Volume
 from proa.errors import NotFound, ProaError
 from proa.storage import write_record
-from proa.storage.check import (
-    Graph,
-    Problem,
-    check_blobs,
-    check_images,
-    check_index,
-    check_layers,
-    check_records,
-    record_fault,
-)
-from proa.storage.repair import Repair
 from proa.transfer.progress import Progress, ProgressEvent, silent
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
+    from proa.storage.check import Problem
 
 
 # An index names manifests, these name configs and layers: what is missing below is known once what is above is there.
 _GENERATIONS = 3
 
 
-class Checked(msgspec.Struct, kw_only=True):
+class Checked:
     """What a check found: all problems, and how many of them are still there."""
 
-    problems: list[Problem] = []
-    left: int = 0
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.left = 0
 
 
 class Integrity:
@@ -54,6 +45,10 @@ class Integrity:
         repair:   put right what memory, the index, a registry or the layers' blobs still know
         progress: a phase's progress, and each problem as `aux`
         """
+        # What few need, and no start of an engine should wait for.
+        from proa.storage.check import Graph, check_blobs, check_images, check_index, check_layers, check_records
+        from proa.storage.repair import Repair
+
         engine = self._engine
         storage = engine.storage
         checked = Checked()
@@ -95,6 +90,8 @@ class Integrity:
 
     def _engine_records(self, repair: bool) -> Iterable[Problem]:
         """Records of containers, which memory has as well, and of volumes."""
+        from proa.storage.check import Problem
+
         engine = self._engine
         for damaged in engine.catalog.damaged:
             directory = engine.catalog.directory / damaged
@@ -142,10 +139,14 @@ class Integrity:
 
 
 def _faulty(path: Path, fault: str, name: str, repaired: str) -> Problem:
+    from proa.storage.check import Problem
+
     return Problem(kind="record", subject=str(path), detail=fault, affected=[name], repaired=repaired)
 
 
 def _fault(path: Path) -> str:
+    from proa.storage.check import record_fault
+
     try:
         return record_fault(path)
     except (ProaError, OSError) as error:

@@ -98,6 +98,15 @@ def test_each_blob_is_fetched_again(pulled: engines.PrivateEngine, number: int) 
     pulled.proa("run", "--rm", "--network", "none", name, "cat", "/above")
 
 
+def test_a_pull_brings_what_a_check_found_damaged(pulled: engines.PrivateEngine) -> None:
+    """As it must where the registry wants a login, which the engine does not have."""
+    for blob in (pulled.root / "content" / "blobs" / "sha256").iterdir():
+        flip(blob)
+    assert len(check(pulled)) >= 4
+    pulled.proa("pull", name_of(pulled))
+    assert check(pulled, status=0) == []
+
+
 def test_missing_blobs_are_fetched_again(pulled: engines.PrivateEngine) -> None:
     name = name_of(pulled)
     blobs = sorted((pulled.root / "content" / "blobs" / "sha256").iterdir())

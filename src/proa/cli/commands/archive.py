@@ -118,7 +118,9 @@ def _save(settings: Settings, options: Options, words: list[str]) -> int:
     names = "&".join([f"names={quote(word)}" for word in words])
     platform = options.text("platform")
     tail = f"&platform={quote(platform)}" if platform else ""
-    if compression := options.text("compression"):
+    if (compression := options.text("compression")) and sink is not None and sink.kind == "oci":
+        raise UsageError("a layout directory is no archive to be compressed", 1)
+    if compression:
         tail += f"&compression={quote(compression)}"
     connection = caller.open("GET", f"/images/get?{names}{tail}")
     if sink is not None and sink.kind == "oci":
