@@ -26,15 +26,15 @@ def test_two_hundred_containers(lab: Lab) -> None:
     try:
         attach, publish = [], []
         for number, space in enumerate(spaces):
-            began = time.perf_counter()
+            began = time.process_time()
             endpoint = network.attach(space.fd, space.route_fd, f"c{number}")
-            attached = time.perf_counter()
+            attached = time.process_time()
             network.publish(endpoint, [PortRequest(container_port=80, host_port=20000 + number)])
             attach.append(attached - began)
-            publish.append(time.perf_counter() - attached)
+            publish.append(time.process_time() - attached)
         for samples in (attach, publish):
             first, last = statistics.median(samples[:30]), statistics.median(samples[-30:])
-            # Twice is what a busy machine makes of the same; linear growth would be far more.
+            # In processor time, the kernel's included: others wait for the same locks. Linear growth would be far more.
             assert last < 2 * first + 0.002, (first, last)
         lab.service(spaces[-1], 80, name="last")
         assert ask(outside, HOST_ADDRESS, 20000 + COUNT - 1).startswith("last ")
