@@ -78,7 +78,20 @@ class Reply(msgspec.Struct, kw_only=True):
             return b"", self.content_type
         if isinstance(self.value, bytes):
             return self.value, self.content_type or TEXT
-        return msgspec.json.encode(self.value) + b"\n", self.content_type or JSON
+        try:
+            body = msgspec.json.encode(self.value)
+        except UnicodeEncodeError:  # a file's name, say, which need not be text
+            body = msgspec.json.encode(_as_text(msgspec.to_builtins(self.value)))
+        return body + b"\n", self.content_type or JSON
+
+
+def _as_text(value: Any) -> Any:
+    """The same with U+FFFD for every byte that is no text, as Docker writes it."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(one) for key, one in value.items()}
+    return [_as_text(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 class Stream(msgspec.Struct, kw_only=True):

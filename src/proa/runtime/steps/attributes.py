@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Mapping, Sequence
 
-from proa.errors import Unsupported
+from proa.errors import Invalid, Unsupported
 from proa.linux import mount as m
 from proa.linux.keyring import join_session_keyring
 from proa.linux.process import personality
@@ -51,6 +52,11 @@ class SetSysctls(Step):
                     raise Unsupported(
                         f"this kernel has no parameter {name}", code="no-such-sysctl", subject=name
                     ) from None
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ERANGE):
+                    raise
+                text = f"the kernel takes no {value!r} for {name}: {os.strerror(error.errno)}"
+                raise Invalid(text, code="invalid-sysctl", subject=name) from None
 
 
 def sysctl_path(name: str) -> str:
