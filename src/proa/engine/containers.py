@@ -22,6 +22,7 @@ from proa.engine.namespaces import check_namespaces
 from proa.engine.resources import fill_in, limit_warnings, linux_resources
 from proa.engine.restarts import check_policy
 from proa.engine.rootless import limits_asked
+from proa.engine.runtimes import runtime_program
 from proa.engine.security import check_security
 from proa.engine.types import Container, CreateRequest, CreateResult, HostConfig
 from proa.errors import Conflict, Invalid, ProaError
@@ -50,6 +51,7 @@ class Containers:
         fill_in(host)
         linux_resources(host)
         check_security(host)
+        runtime_program(host.runtime)
         check_devices(host)
         check_namespaces(host, self._catalog)
         cgroup_parent(host.cgroup_parent)

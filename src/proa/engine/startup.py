@@ -16,6 +16,7 @@ from proa.engine.leftovers import cgroup_path
 from proa.engine.log_options import log_options
 from proa.engine.mount_sources import image_mounts
 from proa.engine.namespaces import shared_namespaces
+from proa.engine.runtimes import runtime_program
 from proa.engine.specgen import oci_config
 from proa.engine.types import Container
 from proa.engine.waking import how_to_wake
@@ -64,6 +65,7 @@ def start_request(
                 "attach": [attach for attach, _ in waiting],
                 "durable": not record.host.auto_remove,
                 "wake": how_to_wake(engine.run, record.host.restart_policy),
+                "runtime": runtime_program(record.host.runtime),
             }
             yield request, fds
     finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from proa._version import __version__
 from proa.engine.clock import now
+from proa.engine.runtimes import available
 from proa.engine.usage import DiskUsage, measure
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class System:
             "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             "CgroupVersion": "2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "1",
             "SystemTime": now(),
+            "Runtimes": {name: {"path": path} for name, path in available().items()},
             **engine.remote_images.facts(),
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": 0,

@@ -27,7 +27,7 @@ from proa.monitor.protocol import Request
 from proa.monitor.records import EXIT_FILE, STATE_FILE, ExitRecord, remove_record, write_record
 from proa.monitor.scribe import open_container_log
 from proa.monitor.server import Listener, Peer, Server
-from proa.monitor.starting import take
+from proa.monitor.starting import foreign_of, take
 from proa.monitor.stdio import stream_names
 from proa.monitor.streams import Streams, release_memory
 from proa.monitor.waiting import wait
@@ -70,6 +70,7 @@ class Container:
         self._launching: dict[str, Launcher] = {}
         self._reaping: set[int] = set()
         self._over = False
+        self._foreign = foreign_of(request)
         self.server = Server(loop, self._handle)
         engine = self.server.adopt(socket.socket(fileno=taken.connection))
         engine.watching = True
@@ -183,12 +184,14 @@ class Container:
         init.streams.finish()
         oom = False
         cgroup = self._cgroup()
-        if cgroup is not None:
-            try:
-                oom = cgroup.oom_kills() > 0
+        try:
+            oom = cgroup is not None and cgroup.oom_kills() > 0
+            if self._foreign is not None:
+                self._foreign.end()
+            if cgroup is not None:
                 cgroup.remove()
-            except (OSError, ProaError) as error:
-                title.report("cgroup removal", error)
+        except (OSError, ProaError) as error:
+            title.report("cgroup removal", error)
         record = ExitRecord(
             id=self._state.id,
             boot_id=self._state.boot_id,
@@ -295,6 +298,9 @@ class Container:
         return {}
 
     def _kill(self, request: protocol.KillRequest) -> dict[str, Any]:
+        if self._foreign is not None and request.exec is None and request.signal != SIGKILL:
+            self._foreign.run("kill", *(["--all"] if request.all else []), self._foreign.id, str(request.signal))
+            return {}
         if not request.all:
             self._find(request.exec).kill(request.signal)
         elif not self._state.cgroup:
@@ -315,13 +321,19 @@ class Container:
         if self._state.paused:
             raise Conflict("Container is already paused", code="already-paused", subject=self._state.id)
         self._check_running()
-        self._own_cgroup().freeze()
+        if self._foreign is not None and self._foreign.pauses:
+            self._foreign.run("pause", self._foreign.id)
+        else:
+            self._own_cgroup().freeze()
         return self._set_paused(True)
 
     def _resume(self) -> dict[str, Any]:
         if not self._state.paused:
             raise Conflict("Container is not paused", code="not-paused", subject=self._state.id)
-        self._own_cgroup().thaw()
+        if self._foreign is not None and self._foreign.pauses:
+            self._foreign.run("resume", self._foreign.id)
+        else:
+            self._own_cgroup().thaw()
         return self._set_paused(False)
 
     def _set_paused(self, paused: bool) -> dict[str, Any]:
@@ -341,7 +353,9 @@ class Container:
         if not fds:
             request.attach = None
         launcher = None
-        if request.lent:
+        if request.lent and self._foreign is not None:
+            os.close(fds.pop(0))  # its process would not be our child
+        elif request.lent:
             order = protocol.LentExec(request, self._state.pid, self._state.start_time, self._state.cgroup)
             launcher = order_launcher(fds.pop(0), order, self._init_process(), self._config_fd)
         client_fd = fds.pop(0) if request.attach is not None else -1

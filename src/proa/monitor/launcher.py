@@ -29,7 +29,7 @@ import msgspec
 from proa.errors import Internal, ProaError, from_record
 from proa.linux.process import pidfd_send_signal
 from proa.linux.sockets import receive_fds, send_fds
-from proa.monitor import title
+from proa.monitor import foreign, title
 from proa.monitor.protocol import RECEIVE_BYTES, ExecRequest, LentExec, encode_line
 from proa.monitor.records import ExecState
 from proa.monitor.stdio import StdioPipes, monitor_ends, stdio_of
@@ -150,14 +150,22 @@ def launch_process(
 ) -> Process:
     """In the launcher: run one more process in the container, send an ExecState with pidfd and streams."""
     pipes = None if request.tty else StdioPipes(stdin=request.stdin, discard=request.attach is None)
-    started = launch_exec(
-        target,
-        _decoder.decode(request.process),
-        config=_decoder.decode(os.pread(config_fd, os.fstat(config_fd).st_size, 0)),
-        stdio=stdio_of(pipes),
-        cgroup=cgroups.open_existing(cgroup_path) if cgroup_path else None,
-        sibling=True,
-    )
+    config = _decoder.decode(os.pread(config_fd, os.fstat(config_fd).st_size, 0))
+    wanted = _decoder.decode(request.process)
+    if "foreign" in config:
+        other = msgspec.convert(config["foreign"], foreign.Foreign)
+        group = cgroups.open_existing(cgroup_path) if cgroup_path else None
+        stdio, number = stdio_of(pipes), request.id[:12]
+        started = foreign.execute(other, wanted, target, stdio=stdio, number=number, cgroup=group)
+    else:
+        started = launch_exec(
+            target,
+            wanted,
+            config=config,
+            stdio=stdio_of(pipes),
+            cgroup=cgroups.open_existing(cgroup_path) if cgroup_path else None,
+            sibling=True,
+        )
     state = ExecState(request.id, started.pid, started.start_time, request.tty)
     outputs, stdin_fd = monitor_ends(pipes, started.console_fd, stdin=request.stdin)
     fds = [started.pidfd, *outputs] if stdin_fd < 0 else [started.pidfd, *outputs, stdin_fd]

@@ -118,6 +118,7 @@ class StartRequest(Request, tag="start"):
     cgroup: {"name": path below every hierarchy's root}.
     durable: fsync the exit record.
     wake: how to start an engine when the container has ended and none watches it.
+    runtime: the program of another OCI runtime (`foreign`); empty for our own.
     """
 
     id: str
@@ -135,6 +136,7 @@ class StartRequest(Request, tag="start"):
     attach: list[Attach] = []
     durable: bool = True
     wake: Wake | None = None
+    runtime: str = ""
 
 
 class NetnsRequest(msgspec.Struct, frozen=True):

@@ -18,6 +18,8 @@ import msgspec
 from proa.errors import Invalid
 from proa.linux import process
 from proa.linux.sockets import receive_fds, send_fds
+from proa.monitor import foreign
+from proa.monitor.foreign import Foreign
 from proa.monitor.launcher import failure_record, serve_lent
 from proa.monitor.log_drivers import check_log
 from proa.monitor.logs import rfc3339
@@ -38,7 +40,7 @@ from proa.runtime.embryo import LARGEST_ORDER_BYTES, Embryo, conceive, rehearse_
 from proa.runtime.launching import Launch, begin
 from proa.runtime.plan import Plan, compile_exec_plan, compile_plan
 
-__all__ = ["Handoff", "Taken", "rehearse", "start_container", "take"]
+__all__ = ["Handoff", "Taken", "foreign_of", "rehearse", "start_container", "take"]
 
 
 class Handoff(msgspec.Struct):
@@ -88,6 +90,9 @@ def start_container(orders_fd: int, monitor_pid: int, channel: socket.socket) ->
             serve_lent(connection, order, fds, channel)
             return
         with ExitStack() as undo:
+            if order.runtime:
+                channel.send(b"adopt")  # the runtime's orphan, the container, is then the monitor's child
+                channel.recv(1)
             start = _Start(monitor, embryo, undo)
             handoff, sent = start.run(order, line, fds)
             connection.sendall(encode_line(_started_event(handoff)))
@@ -192,7 +197,8 @@ class _Start:
         config, rootfs = request.config, request.rootfs
         request.config, request.rootfs = {}, []
         embryo = self._wake(line, config, netns_fd)
-        plan = None if embryo is not None else _plan(config, rootfs, tty=request.tty)
+        other = foreign_of(request)
+        plan = None if embryo is not None or other is not None else _plan(config, rootfs, tty=request.tty)
         directory_fd = os.open(request.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         listener = Listener.bind(request.socket)
         undo.callback(listener.close)
@@ -200,8 +206,11 @@ class _Start:
         path = cgroup_path(request)
         cgroup = None
         if path:
-            cgroup = cgroups.create(path, (config.get("linux") or {}).get("resources"))
-            undo.callback(cgroup.remove)
+            if other is None or not other.makes_cgroups:
+                cgroup = cgroups.create(path, (config.get("linux") or {}).get("resources"))
+                undo.callback(cgroup.remove)
+            else:
+                undo.callback(_remove_cgroup, path)
         pipes = None if request.tty else StdioPipes(stdin=request.stdin)
         remove_record(directory_fd, EXIT_FILE)
         # From here on the process makes its way alone; what it needs no more is made meanwhile.
@@ -213,6 +222,11 @@ class _Start:
                 embryo.start(stdio=stdio_of(pipes), cgroup=cgroup)
             except OSError:
                 pass  # it has ended: `outcome` tells why
+        elif other is not None:
+            launch = foreign.begin(
+                other, config, rootfs, stdio=stdio_of(pipes), netns_fd=netns_fd, path=path, cgroup=cgroup
+            )
+            undo.callback(launch.abandon)
         else:
             assert plan is not None
             launch = begin(
@@ -233,7 +247,7 @@ class _Start:
         undo.callback(remove_record, directory_fd, STATE_FILE)
         write_record(directory_fd, STATE_FILE, state, durable=False)
         config_fd = os.memfd_create("config", os.MFD_CLOEXEC)
-        os.write(config_fd, encode_line(_config_of_execs(config)))
+        os.write(config_fd, encode_line(_config_of_execs(config) | ({"foreign": other} if other is not None else {})))
         init = launch.outcome()
         outputs, stdin_fd = monitor_ends(pipes, init.console_fd, stdin=request.stdin)
         waking = [listener.socket.fileno(), init.pidfd, *fds, *outputs]
@@ -248,6 +262,10 @@ class _Start:
         """Give the order to the embryo; None when there is none, or this container cannot be made of one."""
         embryo = self._embryo
         if embryo is None:
+            return None
+        if self._request.runtime:
+            self._stray = embryo.pid
+            embryo.abandon()
             return None
         self._undo.callback(embryo.abandon)
         if len(line) <= LARGEST_ORDER_BYTES and _usable(config):
@@ -288,6 +306,22 @@ def _config_of_execs(config: dict[str, Any]) -> dict[str, Any]:
         linux.pop(key, None)
     kept = {key: value for key, value in config.items() if key not in ("mounts", "hooks", "linux")}
     return {**kept, "process": {"args": config["process"]["args"]}, "linux": linux}
+
+
+def foreign_of(request: StartRequest) -> Foreign | None:
+    """The other runtime that has the container, if one has."""
+    if not request.runtime:
+        return None
+    run_dir = os.path.dirname(os.path.dirname(request.socket))
+    directory = f"{run_dir}/runtimes/{request.id[:12]}"
+    return Foreign(request.runtime, directory, request.id)
+
+
+def _remove_cgroup(path: str) -> None:
+    left = cgroups.open_existing(path)
+    if left is not None:
+        left.kill()
+        left.remove()
 
 
 def cgroup_path(request: StartRequest) -> str:

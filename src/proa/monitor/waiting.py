@@ -14,6 +14,7 @@ import select
 from array import array
 from functools import partial
 
+from proa.linux.process import PR_SET_CHILD_SUBREAPER, prctl
 from proa.monitor import title
 from proa.monitor.launcher import child
 from proa.monitor.scribe import write_log
@@ -45,6 +46,10 @@ def wait(orders_fd: int) -> tuple[bytes, array[int], bytes] | None:
     os.close(orders_fd)
     theirs.close()
     message, control, _, _ = ours.recvmsg(_MESSAGE_SIZE, _FDS_SIZE, _CMSG_CLOEXEC)
+    if message == b"adopt":
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        ours.send(b"1")
+        message, control, _, _ = ours.recvmsg(_MESSAGE_SIZE, _FDS_SIZE, _CMSG_CLOEXEC)
     ours.close()
     if not control:
         return None

@@ -95,6 +95,7 @@ _INFO_LINES = (
     ("Logging Driver", "LoggingDriver"),
     ("Cgroup Driver", "CgroupDriver"),
     ("Cgroup Version", "CgroupVersion"),
+    ("Runtimes", "Runtimes"),
     ("Default Runtime", "DefaultRuntime"),
     ("Kernel Version", "KernelVersion"),
     ("Operating System", "OperatingSystem"),
@@ -122,6 +123,8 @@ def _info(settings: Settings, options: Options, _: list[str]) -> int:
         text = (
             binary_size(value) if key == "MemTotal" else str(value).lower() if isinstance(value, bool) else str(value)
         )
+        if isinstance(value, dict):
+            text = " ".join(sorted(value))
         lines.append(f" {label}: {text}")
         if key == "Driver":
             lines += [f"  {name}: {detail}" for name, detail in document.get("DriverStatus") or ()]
