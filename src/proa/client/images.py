@@ -25,8 +25,17 @@ from proa.client.flow import (
     stream,
 )
 from proa.client.http import query, quote
-from proa.client.models import CHANGE_KINDS, Change, ImageDetails, ImageLayer, ListedImage, Progress, PruneResult
-from proa.client.names import split_tag
+from proa.client.models import (
+    CHANGE_KINDS,
+    Change,
+    FoundRepository,
+    ImageDetails,
+    ImageLayer,
+    ListedImage,
+    Progress,
+    PruneResult,
+)
+from proa.client.names import has_registry, split_tag
 from proa.client.sources import Source, pieces
 from proa.client.trees import pack
 from proa.errors import Corrupt, NotFound
@@ -161,6 +170,19 @@ class ImagesCore(Generic[I]):
         headers = yield from registry_headers(repository)
         body = yield from exchange("GET", f"/proa/v1/registry/tags{query(name=repository)}", headers=headers)
         return decode(body, dict[str, builtins.list[str]])["Tags"]
+
+    @operation
+    def search(
+        self, term: str, *, limit: int = 25, filters: Mapping[str, Sequence[str]] | None = None
+    ) -> Flow[builtins.list[FoundRepository]]:
+        """Repositories that match a term: of Docker Hub or the default registry, `host/term` of another.
+
+        Raises Unsupported where nothing can be searched, and as `pull`.
+        """
+        headers = yield from registry_headers(term if has_registry(term) else "x")
+        wanted = query(term=term, limit=limit, filters=filters_text(filters))
+        body = yield from exchange("GET", f"/images/search{wanted}", headers=headers)
+        return decode(body, builtins.list[FoundRepository])
 
     def _sent(self, request: Request, progress: Callable[[Progress], None] | None) -> Flow[str]:
         records = yield from transfer(request, progress)

@@ -78,6 +78,15 @@ class ExecDetails(msgspec.Struct, rename="pascal", kw_only=True):
     command: ExecCommand = msgspec.field(name="ProcessConfig")
 
 
+class FoundRepository(msgspec.Struct, kw_only=True):
+    """A repository that a search found; all but the name only where the registry says it."""
+
+    name: str
+    description: str = ""
+    stars: int = msgspec.field(default=0, name="star_count")
+    official: bool = msgspec.field(default=False, name="is_official")
+
+
 class PathStat(msgspec.Struct, rename="camel", kw_only=True):
     """A file in a container; `mode` has Go's bits (1 << 31 a directory, 1 << 27 a link) and the permissions."""
 

@@ -119,7 +119,15 @@ def _fetch_index(transfer: _Transfer, root: Descriptor, platform: Platform | Non
     images = [d for d in index.manifests if is_platform_image(d)]
     if platform is not None or nearest([d.platform for d in images]) is not None:
         _fetch_image(transfer, root, platform)
-    copy(transfer.source, stored, root, progress=transfer.progress, stopped=transfer.stopped, jobs=transfer.jobs)
+    copy(
+        transfer.source,
+        stored,
+        root,
+        progress=transfer.progress,
+        stopped=transfer.stopped,
+        jobs=transfer.jobs,
+        words=("Downloading", "Download complete"),
+    )
     return plain(root)
 
 

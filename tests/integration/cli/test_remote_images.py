@@ -281,11 +281,16 @@ def test_the_docker_command(
         shared.docker("logout", host)
 
 
-def test_search(member: engines.PrivateEngine, tokened: registries.Registry) -> None:
+def test_search(member: engines.PrivateEngine, tokened: registries.Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     member.proa("image", "copy", f"{tokened.host}/team/whole:1", f"{tokened.host}/team/needle:1")
     said = member.out("search", f"{tokened.host}/needle").splitlines()
     assert said[0].split() == ["NAME", "DESCRIPTION", "STARS", "OFFICIAL"]
     assert [line.split()[0] for line in said[1:]] == [f"{tokened.host}/team/needle"]
+    monkeypatch.setenv("DOCKER_CONFIG", str(member.directory / ".docker"))
+    with proa.connect(member.socket) as engine:
+        assert [found.name for found in engine.images.search(f"{tokened.host}/needle")] == [
+            f"{tokened.host}/team/needle"
+        ]
     assert member.out("search", "--format", "{{.Name}}", "--filter", "stars=1", f"{tokened.host}/needle") == ""
     assert member.proa("search", "--filter", "nonsense=1", f"{tokened.host}/needle", check=False).returncode == 1
     assert member.proa("search", "--limit", "1000", f"{tokened.host}/needle", check=False).returncode == 1
