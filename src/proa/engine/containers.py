@@ -162,6 +162,8 @@ class Containers:
         name = name.removeprefix("/")
         with entry.lock:
             old = entry.record.name
+            if name == old:
+                raise Invalid("Renaming a container with the same name as its current name", code="same-name")
             try:
                 self._catalog.rename(entry, check_name(name))
             except Invalid as error:

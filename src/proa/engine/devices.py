@@ -117,11 +117,14 @@ def _node(source: str, path: str) -> dict[str, Any]:
         found = os.stat(source)
     except OSError as e:
         raise Invalid(
-            f'error gathering device information while adding custom device "{source}": {e.strerror}',
+            f'error gathering device information while adding custom device "{source}": {str(e.strerror).lower()}',
             code="device-missing",
         ) from None
     if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-        raise Invalid(f'"{source}": not a device node', code="device-invalid")
+        raise Invalid(
+            f'error gathering device information while adding custom device "{source}": not a device node',
+            code="device-invalid",
+        )
     return {
         "path": path,
         "type": "c" if stat.S_ISCHR(found.st_mode) else "b",

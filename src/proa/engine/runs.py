@@ -41,7 +41,7 @@ class Runs:
         """The monitor of a running container. Raises Conflict when it does not run."""
         run = self._runs.get(entry.record.id)
         if run is None:
-            raise Conflict(f"container {entry.record.id} is not running", code="not-running", subject=entry.record.id)
+            raise Conflict(f"Container {entry.record.id} is not running", code="not-running", subject=entry.record.id)
         return run.connection
 
     def drop(self, entry: Entry) -> None:
