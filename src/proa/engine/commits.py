@@ -15,12 +15,13 @@ from proa.engine.clock import now, rfc3339
 from proa.engine.healthcheck import merged_check
 from proa.engine.startup import bind_targets
 from proa.engine.types import ContainerConfig
-from proa.errors import Corrupt, ProaError
-from proa.oci import CONFIG_LIMIT, Descriptor, RunConfig, parse_config, strict_loads
+from proa.errors import ProaError
+from proa.oci import CONFIG_LIMIT, Descriptor, Digest, RunConfig, parse_config, strict_loads
 from proa.storage import lower_dirs, unpack_image, upper_dir
 from proa.storage.layers import CompressedLayerWriter, diff
 from proa.storage.layers.encoders import Compression, parse_compression
 from proa.transfer import Stored, assign, make_image
+from proa.transfer.early_layer import EarlyLayer
 from proa.transfer.stored_image import OCI_LAYERS
 
 if TYPE_CHECKING:
@@ -64,8 +65,13 @@ class Commits:
         base = engine.images.load_manifest(entry.record.manifest, entry.record.image_id)
         run_config = apply_changes(_run_config(config or entry.record.config), changes or [])
         packing = parse_compression(compression)
-        with engine.storage.leases.hold(f"commit {entry.record.id[:12]}"):
-            layer, diff_id = self._write_layer(entry, packing, pause=pause, source_date_epoch=source_date_epoch)
+        # The new layer is unpacked while it is written: both take about as long.
+        with (
+            engine.storage.leases.hold(f"commit {entry.record.id[:12]}"),
+            EarlyLayer(engine.storage, entry.record.chain_id) as early,
+        ):
+            layer, diff_id = self._write_layer(entry, packing, early, pause=pause, source_date_epoch=source_date_epoch)
+            early.settle({diff_id})
             created = now() if source_date_epoch is None else rfc3339(source_date_epoch * 1_000_000_000)
             raw = self._config(base.config_raw, run_config, diff_id, entry, message, author, created)
             layers = [*base.manifest.layers, layer]
@@ -78,8 +84,14 @@ class Commits:
         return image_id
 
     def _write_layer(
-        self, entry: Entry, packing: Compression, *, pause: bool, source_date_epoch: int | None
-    ) -> tuple[Descriptor, str]:
+        self,
+        entry: Entry,
+        packing: Compression,
+        early: EarlyLayer,
+        *,
+        pause: bool,
+        source_date_epoch: int | None,
+    ) -> tuple[Descriptor, Digest]:
         engine, record = self._engine, entry.record
         frozen = pause and record.state.status == "running" and not engine.abilities.no_limits
         if frozen:
@@ -87,6 +99,7 @@ class Commits:
         try:
             mounts = engine.storage.snapshots.mounts(f"container:{record.id}")
             with Stored(engine.storage.content).begin_unknown("commit") as ingest:
+                early.begin(ingest)
                 plain = packing.format == "none"
                 sink = _Sink(ingest) if plain else CompressedLayerWriter(_Sink(ingest), *packing)
                 result = diff(
@@ -95,6 +108,7 @@ class Commits:
                     sink,
                     exclude=bind_targets(record),
                     source_date_epoch=source_date_epoch,
+                    digest=False,
                 )
                 if isinstance(sink, CompressedLayerWriter):
                     sink.finish()
@@ -106,11 +120,8 @@ class Commits:
                     engine.lifecycle.unpause(record.id)
                 except ProaError:
                     pass  # it was killed meanwhile
-        if plain and digest != result.diff_id:
-            raise Corrupt(
-                f"the new layer hashed to {result.diff_id} and was stored as {digest}", code="commit-mismatch"
-            )
-        return Descriptor(media_type=OCI_LAYERS[packing.format], digest=digest, size=size), result.diff_id
+        layer = Descriptor(media_type=OCI_LAYERS[packing.format], digest=digest, size=size)
+        return layer, digest if plain else result.diff_id
 
     @staticmethod
     def _config(

@@ -243,11 +243,13 @@ def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
     """The chain ID of each layer: the name of the filesystem made by it and all below (config.md, "Layer ChainID")."""
     out: list[Digest] = []
     for diff_id in diff_ids:
-        if not out:
-            out.append(diff_id)
-        else:
-            out.append(Digest("sha256:" + sha256(f"{out[-1]} {diff_id}".encode()).hexdigest()))
+        out.append(chain_id(out[-1] if out else Digest(""), diff_id))
     return out
+
+
+def chain_id(parent: Digest, diff_id: Digest) -> Digest:
+    """The chain ID of a layer on the chain `parent`, "" for none."""
+    return Digest("sha256:" + sha256(f"{parent} {diff_id}".encode()).hexdigest()) if parent else diff_id
 
 
 def encode(document: msgspec.Struct) -> bytes:

@@ -21,7 +21,7 @@ from proa.storage.layers.decompress import detect
 from proa.storage.layers.headers import BLOCK
 from proa.storage.layers.names import display
 from proa.storage.layers.reader import TarReader
-from proa.transfer.base_layer import WORTHWHILE, BaseLayer
+from proa.transfer.early_layer import WORTHWHILE, EarlyLayer
 from proa.transfer.stored import Stored
 
 DOCUMENT_BYTES = 32 << 20
@@ -98,10 +98,10 @@ class Members:
         return read_blob(self._content, Descriptor(media_type="", digest=member.digest, size=member.size), CONFIG_LIMIT)
 
 
-def read_members(chunks: Iterator[bytes], stored: Stored, base: BaseLayer, budget: Budget) -> Members:
+def read_members(chunks: Iterator[bytes], stored: Stored, early: EarlyLayer, budget: Budget) -> Members:
     """Read an uncompressed archive to its end; its blobs are in the store afterwards, held by the caller's lease.
 
-    base: begins to unpack the first layer.
+    early: begins to unpack the first layer.
 
     Raises Invalid (hostile or malformed), Corrupt (truncated, a blob that is not what its name says), Exhausted.
     """
@@ -133,7 +133,7 @@ def read_members(chunks: Iterator[bytes], stored: Stored, base: BaseLayer, budge
             documents += entry.size
             members.add(name, _keep(reader, expected))
         else:
-            members.add(name, _spool(reader, entry.size, expected, stored, base))
+            members.add(name, _spool(reader, entry.size, expected, stored, early))
     return members
 
 
@@ -161,7 +161,7 @@ def _safe_target(name: str, raw: bytes) -> str:
     return target[1]
 
 
-def _spool(reader: TarReader, size: int, expected: Digest | None, stored: Stored, base: BaseLayer) -> Member:
+def _spool(reader: TarReader, size: int, expected: Digest | None, stored: Stored, early: EarlyLayer) -> Member:
     """Move one file's bytes into the store; `expected` is what its name promises."""
     pieces = reader.data()
     head = b""
@@ -177,7 +177,7 @@ def _spool(reader: TarReader, size: int, expected: Digest | None, stored: Stored
         begun = stored.begin_unknown("load")
     with begun as ingest:
         if size >= WORTHWHILE and (compression != "none" or head[257:262] == b"ustar"):
-            base.begin(ingest)
+            early.begin(ingest)
         skip = ingest.offset
         for piece in itertools.chain([memoryview(head)], pieces):
             ingest.write(piece[skip:])

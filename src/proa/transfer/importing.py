@@ -22,7 +22,7 @@ from proa.oci import (
 )
 from proa.storage import Image, Storage, unpack_image
 from proa.transfer.archive_stream import tar_chunks
-from proa.transfer.base_layer import BaseLayer
+from proa.transfer.early_layer import EarlyLayer
 from proa.transfer.progress import Meter, Progress, ProgressEvent, silent
 from proa.transfer.stored import Stored
 from proa.transfer.stored_image import assign, make_image
@@ -45,10 +45,10 @@ def import_tar(
     The layer is kept uncompressed; push compresses it. source_date_epoch: when the image says it was made, in seconds
     since the epoch. Raises Corrupt, Invalid, Exhausted, Cancelled.
     """
-    with storage.leases.hold("import"), BaseLayer(storage) as base:
+    with storage.leases.hold("import"), EarlyLayer(storage) as early:
         stored = Stored(storage.content, stopped)
-        layer = _store_layer(stored, tar_chunks(stream, storage.limits.layer), base, progress)
-        base.settle({layer.digest})
+        layer = _store_layer(stored, tar_chunks(stream, storage.limits.layer), early, progress)
+        early.settle({layer.digest})
         target = (platform or host_platform()).normalized
         when = datetime.now(UTC) if source_date_epoch is None else datetime.fromtimestamp(source_date_epoch, UTC)
         now = when.isoformat().replace("+00:00", "Z")
@@ -70,10 +70,10 @@ def import_tar(
         return assign(storage, reference.name, descriptor)
 
 
-def _store_layer(stored: Stored, chunks: Iterator[bytes], base: BaseLayer, progress: Progress) -> Descriptor:
+def _store_layer(stored: Stored, chunks: Iterator[bytes], early: EarlyLayer, progress: Progress) -> Descriptor:
     meter = Meter(progress, "Importing", "", 0)
     with stored.begin_unknown("import") as ingest:
-        base.begin(ingest)
+        early.begin(ingest)
         for chunk in chunks:
             stored.check()
             ingest.write(chunk)

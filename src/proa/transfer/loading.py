@@ -13,7 +13,7 @@ from proa.transfer.archive_images import read_images
 from proa.transfer.archive_members import read_members
 from proa.transfer.archive_stream import tar_chunks
 from proa.transfer.archive_write import write_archive
-from proa.transfer.base_layer import BaseLayer
+from proa.transfer.early_layer import EarlyLayer
 from proa.transfer.progress import Progress, ProgressEvent, short_id, silent
 from proa.transfer.stored import Stored
 from proa.transfer.stored_image import StoredImage, assign, read_image
@@ -33,14 +33,14 @@ def load(
     are taken from the archive and told by progress. Nothing is named unless all of the archive was good.
     Raises Invalid (no image archive, hostile), Corrupt, NotFound (incomplete), Exhausted, Cancelled.
     """
-    with storage.leases.hold("load"), BaseLayer(storage) as base:
+    with storage.leases.hold("load"), EarlyLayer(storage) as early:
         budget = storage.limits.archive
-        members = read_members(tar_chunks(stream, budget), Stored(storage.content, stopped), base, budget)
+        members = read_members(tar_chunks(stream, budget), Stored(storage.content, stopped), early, budget)
         archived = read_images(members, storage.content, platform)
         if not archived:
             raise Invalid("the archive has no image for this platform", code="archive-empty")
         read = [read_image(storage.content, image.descriptor) for image in archived]
-        base.settle({image.config.rootfs.diff_ids[0] for image in read if image.config.rootfs.diff_ids})
+        early.settle({image.config.rootfs.diff_ids[0] for image in read if image.config.rootfs.diff_ids})
         for image in read:
             _unpack(storage, image, progress)
         return [

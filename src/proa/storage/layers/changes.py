@@ -44,18 +44,20 @@ def diff(
     source_date_epoch: int | None = None,
     exclude: Collection[bytes] = frozenset(),
     nanoseconds: bool = False,
+    digest: bool = True,
 ) -> DiffResult:
     """Write what the overlay directory `upper` changes in `lowers` (uppermost first) as an OCI layer.
 
     exclude: paths without a leading slash that are left out with all below them, such as the empty files a runtime made
     to mount over; a directory whose only change is their coming and going is left out too. Files and directories that
     overlay copied up without a change are left out. Sockets are skipped. nanoseconds: keep whole times (PAX records).
-    What hides nothing in `lowers` is not written as hiding. A CompressedLayerWriter as sink takes the digest itself.
+    What hides nothing in `lowers` is not written as hiding. A CompressedLayerWriter as sink takes the digest itself;
+    digest=False for another sink that does, whose owner then knows it: the result's is empty.
     Raises Invalid for a name that layers use as a mark, Conflict when a file shrinks while it is read, Unsupported for
     an upper directory written with redirect_dir or metacopy, OSError.
     """
     with Trees((upper, *lowers), source_date_epoch, nanoseconds) as trees:
-        writer = _writer(sink)
+        writer = _writer(sink, digest)
         _Diff(trees, writer, frozenset(exclude)).run()
         return _finish(writer, sink)
 
@@ -99,8 +101,8 @@ def tar_directory(layers: Sequence[Path | str], path: bytes, sink: Sink) -> bool
         return True
 
 
-def _writer(sink: Sink) -> TarWriter:
-    return TarWriter(sink, digest=not isinstance(sink, CompressedLayerWriter))
+def _writer(sink: Sink, digest: bool = True) -> TarWriter:
+    return TarWriter(sink, digest=digest and not isinstance(sink, CompressedLayerWriter))
 
 
 def _finish(writer: TarWriter, sink: Sink) -> DiffResult:

@@ -1,8 +1,9 @@
-"""Unpack the first layer of an archive while it is being stored, before the archive has said which image it is of.
+"""Unpack a layer while it is being stored, before anybody can say what it is.
 
-Documents of an archive mostly come last, and a lowest layer needs no parent: so the first layer that comes is unpacked
-at once, as if it were a lowest one. For images of one layer, and archives in order, it is; otherwise the work is
-thrown away, which cost a core that had nothing to do.
+A commit knows the layers below, and its own by its digest when the last byte is written. Documents of an archive mostly
+come last, and a lowest layer needs no parent: so the first layer that comes is unpacked at once, as if it were a lowest
+one. For images of one layer, and archives in order, it is; otherwise the work is thrown away, which cost a core that
+had nothing to do.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from proa.errors import NotFound, ProaError
-from proa.oci import Digest
-from proa.storage import Storage, Usage, upper_dir
+from proa.oci import Digest, chain_id
+from proa.storage import Storage, Usage, lower_dirs, upper_dir
 from proa.storage.content import Ingest
 from proa.storage.paths import INVENTORY
 from proa.storage.unpack import sync
@@ -26,11 +27,12 @@ from proa.storage.unpack import sync
 WORTHWHILE = 1 << 20
 
 
-class BaseLayer:
-    """A context manager that leaves nothing behind but what `settle` committed."""
+class EarlyLayer:
+    """A context manager that leaves nothing behind but what `settle` committed. parent: the chain ID it stands on."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, parent: str = "") -> None:
         self._storage = storage
+        self._parent = Digest(parent)
         self._key = f"unpack:early:{secrets.token_hex(4)}"
         self._thread: threading.Thread | None = None
         self._diff_id: Digest | None = None
@@ -42,7 +44,9 @@ class BaseLayer:
         if self._thread is not None:
             return
         reader = ingest.follow()
-        target = Path(upper_dir(self._storage.snapshots.prepare(self._key)))
+        mounts = self._storage.snapshots.prepare(self._key, self._parent)
+        target = Path(upper_dir(mounts))
+        parents = [Path(p) for p in lower_dirs(mounts)]
 
         def unpack() -> None:
             try:
@@ -51,6 +55,7 @@ class BaseLayer:
                         reader,
                         "auto",
                         target,
+                        parents,
                         inventory=target.with_name(INVENTORY),
                         meanwhile=partial(sync, target),
                         cancelled=self._useless,
@@ -60,22 +65,22 @@ class BaseLayer:
             except (ProaError, OSError):
                 pass  # unpacking it again, as what it turns out to be, says what is wrong
 
-        self._thread = threading.Thread(target=unpack, name="base-layer")
+        self._thread = threading.Thread(target=unpack, name="early-layer")
         self._thread.start()
 
-    def settle(self, lowest: Collection[Digest]) -> None:
-        """Keep the layer if its diff_id is in `lowest`, those of the lowest layers of verified images."""
+    def settle(self, wanted: Collection[Digest]) -> None:
+        """Keep the layer if its diff_id is in `wanted`, those of layers of verified images that stand on the parent."""
         if self._thread is None:
             return
-        if all(self._is_there(diff_id) for diff_id in lowest):
+        if all(self._is_there(chain_id(self._parent, diff_id)) for diff_id in wanted):
             self._useless.set()
         self._thread.join()
-        if self._diff_id is None or self._diff_id not in lowest:
+        if self._diff_id is None or self._diff_id not in wanted:
             return
-        snapshots = self._storage.snapshots
-        with self._storage.unpacking.hold(self._diff_id):
-            if not self._is_there(self._diff_id):
-                snapshots.commit(self._diff_id, self._key, self._usage)
+        name = chain_id(self._parent, self._diff_id)
+        with self._storage.unpacking.hold(name):
+            if not self._is_there(name):
+                self._storage.snapshots.commit(name, self._key, self._usage)
 
     def __enter__(self) -> Self:
         return self
@@ -89,9 +94,9 @@ class BaseLayer:
             except NotFound:
                 pass
 
-    def _is_there(self, diff_id: Digest) -> bool:
+    def _is_there(self, name: Digest) -> bool:
         try:
-            self._storage.snapshots.stat(diff_id)
+            self._storage.snapshots.stat(name)
         except NotFound:
             return False
         return True
