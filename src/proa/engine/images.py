@@ -264,8 +264,11 @@ class Images:
         stored = self.find(name_or_id, platform)
         record = self._record(stored)
         chain = iter(chain_ids(stored.config.rootfs.diff_ids))
+        # What was built on an image that is here begins with its history: those steps have its ID and names.
+        known = {tuple(map(repr, image.config.history or [])): image_id(image) for image, _ in self._walk()}
+        steps = stored.config.history or []
         out: builtins.list[dict[str, object]] = []
-        for entry in stored.config.history or []:
+        for number, entry in enumerate(steps):
             size = 0
             if not entry.empty_layer and (chain_id := next(chain, None)):
                 try:
@@ -274,12 +277,12 @@ class Images:
                     size = 0
             out.append(
                 {
-                    "id": "<missing>",
+                    "id": (base := known.get(tuple(map(repr, steps[: number + 1])))) or "<missing>",
                     "created": entry.created or "",
                     "created_by": entry.created_by,
                     "size": size,
                     "comment": entry.comment,
-                    "tags": None,
+                    "tags": self._tags_of(base) if base else None,
                 }
             )
         if not out:
@@ -293,8 +296,12 @@ class Images:
                     "tags": None,
                 }
             ]
-        out[-1].update(id=image_id(stored), tags=[self._familiar(n) for n in record.names if "@" not in n] or None)
+        out[-1].update(id=image_id(stored), tags=self._tags_of(image_id(stored)))
         return out[::-1]
+
+    def _tags_of(self, id: str) -> builtins.list[str] | None:  # noqa: A002
+        names = [name for name in self.names_of(id) if "@" not in name and not name.startswith("sha256:")]
+        return sorted(self._familiar(name) for name in names) or None
 
     def changes(self, name_or_id: str, base: str = "", platform: str = "") -> builtins.list[tuple[int, str]]:
         """What an image's files change of those of `base`, or its uppermost layer of the layers below: (kind, path).

@@ -79,7 +79,12 @@ images NAMES -f bogus=1
 images NAMES a
 images NAMES 'a*'
 images --no-trunc --format '{{.ID}} {{.Repository}} {{.Tag}} {{.Containers}} {{.SharedSize}}' a
-history --no-trunc --format '{{.ID}}|{{.CreatedBy}}|{{.Comment}}' a:1
+history --no-trunc --format '{{.ID}}|{{.CreatedBy}}|{{.Comment}}|{{.Size}}' a:1
+C=create --name c3 --network none a:1 sh -c 'echo >/x'
+K=commit -m committed c3 kid:1
+history --no-trunc --format '{{.ID}}|{{.CreatedBy}}|{{.Comment}}|{{.Size}}' kid:1
+rm c3
+rmi kid:1
 history nope
 image prune -f --filter bogus=1
 C=create --name c1 --network none b:1 true

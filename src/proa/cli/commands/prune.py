@@ -57,6 +57,7 @@ def _command(
     kind: str, warning: Callable[[Options], str], fixed: Callable[[Options], dict[str, str]]
 ) -> Callable[[Settings, Options, list[str]], int]:
     def act(settings: Settings, options: Options, _: list[str]) -> int:
+        filters(options.texts("filter"))  # a bad one is told before the question
         if not _agreed(options, f" {warning(options)}."):
             return 0
         size = _prune(Caller(locate(settings.host)), kind, options, **fixed(options))
@@ -80,6 +81,7 @@ def _images_warning(options: Options) -> str:
 def _system(settings: Settings, options: Options, _: list[str]) -> int:
     if options.flag("volumes") and any(text.startswith("until=") for text in options.texts("filter")):
         raise Invalid('The "until" filter is not supported with "--volumes"', code="bad-filter")
+    filters(options.texts("filter"))
     what = ["all stopped containers", "all networks not used by at least one container"]
     if options.flag("volumes"):
         what.append("all anonymous volumes not used by at least one container")

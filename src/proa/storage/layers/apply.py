@@ -291,6 +291,7 @@ class _Applier:
         except FileExistsError:
             self._clear(dir_fd, base, real)
             os.symlink(target, base, dir_fd=dir_fd)
+        self._size += len(target)  # as lstat(2) and Docker count it
         self._own_name(entry, dir_fd, base)
 
     def _node(self, entry: Entry, dir_fd: int, base: bytes, real: bytes) -> None:
