@@ -122,6 +122,21 @@ def test_the_network_reaches_out(mine: Any, peer: str) -> None:
     mine.proa("rm", "-f", "web")
 
 
+def test_networks_with_names(mine: Any, peer: str) -> None:
+    mine.proa("network", "create", "front")
+    serve = "mkdir /www; echo page > /www/index.html; exec httpd -f -p 80 -h /www"
+    mine.proa("run", "-d", "--name", "named", "--network", "front", "busybox", "sh", "-c", serve)
+    mine.proa("run", "-d", "--name", "client", "--network", "front", "busybox", "sleep", "1000")
+    assert mine.out("exec", "client", "wget", "-qO-", "http://named") == "page"
+    assert mine.out("exec", "client", "sh", "-c", f"nc -w 5 {peer} 8080 </dev/null") == "hello from outside"
+    pid = mine.pid
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{pid}/stat").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text())
+    assert mine.out("exec", "client", "wget", "-qO-", "http://named") == "page"
+    mine.proa("rm", "-f", "named", "client")
+    mine.proa("network", "rm", "front")
+
+
 def test_limits_are_said_not_to_hold(mine: Any) -> None:
     done = mine.proa("run", "--rm", "--network", "none", "--memory", "64m", "busybox", "true")
     assert b"limits are not enforced" in done.stderr

@@ -65,6 +65,7 @@ def _pool(pool: Pool) -> dict[str, Any]:
 def network_request(body: Mapping[str, Any]) -> NetworkRequest:
     """The body of `POST /networks/create`. Raises Invalid naming the member that is wrong."""
     ipam = typed(body.get("IPAM", {}), dict[str, Any], "IPAM")
+    source = typed(body.get("ConfigFrom", {}), dict[str, Any], "ConfigFrom")
     flags = {
         name: typed(body.get(key), bool | None, key)  # type: ignore[arg-type]
         for name, key in (("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6"))
@@ -75,7 +76,7 @@ def network_request(body: Mapping[str, Any]) -> NetworkRequest:
         internal=typed(body.get("Internal", False), bool, "Internal"),
         attachable=typed(body.get("Attachable", False), bool, "Attachable"),
         ingress=typed(body.get("Ingress", False), bool, "Ingress"),
-        config_only=typed(body.get("ConfigOnly", False), bool, "ConfigOnly") or "ConfigFrom" in body,
+        config_only=typed(body.get("ConfigOnly", False), bool, "ConfigOnly") or bool(source.get("Network")),
         ipv4=flags["ipv4"],
         ipv6=flags["ipv6"],
         ipam_driver=typed(ipam.get("Driver", ""), str, "IPAM.Driver"),
