@@ -27,8 +27,10 @@ class Updates:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def update(self, name_or_id: str, request: UpdateRequest) -> None:
+    def update(self, name_or_id: str, request: UpdateRequest) -> list[str]:
         """Change what the request gives; zero and empty text leave things as they are, as in Docker.
+
+        Returns what the user should know: where an unprivileged engine cannot limit, limits are written down only.
 
         All or nothing: when the kernel refuses one limit, the earlier ones are put back. Raises NotFound, Invalid,
         Conflict when a container uses more than the new limit allows.
@@ -42,6 +44,7 @@ class Updates:
                     code="removing",
                 )
             changed = updated(record.host, request, record.id)
+            limits_change = linux_resources(record.host) != linux_resources(changed)
             if record.state.running:
                 self._apply(entry, linux_resources(record.host), linux_resources(changed))
             record.host = changed
@@ -49,6 +52,8 @@ class Updates:
                 self._engine.ooms.watch(entry)
             self._engine.catalog.save(entry)
         self._engine.containers.announce(entry, "update")
+        unable = self._engine.abilities.no_limits
+        return [unable] if unable and limits_change else []
 
     def _apply(self, entry: Entry, before: dict[str, Any], after: dict[str, Any]) -> None:
         if before == after:

@@ -65,8 +65,8 @@ async def unpause(service: Service, request: Request) -> Outcome:
 async def update(service: Service, request: Request) -> Outcome:
     """`POST /containers/{id}/update`."""
     wanted = typed(await json_body(request), UpdateRequest, "update config")
-    await service.pools.change(service.engine.updates.update, request["id"], wanted)
-    return Reply(value={"Warnings": None})
+    warnings = await service.pools.change(service.engine.updates.update, request["id"], wanted)
+    return Reply(value={"Warnings": warnings or None})
 
 
 async def wait(service: Service, request: Request) -> Outcome:

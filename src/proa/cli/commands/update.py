@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from proa.cli.many import for_each
 from proa.cli.options import Command, UsageError
+from proa.cli.output import note
 from proa.cli.values import byte_size, nano_cpus, published_ports, restart_policy
 from proa.client.http import quote
+from proa.client.jsonlite import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +78,16 @@ def _act(settings: Settings, options: Options, words: list[str]) -> int:
         )
         if status or not document:
             return status
-    return for_each(settings, words, lambda name: ("POST", f"/containers/{quote(name)}/update"), document=document)
+
+    def show(name: str, body: bytes) -> str:
+        for warning in loads(body).get("Warnings") or ():
+            note(f"WARNING: {warning}")
+        return name
+
+    def request(name: str) -> tuple[str, str]:
+        return "POST", f"/containers/{quote(name)}/update"
+
+    return for_each(settings, words, request, show=show, document=document)
 
 
 UPDATE = Command(
