@@ -62,6 +62,8 @@ class Streams:
                     f"container {record.id} is paused, unpause the container before attach", code="container-paused"
                 )
             attach = _attach_of(entry, stdin, stdout, stderr, detach_keys, early)
+            if logs and stream and self._replay_and_join(entry, attach, connection, stdout=stdout, stderr=stderr):
+                return
             if logs:
                 self._replay(record.id, connection, stdout=stdout, stderr=stderr)
             if not stream:
@@ -105,6 +107,21 @@ class Streams:
                 raise Conflict(f"{MAX_WAITING} clients already wait for {record.id} to start", code="too-many-attached")
             waiting.append((attach, connection))
             return True
+
+    def _replay_and_join(self, entry: Entry, attach: Attach, connection: int, *, stdout: bool, stderr: bool) -> bool:
+        """Write what the log has and join a running container just where that ends; False when it does not run."""
+        if not entry.record.state.running:
+            return False
+        joined = False
+        try:
+            with self._runs.monitor(entry).attach_after(connection, attach):
+                joined = True
+                self._replay(entry.record.id, connection, stdout=stdout, stderr=stderr)
+        except ProaError:
+            if joined:
+                raise
+            return False  # it has ended just now
+        return True
 
     def _replay(self, id: str, connection: int, *, stdout: bool, stderr: bool) -> None:  # noqa: A002
         """Write what the log has to the client, who may be slow but not dead."""

@@ -44,6 +44,7 @@ class Client:
         "_socket",
         "ending",
         "ends_exec",
+        "held",
         "stdin",
         "streams",
         "wants",
@@ -59,6 +60,7 @@ class Client:
         self.ending = False
         self.stdin = how.stdin
         self.ends_exec = how.ends_exec
+        self.held = how.held
         self.wants = frozenset(how.streams)
         self._keys: DetachKeys | None = None
         if streams.tty and how.stdin:
@@ -68,13 +70,14 @@ class Client:
     @property
     def blocked(self) -> bool:
         """True while more output waits for the socket than the streams allow (none, while the process runs)."""
-        return len(self._pending) > self.streams.backlog_bytes
+        return self.held or len(self._pending) > self.streams.backlog_bytes
 
     def send(self, chunk: memoryview) -> None:
         """Write output; what does not fit waits, and the caller must stop reading while `blocked`."""
         if self._gone:
             return
-        if self._pending:  # only once the process has ended: what is left is then bounded by its pipes
+        # Only while it is held, or once the process has ended: what is left is then bounded by its pipes.
+        if self._pending or self.held:
             self._pending += chunk
             return
         try:
@@ -92,7 +95,7 @@ class Client:
         """Watch for what can be done now; call when the stdin of the process opens, blocks or closes."""
         if self._socket.fileno() < 0 or self._gone:
             return
-        mask = WRITE if self._pending else 0
+        mask = WRITE if self._pending and not self.held else 0
         if self._reading():
             mask |= READ
         self._loop.watch(self._socket.fileno(), mask, self._ready)
@@ -103,12 +106,26 @@ class Client:
             return
         self.ending = True
         self.stdin = False
+        if self.held and not self._gone:
+            return
         if not self._pending or self._gone:
             self._close()
             return
         self._deadline = time.monotonic() + LINGER_S
         self._loop.call_at(self._deadline, self._close)
         self.update()
+
+    def release(self) -> None:
+        """Whoever held it has written what comes first."""
+        if not self.held:
+            return
+        self.held = False
+        if self.ending:
+            self.ending = False
+            self.finish()
+            return
+        self.update()
+        self.streams.unblock()
 
     def drain_input(self) -> None:
         """The client is gone but what it sent before is still to be passed on: go on reading until its end."""

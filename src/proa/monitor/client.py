@@ -6,7 +6,8 @@ import os
 import select
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -254,6 +255,20 @@ class MonitorConnection:
     def attach(self, client_fd: int, how: protocol.Attach | None = None) -> None:
         """Join a client's connected socket; the caller closes its own copy. Raises Conflict when it has exited."""
         self._request(protocol.AttachRequest(attach=how or protocol.Attach()), [client_fd])
+
+    @contextmanager
+    def attach_after(self, client_fd: int, how: protocol.Attach) -> Iterator[None]:
+        """As `attach`, but the client hears nothing before the context ends: time to write what the log has.
+
+        Nothing is lost and nothing comes twice: meanwhile no output is read. Raises Conflict when it has exited.
+        """
+        channel = Channel.connect(self.path)
+        try:
+            held = msgspec.structs.replace(how, held=True)
+            channel.request(protocol.AttachRequest(attach=held), [client_fd])
+            yield
+        finally:
+            channel.close()
 
     def exec(
         self,

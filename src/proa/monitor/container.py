@@ -233,7 +233,7 @@ class Container:
             case protocol.StateRequest():
                 return self._describe()
             case protocol.AttachRequest():
-                return self._attach(request.attach, fds)
+                return self._attach(peer, request.attach, fds)
             case protocol.ExecRequest():
                 self._exec(peer, request, fds)
                 return None
@@ -268,12 +268,14 @@ class Container:
         except KeyError:
             raise NotFound(f"No such exec instance: {exec_id}", code="no-such-exec", subject=exec_id) from None
 
-    def _attach(self, how: protocol.Attach, fds: list[int]) -> dict[str, Any]:
+    def _attach(self, peer: Peer, how: protocol.Attach, fds: list[int]) -> dict[str, Any]:
         if not fds:
             raise Invalid("attach needs the client's socket", code="invalid-monitor-request")
         self._check_running()
-        self._init.streams.attach(fds[0], how)
+        client = self._init.streams.attach(fds[0], how)
         del fds[0]
+        if how.held:
+            peer.on_close = client.release
         return {}
 
     def _cgroup(self) -> cgroups.Cgroup | None:

@@ -85,6 +85,8 @@ class Attach(msgspec.Struct, frozen=True):
     detach_keys: bytes that end this attach when typed on a terminal; None is ctrl-p ctrl-q, empty is none.
     early:       input that was read from the socket already, before it was handed over.
     ends_exec:   when the client leaves otherwise than by the keys, its exec is ended.
+    held:        nothing is written to it, and no output is read, until the connection of the request is closed: time to
+                 write what the log has.
     """
 
     streams: tuple[str, ...] = ("stdout", "stderr")
@@ -92,6 +94,7 @@ class Attach(msgspec.Struct, frozen=True):
     detach_keys: list[int] | None = None
     early: bytes = b""
     ends_exec: bool = False
+    held: bool = False
 
 
 class Wake(msgspec.Struct, frozen=True):

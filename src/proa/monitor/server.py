@@ -82,7 +82,7 @@ class Listener:
 class Peer:
     """One connection of the engine."""
 
-    __slots__ = ("_inbox", "_outbox", "_server", "_socket", "watching")
+    __slots__ = ("_inbox", "_outbox", "_server", "_socket", "on_close", "watching")
 
     def __init__(self, server: Server, sock: socket.socket) -> None:
         self._server = server
@@ -90,6 +90,7 @@ class Peer:
         self._inbox = Inbox()
         self._outbox = b""
         self.watching = False
+        self.on_close: Callable[[], None] | None = None
 
     @property
     def flushed(self) -> bool:
@@ -132,6 +133,8 @@ class Peer:
         self._outbox = b""
         self._server.loop.close(self._socket.detach())
         self._server.peers.discard(self)
+        if self.on_close is not None:
+            self.on_close()
 
     def _update(self) -> None:
         self._server.loop.watch(self._socket.fileno(), READ | (WRITE if self._outbox else 0), self._ready)

@@ -107,13 +107,19 @@ class Streams:
         """True when no client is attached or still being flushed."""
         return not self._clients and not self._leaving
 
-    def attach(self, fd: int, how: Attach) -> None:
+    def attach(self, fd: int, how: Attach) -> Client:
         """Join a client's socket, which is owned from now on; raises OSError when it is no socket."""
         client = Client(self._loop, self, fd, how)
         self._clients.append(client)
         client.update()
+        if how.held:
+            self._pause()
+            for name, text in self._log.unfinished.items() if self._log is not None else ():
+                if name in client.wants:
+                    client.send(memoryview(text if self.tty else _FRAME.pack(_NUMBERS[name], len(text)) + text))
         if how.early:
             client.receive_early(how.early)
+        return client
 
     def detach(self, client: Client, *, by_keys: bool = False) -> None:
         """End one attach; what was already written for the client is still flushed."""
@@ -218,9 +224,12 @@ class Streams:
                 client.send(chunk)
                 blocked = blocked or client.blocked
         if blocked:
-            self._paused = True
-            for fd in self._outputs:
-                self._loop.forget(fd)
+            self._pause()
+
+    def _pause(self) -> None:
+        self._paused = True
+        for fd in self._outputs:
+            self._loop.forget(fd)
 
     def unblock(self) -> None:
         """A client took what waited for it or left: read on when it was the last blocked one."""
