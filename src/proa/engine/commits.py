@@ -99,8 +99,8 @@ class Commits:
         try:
             mounts = engine.storage.snapshots.mounts(f"container:{record.id}")
             with Stored(engine.storage.content).begin_unknown("commit") as ingest:
-                early.begin(ingest)
                 plain = packing.format == "none"
+                early.begin(ingest, own=plain)
                 sink = _Sink(ingest) if plain else CompressedLayerWriter(_Sink(ingest), *packing)
                 result = diff(
                     upper_dir(mounts),

@@ -35,14 +35,18 @@ class EarlyLayer:
         self._parent = Digest(parent)
         self._key = f"unpack:early:{secrets.token_hex(4)}"
         self._thread: threading.Thread | None = None
-        self._diff_id: Digest | None = None
+        self._own = False
+        self._done = False
+        self._diff_id = Digest("")
         self._usage: Usage | None = None
         self._useless = threading.Event()
 
-    def begin(self, ingest: Ingest) -> None:
-        """Follow `ingest`, unless another was begun before."""
+    def begin(self, ingest: Ingest, *, own: bool = False) -> None:
+        """Follow `ingest`, unless another was begun before. own: a plain archive that this process writes, whose digest
+        the ingest takes."""
         if self._thread is not None:
             return
+        self._own = own
         reader = ingest.follow()
         mounts = self._storage.snapshots.prepare(self._key, self._parent)
         target = Path(upper_dir(mounts))
@@ -53,7 +57,7 @@ class EarlyLayer:
                 with reader:
                     result = self._storage.unpacker.unpack(
                         reader,
-                        "auto",
+                        "trusted" if own else "auto",
                         target,
                         parents,
                         inventory=target.with_name(INVENTORY),
@@ -62,6 +66,7 @@ class EarlyLayer:
                     )
                 self._usage = Usage(result.size_bytes, result.inodes)
                 self._diff_id = result.diff_id
+                self._done = True
             except (ProaError, OSError):
                 pass  # unpacking it again, as what it turns out to be, says what is wrong
 
@@ -69,13 +74,18 @@ class EarlyLayer:
         self._thread.start()
 
     def settle(self, wanted: Collection[Digest]) -> None:
-        """Keep the layer if its diff_id is in `wanted`, those of layers of verified images that stand on the parent."""
+        """Keep the layer if its diff_id is in `wanted`, those of layers of verified images that stand on the parent.
+
+        One of our own is the one that is wanted.
+        """
         if self._thread is None:
             return
         if all(self._is_there(chain_id(self._parent, diff_id)) for diff_id in wanted):
             self._useless.set()
         self._thread.join()
-        if self._diff_id is None or self._diff_id not in wanted:
+        if self._own:
+            (self._diff_id,) = wanted
+        if not self._done or self._diff_id not in wanted:
             return
         name = chain_id(self._parent, self._diff_id)
         with self._storage.unpacking.hold(name):

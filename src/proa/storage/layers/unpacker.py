@@ -81,7 +81,8 @@ class Unpacker:
         source:      a stream of the blob (its `read` is called here, so unpacking can follow a download), or the fd of
                      a file whose bytes are already verified: the worker then reads it itself from its current offset,
                      which the call moves. The fd stays open and must not be shared with another reader meanwhile.
-        compression: "none", "gzip", "zstd", or "auto" to go by the first bytes.
+        compression: "none", "gzip", "zstd", "auto" to go by the first bytes, or "trusted" for a plain archive of our
+                     own whose digest the caller takes: no process decodes it, and the result has none.
         parents:     the directories of all layers below, uppermost first (as overlay's lowerdir). They give implied
                      directories their attributes, hard links their targets, and whiteouts their sense.
         marks:       False for an archive that is no layer: names that begin with `.wh.` are names like others.
@@ -95,7 +96,7 @@ class Unpacker:
         `layer-…`, `tar-…`, `pax-…`), Denied, Exhausted or Unavailable from the file system, Cancelled, and whatever
         `source.read` raises.
         """
-        if compression not in COMPRESSIONS:
+        if compression not in (*COMPRESSIONS, "trusted"):
             raise Invalid(f"unknown layer compression {compression!r}", code="layer-compression")
         directories: list[int] = []
         listed: list[int] = []
@@ -126,6 +127,7 @@ class Unpacker:
     def _job(self, compression: str, lowers: int, marks: bool) -> dict[str, Any]:
         return {
             "compression": compression,
+            "decoded": compression != "trusted",
             "lowers": lowers,
             "budget": self._budget._asdict(),
             "keep_owner": self._keep_owner and not has_one_id(),

@@ -28,6 +28,7 @@ from proa.linux.sockets import receive_fds, send_fds
 from proa.storage.layers.apply import apply
 from proa.storage.layers.budget import Budget
 from proa.storage.layers.confine import confine_decoder, confine_worker
+from proa.storage.layers.decompress import CHUNK
 from proa.storage.layers.failures import typed
 from proa.storage.layers.inventory import write_inventory
 from proa.storage.layers.pipeline import Decoder
@@ -83,9 +84,9 @@ def _unpack(sock: socket.socket) -> Iterator[dict[str, Any]]:
         lower_fds += more
     confine_worker(target_fd)
     budget = Budget(**job["budget"])
-    decoder = Decoder(job["compression"], data_fd, budget, confine_decoder)
+    decoder = Decoder(job["compression"], data_fd, budget, confine_decoder) if job["decoded"] else None
     applied = apply(
-        iter(decoder),
+        iter(decoder) if decoder else iter(lambda: os.read(data_fd, CHUNK), b""),
         target_fd,
         lower_fds,
         budget=budget,
@@ -95,8 +96,8 @@ def _unpack(sock: socket.socket) -> Iterator[dict[str, Any]]:
         marks=job["marks"],
     )
     result = {
-        "diff_id": decoder.digest,
-        "tar_bytes": decoder.size,
+        "diff_id": decoder.digest if decoder else "",
+        "tar_bytes": decoder.size if decoder else 0,
         "size_bytes": applied.size_bytes,
         "entries": applied.entries,
         "inodes": applied.inodes,
