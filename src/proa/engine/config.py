@@ -3,6 +3,7 @@
 # /etc/proa/proa.toml, or ~/.config/proa/proa.toml for another user than root, or $PROA_CONFIG
 compression = "zstd:9"                     # of layers made here when they are pushed; default "gzip"
 publish-address = "127.0.0.1"              # where `-p 80:80` listens when it names no address
+address-pools = ["10.200.0.0/16"]          # where networks get their IPv4 subnets from
 insecure-registries = ["registry.lan:5000", "10.0.0.0/8"]  # certificates unchecked, plain http allowed
 certs-dirs = ["/etc/proa/certs.d"]         # directories of HOST/hosts.toml and HOST/*.crt
 token-servers = ["auth.lan"]               # may be given credentials of registries on other domains
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -50,6 +51,7 @@ class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     """What an administrator can set."""
 
     publish_address: str = "0.0.0.0"  # noqa: S104 -- Docker's default
+    address_pools: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: dict[str, tuple[str, ...]] = {}
     certs_dirs: tuple[str, ...] = ()
@@ -104,6 +106,8 @@ def load_config(path: Path | None = None) -> Config:
         with path.open("rb") as f:
             config = msgspec.convert(tomllib.load(f), Config)
         ip_address(config.publish_address)
+        for pool in config.address_pools:
+            IPv4Network(pool)
         config.short_names.check()
         parse_compression(config.compression)
         check_range(config.userns_range)

@@ -13,17 +13,16 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from proa.engine.catalog import Entry
 from proa.engine.joined import Joined
 from proa.engine.name_files import files_of, rewrite_hosts, rewrite_resolv_conf
 from proa.engine.network_wishes import attach_request, check_request, first_free_interface, primary
-from proa.engine.port_requests import changed_bindings, port_requests, world_warning
+from proa.engine.port_requests import port_requests, world_warning
+from proa.engine.publishing import Publishing
 from proa.engine.types import Container, EndpointRequest, EndpointSettings, PortBinding
 from proa.errors import Conflict, Denied, NotFound, ProaError, Unavailable
 from proa.monitor.nursery import NetworkNamespace
-from proa.network import BridgeNetwork, Endpoint, PortRequest, PublishedPort
+from proa.network import BridgeNetwork, Endpoint
 from proa.network.routes import set_default_routes
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ class Endpoints:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._networks = engine.networks
+        self._publishing = Publishing(engine.networks)
 
     # -- before and around a start -------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class Endpoints:
         try:
             sysctls = self._attach_all(record, networks, netns)
             try:
-                self._publish(record)
+                self._publishing.publish(record)
                 if resolver:
                     self._engine.resolver.serve(record, netns)
                 gateway = self._host_gateway(record)
@@ -114,7 +114,7 @@ class Endpoints:
     def _attach_all(
         self, record: Container, networks: Sequence[NetworkRecord], netns: NetworkNamespace
     ) -> Mapping[str, str]:
-        way_out = self._way_out(record, [network.name for network in networks])
+        way_out = self._publishing.way_out(record, [network.name for network in networks])
         sysctls: dict[str, str] = {}
         try:
             for number, network in enumerate(networks):
@@ -278,7 +278,7 @@ class Endpoints:
     def _settle_ways(self, entry: Entry) -> None:
         """The default routes and the published ports of a running container go by the right endpoint."""
         record = entry.record
-        way_out = self._way_out(record, [settings.network for settings in record.endpoints])
+        way_out = self._publishing.way_out(record, [settings.network for settings in record.endpoints])
         found = next((e for e in record.endpoints if e.network == way_out), None)
         netns = self._enter(record)
         try:
@@ -286,26 +286,10 @@ class Endpoints:
             set_default_routes(netns.route_fd, found.interface if found else "", [g for g in gateways if g])
         finally:
             _close(netns)
-        for settings in record.endpoints:
-            driver = self._driver(settings.network)
-            endpoint = driver.endpoints().get(record.id) if isinstance(driver, BridgeNetwork) else None
-            if endpoint is not None and endpoint.ports and settings.network != way_out:
-                assert isinstance(driver, BridgeNetwork)
-                driver.unpublish(endpoint)
-                record.ports = {}
-        if not record.ports or found is None or not self._published(record, way_out):
-            record.ports = {}
-            self._publish(record)
-
-    def _published(self, record: Container, network: str) -> bool:
-        endpoint = self._networks.driver(network).endpoints().get(record.id)
-        return endpoint is not None and bool(endpoint.ports)
+        self._publishing.settle(record)
 
     def change_ports(
-        self,
-        container: str,
-        add: dict[str, list[PortBinding] | None],
-        remove: Sequence[str],
+        self, container: str, add: dict[str, list[PortBinding] | None], remove: Sequence[str]
     ) -> Container:
         """Publish and unpublish ports of a container, at once when it runs; connections that are open stay open.
 
@@ -318,52 +302,10 @@ class Endpoints:
                 raise Conflict(
                     f"container {record.name} has no network of its own to publish ports of", code="ports-and-network"
                 )
-            before = record.host
-            bindings = changed_bindings(before.port_bindings or {}, add, remove)
-            record.host = msgspec.structs.replace(before, port_bindings=bindings)
-            try:
-                requests = port_requests(record)
-                if record.state.running:
-                    self._change_live(record, requests, before.port_bindings or {}, bindings)
-            except BaseException:
-                record.host = before
-                raise
-            exposed = dict(record.config.exposed_ports or {})
-            record.config.exposed_ports = {**exposed, **{port: {} for port in bindings}}
+            self._publishing.change(record, add, remove)
             self._engine.catalog.save(entry)
         self._engine.containers.announce(entry, "update")
         return record
-
-    def _change_live(
-        self,
-        record: Container,
-        requests: Sequence[PortRequest],
-        before: Mapping[str, list[PortBinding] | None],
-        after: Mapping[str, list[PortBinding] | None],
-    ) -> None:
-        driver, endpoint = self._publisher(record)
-        if driver is None or endpoint is None:
-            return
-        # What stays is taken from what is bound now, so that a port the kernel chose stays the same one.
-        kept = [
-            port
-            for port in endpoint.ports
-            if any(
-                _is_of(port, key, place)
-                for key, places in after.items()
-                for place in places or [PortBinding()]
-                if place in (before.get(key) or [PortBinding()])
-            )
-        ]
-        fresh = [request for request in requests if not any(_covers(port, request) for port in kept)]
-        gone = [port for port in endpoint.ports if port not in kept]
-        driver.unpublish(endpoint, gone)
-        try:
-            driver.publish(endpoint, fresh, name=record.name)
-        except BaseException:
-            driver.publish(endpoint, [_again(port) for port in gone], name=record.name)
-            raise
-        self._note_ports(record, driver.endpoints()[record.id].ports)
 
     def renamed(self, entry: Entry) -> None:
         """The container has another name now, which others resolve."""
@@ -416,43 +358,10 @@ class Endpoints:
         finally:
             os.close(fd)
 
-    def _driver(self, name: str):  # type: ignore[no-untyped-def]
-        try:
-            return self._networks.driver(name)
-        except NotFound:
-            return None
-
-    def _way_out(self, record: Container, names: Sequence[str]) -> str:
-        """The network that default routes and published ports go by; empty when none leads out."""
-        leading = []
-        for name in names:
-            driver = self._driver(name)
-            if driver is not None and not driver.spec.internal:
-                leading.append((-record.networks.get(name, _NO_WISH).gw_priority, name))
-        return min(leading)[1] if leading else ""
-
-    def _publisher(self, record: Container) -> tuple[BridgeNetwork | None, Endpoint | None]:
-        driver = self._driver(self._way_out(record, [settings.network for settings in record.endpoints]))
-        if not isinstance(driver, BridgeNetwork):
-            return None, None
-        return driver, driver.endpoints().get(record.id)
-
-    def _publish(self, record: Container) -> None:
-        requests = port_requests(record)
-        driver, endpoint = self._publisher(record) if requests else (None, None)
-        if driver is not None and endpoint is not None:
-            self._note_ports(record, driver.publish(endpoint, requests, name=record.name))
-
-    def _note_ports(self, record: Container, ports: Sequence[PublishedPort]) -> None:
-        record.ports = {}
-        for port in ports:
-            binding = PortBinding(host_ip=port.host_ip, host_port=str(port.host_port))
-            record.ports.setdefault(f"{port.container_port}/{port.protocol}", []).append(binding)
-
     def _host_gateway(self, record: Container) -> str:
         """An address of the host on a network of the container's."""
         for settings in record.endpoints:
-            driver = self._driver(settings.network)
+            driver = self._networks.driver_if_any(settings.network)
             if isinstance(driver, BridgeNetwork):
                 gateways = driver.gateways()
                 return gateways.get(4) or gateways.get(6, "")
@@ -485,32 +394,6 @@ _NO_WISH = EndpointRequest()
 _SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
 _HOST = "container cannot be disconnected from host network or connected to host network"
 _PRIVATE = "container cannot be connected to multiple networks with one of the networks in private ({name}) mode"
-
-
-def _is_of(port: PublishedPort, key: str, place: PortBinding) -> bool:
-    """Whether that binding is what published the port."""
-    number, _, protocol = key.partition("/")
-    if (str(port.container_port), port.protocol) != (number, protocol or "tcp"):
-        return False
-    if place.host_ip and place.host_ip != port.host_ip:
-        return False
-    first, _, last = place.host_port.partition("-")
-    return not first or int(first) <= port.host_port <= int(last or first)
-
-
-def _covers(port: PublishedPort, request: PortRequest) -> bool:
-    place = PortBinding(
-        host_ip=request.host_ip,
-        host_port=f"{request.host_port}-{max(request.host_port_end, request.host_port)}" if request.host_port else "",
-    )
-    return _is_of(port, f"{request.container_port}/{request.protocol}", place)
-
-
-def _again(port: PublishedPort) -> PortRequest:
-    """The request for exactly this port."""
-    return PortRequest(
-        container_port=port.container_port, protocol=port.protocol, host_ip=port.host_ip, host_port=port.host_port
-    )
 
 
 def _close(fds: tuple[int, ...]) -> None:

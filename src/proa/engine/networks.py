@@ -11,6 +11,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from proa.engine.clock import now, parse_rfc3339
@@ -19,6 +20,7 @@ from proa.engine.network_records import NetworkRecord, NetworkRequest, NetworkSt
 from proa.engine.network_requests import bridge_spec, new_record
 from proa.errors import Conflict, Denied, Invalid, NotFound, ProaError
 from proa.network import BridgeNetwork, Fabric
+from proa.network.addresses import DEFAULT_POOLS
 from proa.network.records import forget_subnets
 from proa.network.slave import SlaveNetwork
 
@@ -58,7 +60,8 @@ class Networks:
     def _driver_of(self, record: NetworkRecord) -> Driver:
         spec = bridge_spec(record, self._engine.config.publish_address)
         if record.driver == BRIDGE:
-            return BridgeNetwork(self._fabric, spec)
+            pools = [IPv4Network(pool) for pool in self._engine.config.address_pools]
+            return BridgeNetwork(self._fabric, spec, pools=pools or DEFAULT_POOLS)
         return SlaveNetwork(self._fabric, spec, record.driver, record.options)
 
     # -- what users do -------------------------------------------------------------------------------------------------
@@ -177,6 +180,11 @@ class Networks:
             if name not in self._drivers:
                 raise NotFound(f"network {name} not found", code="network-not-found", subject=name)
             return self._drivers[name]
+
+    def driver_if_any(self, name: str) -> Driver | None:
+        """The same; None for `host`, `none` and networks that are gone."""
+        with self._lock:
+            return self._drivers.get(name)
 
     def _shown(self, record: NetworkRecord) -> NetworkRecord:
         shown = NetworkRecord(**{name: getattr(record, name) for name in NetworkRecord.__struct_fields__})

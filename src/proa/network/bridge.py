@@ -337,20 +337,18 @@ class BridgeNetwork:
                 self._pools[address.version].release(address)
 
     def _host_addresses(self, endpoint: Endpoint, request: PortRequest) -> list[str]:
-        if request.host_ip:
-            version = 6 if ":" in request.host_ip else 4
-            if not (endpoint.ip6 if version == 6 else endpoint.ip):
-                raise Unsupported(
-                    f"cannot publish on {request.host_ip}: network {self.name} has no IPv{version}",
-                    code="ipv6-publish" if version == 6 else "ipv4-publish",
-                    subject=request.host_ip,
-                    hint=f"publish on an IPv{10 - version} address, or connect the container to a network with both",
-                )
-            return [request.host_ip]
-        default = self.spec.publish_address
-        if default != _ANY[4]:
-            return [default]
-        return [_ANY[version] for version, ip in ((4, endpoint.ip), (6, endpoint.ip6)) if ip]
+        asked = request.host_ip or self.spec.publish_address
+        if not request.host_ip and asked == _ANY[4]:
+            return [_ANY[version] for version, ip in ((4, endpoint.ip), (6, endpoint.ip6)) if ip]
+        version = 6 if ":" in asked else 4
+        if not (endpoint.ip6 if version == 6 else endpoint.ip):
+            raise Unsupported(
+                f"cannot publish on {asked}: network {self.name} has no IPv{version}",
+                code="ipv6-publish" if version == 6 else "ipv4-publish",
+                subject=asked,
+                hint=f"publish on an IPv{10 - version} address, or connect the container to a network with both",
+            )
+        return [asked]
 
     def _redirect(self, endpoint: Endpoint, ports: list[PublishedPort]) -> None:
         self._ensure()

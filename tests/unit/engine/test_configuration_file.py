@@ -85,3 +85,13 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config_path() == Path("/home/me/.config/proa/proa.toml")
     monkeypatch.setenv("PROA_CONFIG", "/else/where.toml")
     assert config_path() == Path("/else/where.toml")
+
+
+def test_address_pools_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "proa.toml"
+    path.write_text('address-pools = ["10.200.0.0/16"]\n')
+    assert load_config(path).address_pools == ("10.200.0.0/16",)
+    for bad in ("10.200.0.1/16", "fd00::/8", "pool"):
+        path.write_text(f'address-pools = ["{bad}"]\n')
+        with pytest.raises(Invalid, match=r"proa\.toml"):
+            load_config(path)
