@@ -8,6 +8,8 @@ import sys
 import pytest
 from layer_archives import archive, directory, member, read_tree, symlink
 
+from proa.storage.layers.inventory import compare, read_inventory
+
 pytestmark = pytest.mark.root
 
 DATA = archive(
@@ -17,6 +19,8 @@ DATA = archive(
     member(b"p", b"6"),
     symlink(b"l", b"/etc"),
     member(b"l/inside", data=b"y"),
+    directory(b"locked", mode=0),
+    member(b"locked/secret", data=b"s", mode=0),
 )
 TOP = archive(member(b".wh.p"), directory(b"d"), member(b"d/.wh..wh..opq"))
 PROGRAM = """
@@ -27,7 +31,8 @@ root = Path(sys.argv[1])
 with Unpacker(keep_owner=False) as unpacker:
     for name, parents in (("low", []), ("top", [root / "low"])):
         (root / name).mkdir()
-        unpacker.unpack(open(root / (name + ".tar"), "rb"), "none", root / name, parents)
+        listed = root / (name + ".inventory")
+        unpacker.unpack(open(root / (name + ".tar"), "rb"), "none", root / name, parents, inventory=listed)
 """
 
 
@@ -43,6 +48,9 @@ def test_unpacking_with_fewer_rights(tmp_path, how, nested):
     (tmp_path / "low.tar").write_bytes(DATA)
     (tmp_path / "top.tar").write_bytes(TOP)
     subprocess.run([*how, sys.executable, "-c", PROGRAM, tmp_path], check=True, timeout=60)
+    for name in ("low", "top"):
+        found = read_inventory(tmp_path / f"{name}.inventory")
+        assert not list(compare(tmp_path / name, found))
     low = read_tree(tmp_path / "low")
     assert (low[b"d/f"].mode, low[b"d"].mode, low[b"etc/inside"].content) == (0o4755, 0o700, b"y")
     assert (b"null" in low) is not nested

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from proa.errors import Corrupt, NotFound
 from proa.storage.layers import overlay
 from proa.storage.layers.attributes import read_xattrs
-from proa.storage.layers.names import display
+from proa.storage.layers.names import display, split
 from proa.storage.layers.opened import OpenDirectories
 
 codec: Any
@@ -130,7 +130,13 @@ def _walk(root_fd: int, sums: Mapping[int, int]) -> Iterator[tuple[bytes, Found]
         pending = [b""]
         while pending:
             path = pending.pop()
-            fd = directories.fd(path)
+            try:
+                fd = directories.fd(path)
+            except PermissionError:  # an ordinary user's own, without the rights to look into it
+                parent, base = split(path)
+                status = os.stat(base, dir_fd=directories.fd(parent), follow_symlinks=False)
+                yield path, Found(status.st_mode, status.st_uid, status.st_gid, 0, status.st_mtime_ns, 0)
+                continue
             status = os.fstat(fd)
             total = sum_xattrs(fd, 1 if _opaque(fd) else 0)
             yield path, Found(status.st_mode, status.st_uid, status.st_gid, 0, status.st_mtime_ns, total)
