@@ -110,6 +110,17 @@ def test_containers_outlive_the_engine_and_are_found_again(mine: Any) -> None:
     mine.proa("rm", "-f", "lasting")
 
 
+def test_restarts_and_healthchecks(mine: Any) -> None:
+    check = ("--health-cmd", "echo seen", "--health-interval", "50ms")
+    mine.proa("run", "-d", "--name", "checked", "--network", "none", *check, "busybox", "sleep", "1000")
+    assert mine.out("wait", "--condition", "healthy", "checked") == "0"
+    policy = ("--restart", "on-failure:2")
+    mine.proa("run", "-d", "--name", "again", "--network", "none", *policy, "busybox", "sh", "-c", "echo try; exit 1")
+    until(lambda: mine.out("logs", "again") == "try\ntry\ntry", "it to be tried again, twice")
+    mine.proa("update", "--restart", "no", "checked")
+    mine.proa("rm", "-f", "checked", "again")
+
+
 def test_the_network_reaches_out(mine: Any, peer: str) -> None:
     assert json.loads((mine.run_dir / "rootless.json").read_bytes())["network"] == "pasta"
     fetch = f"nc -w 5 {peer} 8080 </dev/null"
