@@ -15,8 +15,9 @@ from proa.engine.clock import now, rfc3339
 from proa.engine.healthcheck import merged_check
 from proa.engine.startup import bind_targets
 from proa.engine.types import ContainerConfig
-from proa.errors import ProaError
+from proa.errors import ProaError, Unsupported
 from proa.oci import CONFIG_LIMIT, Descriptor, Digest, RunConfig, parse_config, strict_loads
+from proa.runtime.steps.shifting import is_shifted
 from proa.storage import lower_dirs, unpack_image, upper_dir
 from proa.storage.layers import CompressedLayerWriter, diff
 from proa.storage.layers.encoders import Compression, parse_compression
@@ -98,6 +99,9 @@ class Commits:
             engine.lifecycle.pause(record.id, recorded=False)
         try:
             mounts = engine.storage.snapshots.mounts(f"container:{record.id}")
+            if is_shifted(mounts[0].options):
+                text = "its files were copied for its user namespace, so their owners are not the image's"
+                raise Unsupported(f"container {record.id} cannot be committed: {text}", code="shifted")
             with Stored(engine.storage.content).begin_unknown("commit") as ingest:
                 plain = packing.format == "none"
                 early.begin(ingest, own=plain)

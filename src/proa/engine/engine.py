@@ -51,7 +51,7 @@ from proa.engine.streams import Streams
 from proa.engine.system import System
 from proa.engine.transfers import Transfers
 from proa.engine.updates import Updates
-from proa.engine.userns import UserNamespaces, check_range
+from proa.engine.userns import UserNamespaces, check_range, own_ids
 from proa.engine.volumes import Volumes
 from proa.engine.watch import Watcher
 from proa.errors import TimedOut, Unavailable
@@ -84,7 +84,7 @@ class Engine:
         self.watcher = Watcher()
         self.runs = Runs()
         space = check_range(self.config.userns_range)
-        self.userns = UserNamespaces(self.catalog, self.id, remap=self.config.userns_remap, space=space)
+        self.userns = UserNamespaces(self.catalog, self.id, remap=self.config.userns_remap, space=space, own=own_ids())
         self.volumes = Volumes(root / "volumes", storage, self.events)
         self.networks = Networks(self)
         self.resolver = Resolver(run, self.networks.find)

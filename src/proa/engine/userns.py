@@ -18,6 +18,7 @@ import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from proa.engine.catalog import Catalog
 from proa.engine.types import Container, HostConfig, IdMaps
@@ -31,14 +32,27 @@ _MAP = re.compile(r"([0-9]{1,10}):([0-9]{1,10}):([0-9]{1,10})", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
+class Own(NamedTuple):
+    """An engine's unprivileged user: who he is outside, and how many ids he has, himself included."""
+
+    uid: int
+    gid: int
+    ids: int
+
+
 class UserNamespaces:
     """Gives containers their maps. `remap` is the configuration's `userns-remap`, `space` the ids to give away."""
 
-    def __init__(self, catalog: Catalog, engine_id: str, *, remap: str, space: tuple[int, int]) -> None:
+    def __init__(
+        self, catalog: Catalog, engine_id: str, *, remap: str, space: tuple[int, int], own: Own | None = None
+    ) -> None:
         self._catalog = catalog
         self._engine_id = engine_id
         self._remap = remap
-        self._space = space
+        self._own = own
+        # Of an unprivileged user's ids each container gets a sixteenth.
+        self._space = space if own is None else (1, own.ids - 1)
+        self._unit = AUTO_SIZE if own is None else max((own.ids - 1) // 16, 1)
         self._lock = threading.Lock()
 
     def assign(self, record: Container) -> None:
@@ -50,7 +64,7 @@ class UserNamespaces:
             return
         if kind == "auto":
             with self._lock:
-                record.id_maps = self._free_range(record, _size(argument))
+                record.id_maps = self._free_range(record, _size(argument, self._unit))
         elif kind == "remap" and argument:
             record.id_maps = IdMaps(
                 uids=_subordinate("/etc/subuid", argument), gids=_subordinate("/etc/subgid", argument)
@@ -58,7 +72,10 @@ class UserNamespaces:
         elif kind == "map":
             record.id_maps = parse_maps(argument)
         elif kind == "keep-id":
-            raise Invalid("keep-id is only supported in rootless mode", code="userns-mode")
+            if self._own is None:
+                raise Invalid("keep-id is only supported in rootless mode", code="userns-mode")
+            record.id_maps, user = _keep(self._own, argument)
+            record.config.user = record.config.user or user
         else:
             raise Invalid(f"invalid USER mode: {mode}", code="userns-mode", hint="host, auto, keep-id or map:…")
 
@@ -70,8 +87,8 @@ class UserNamespaces:
     def _free_range(self, record: Container, size: int) -> IdMaps:
         first, count = self._space
         taken = sorted(_taken(entry.record for entry in self._catalog if entry.record is not record))
-        slots = max(count // AUTO_SIZE, 1)
-        begin = first + int(self._engine_id[:8], 16) % slots * AUTO_SIZE
+        slots = max(count // self._unit, 1)
+        begin = first + int(self._engine_id[:8], 16) % slots * self._unit
         for candidate in (begin, first):
             for low, high in taken:
                 if high <= candidate:
@@ -129,10 +146,40 @@ def parse_maps(text: str) -> IdMaps:
     return IdMaps(uids=found["uid"], gids=found["gid"])
 
 
-def _size(argument: str) -> int:
+def own_ids() -> Own | None:
+    """Who the root of this process's user namespace is outside, None for the machine's own root."""
+    rows = {}
+    for kind in ("uid", "gid"):
+        text = Path(f"/proc/self/{kind}_map").read_text(encoding="ascii")
+        rows[kind] = sorted(tuple(map(int, line.split())) for line in text.splitlines())
+    (_, uid, size), gid = rows["uid"][0], rows["gid"][0][1]
+    if (uid, size) == (0, (1 << 32) - 1):
+        return None
+    return Own(uid, gid, min(last_group(None) + 1, sum(size for _, _, size in rows["uid"])))
+
+
+def _keep(own: Own, argument: str) -> tuple[IdMaps, str]:
+    """The maps that leave the engine's user who he is (`uid=` and `gid=` say otherwise), and him as `user:group`."""
+    wanted = {"uid": own.uid, "gid": own.gid}
+    for item in argument.split(",") if argument else ():
+        key, _, value = item.partition("=")
+        if key not in wanted or not _NUMBER.fullmatch(value):
+            raise Invalid(f"invalid option of --userns=keep-id: {item}", code="userns-mode", hint="keep-id:uid=1000")
+        wanted[key] = int(value)
+
+    def maps(self: int) -> list[tuple[int, int, int]]:
+        if not 0 <= self < own.ids:
+            raise Invalid(f"keep-id needs more ids than {own.ids}: {self} is out of range", code="userns-mode")
+        rows = [(0, 1, self), (self, 0, 1), (self + 1, self + 1, own.ids - self - 1)]
+        return [row for row in rows if row[2]]
+
+    return IdMaps(uids=maps(wanted["uid"]), gids=maps(wanted["gid"])), f"{wanted['uid']}:{wanted['gid']}"
+
+
+def _size(argument: str, default: int) -> int:
     key, _, value = argument.partition("=")
     if not argument:
-        return AUTO_SIZE
+        return default
     if key != "size" or not _NUMBER.fullmatch(value) or not 1 <= int(value) <= 1 << 31:
         raise Invalid(f"invalid option of --userns=auto: {argument}", code="userns-mode", hint="auto:size=65536")
     return int(value)

@@ -179,13 +179,13 @@ def execveat(dir_fd: int, path: Path, argv: Sequence[bytes], env: Sequence[bytes
 
 def in_user_namespace() -> bool:
     """Whether this process is in another user namespace than the machine's first."""
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        return file.read().split() != ["0", "0", "4294967295"]
+    with open("/proc/self/uid_map", "rb") as file:
+        return file.read().split() != [b"0", b"0", b"4294967295"]
 
 
 def has_one_id() -> bool:
     """Whether this process's user namespace has no other user than its own."""
-    with open("/proc/self/uid_map", encoding="ascii") as file:
+    with open("/proc/self/uid_map", "rb") as file:
         return sum(int(line.split()[2]) for line in file) == 1
 
 

@@ -170,3 +170,29 @@ def test_the_last_engine_takes_the_namespaces_with_it(mine: Any) -> None:
     assert not (mine.run_dir / "rootless.json").exists()
     mine.out("ps")
     assert json.loads((mine.run_dir / "rootless.json").read_bytes())["holder"] != record["holder"]
+
+
+def test_ranges_and_the_users_own_id_inside(mine: Any) -> None:
+    """No file system of the machine may be shown with other ids here: owners are changed in the container's layer."""
+    first, second = (mine.sh("cat /proc/self/uid_map", "--userns", "auto").split() for _ in range(2))
+    assert first[2] == second[2] == "4096"
+    mine.proa("run", "-d", "--name", "apart", "--network", "none", "--userns", "auto", "busybox", "sleep", "100")
+    assert mine.out("exec", "apart", "stat", "-c", "%u:%g", "/bin/busybox", "/home/user").split() == [
+        "0:0",
+        "1000:1000",
+    ]
+    mine.proa("exec", "apart", "sh", "-c", "touch /etc/new; chown user /etc/new; chmod 4711 /etc/new")
+    pid = mine.inspect("apart")["State"]["Pid"]
+    assert f"Uid:\t{mine.uid}\t" not in Path(f"/proc/{pid}/status").read_text()
+    mine.proa("restart", "-t", "0", "apart")
+    assert mine.out("exec", "apart", "stat", "-c", "%u %a", "/etc/new") == "1000 4711"
+    assert b"cannot be committed" in mine.proa("commit", "apart", "no", check=False).stderr
+    mine.proa("rm", "-f", "apart")
+    kept = mine.sh("id -u; id -g; stat -c %u /bin/busybox; touch /tmp/x && stat -c %u /tmp/x", "--userns", "keep-id")
+    assert kept.split() == [str(mine.uid), str(mine.uid), "0", str(mine.uid)]
+    assert mine.sh("id -u", "--userns", "keep-id:uid=500,gid=500") == "500"
+    # The user's own directory, mounted: his files are his.
+    (mine.directory / "home").mkdir()
+    os.chown(mine.directory / "home", mine.uid, mine.uid)
+    mine.sh("touch /h/made", "--userns", "keep-id", "-v", f"{mine.directory}/home:/h")
+    assert (mine.directory / "home/made").stat().st_uid == mine.uid

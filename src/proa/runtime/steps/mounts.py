@@ -168,8 +168,11 @@ class Bind(Step):
             init.proc_fd = os.dup(tree)
         attach(init, tree, self.destination, self.options)
 
-    def open_tree(self, user: userns.Target | None = None) -> int:
-        """The detached tree, through the maps of its own or those of the container's namespace `user` when asked."""
+    def open_tree(self, user: userns.Target | None = None, *, mapped: bool = True) -> int:
+        """The detached tree, through the maps of its own or those of the container's namespace `user` when asked.
+
+        mapped: False leaves the maps out. Raises Unsupported where the kernel cannot.
+        """
         options = self.options
         flags = m.OPEN_TREE_CLONE | (m.AT_RECURSIVE if options.recursive else 0)
         try:
@@ -177,13 +180,16 @@ class Bind(Step):
         except FileNotFoundError:
             text = f"bind source path does not exist: {self.source}"
             raise Invalid(text, code="bind-source-missing", subject=self.source) from None
-        if options.idmap or self.mappings is not None:
+        if mapped and (options.idmap or self.mappings is not None):
             if self.mappings is None and user is None:
                 text = f"an idmapped mount on {self.destination} needs mappings or a user namespace"
                 raise Invalid(text, code="invalid-config", subject=self.destination)
             fd = userns.make(self.mappings) if self.mappings is not None else user.fd if user is not None else -1
             try:
                 userns.map_tree(tree, fd, recursive=options.idmap == "ridmap")
+            except BaseException:
+                os.close(tree)
+                raise
             finally:
                 if self.mappings is not None:
                     os.close(fd)
