@@ -125,6 +125,7 @@ class Endpoints:
                 )
                 sysctls.update(endpoint.sysctls)
                 record.endpoints.append(self._settings(record, network, endpoint))
+                self._networks.announce("connect", network.name, record.id)
         except BaseException:
             self._detach_all(record)
             raise
@@ -165,6 +166,7 @@ class Endpoints:
             endpoint = driver.endpoints().get(record.id)
             if endpoint is not None:
                 driver.detach(endpoint)
+                self._networks.announce("disconnect", settings.network, record.id)
 
     # -- while it runs or not ------------------------------------------------------------------------------------------
 

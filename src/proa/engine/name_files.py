@@ -42,7 +42,7 @@ def files_of(
             addresses,
             domain=record.config.domainname,
             extra=extra,
-            host_gateway=host_gateway or ("" if own_namespace and record.endpoints else "127.0.0.1"),
+            host_gateway=host_gateway or "127.0.0.1",
         ),
         "/etc/hostname": render_hostname(hostname),
         "/etc/resolv.conf": resolv_conf_of(record, resolver=resolver, own_namespace=own_namespace),

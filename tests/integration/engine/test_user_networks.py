@@ -14,6 +14,7 @@ import pytest
 from engines import PrivateEngine, kill_and_wait, until
 
 import proa
+from proa.network.fabric import root_number
 from proa.network.links import Links
 from proa.network.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Channel
 from proa.network.nft import INET, TableWriter, tables
@@ -283,7 +284,6 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(host: PrivateEngine) -> No
     foreign = f"br{os.getpid()}"
     with Channel(NETLINK_ROUTE) as channel:
         Links(channel).create_bridge(foreign, "02:00:00:00:00:77", 1500)
-    links = set(os.listdir("/sys/class/net"))
     for words in (
         ("--subnet", "127.0.0.0/8"),
         ("--subnet", "10.0.0.0/31"),
@@ -302,8 +302,9 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(host: PrivateEngine) -> No
     for name in ("bad name", "../x", "-x", "a\n", "x" * 300):
         assert host.proa("network", "create", "--", name, check=False).returncode == 1
     assert host.out("network", "ls", "--filter", "type=custom", "-q") == ""
-    assert {name for name in os.listdir("/sys/class/net") if name.startswith("proa-")} <= links
+    table = f"proa-{root_number(host.root, 'bridge'):08x}"
     with Channel(NETLINK_ROUTE) as channel:
+        assert {link.name for link in Links(channel).all() if link.alias == table} <= {table}  # the default bridge
         assert Links(channel).delete(foreign), "the bridge of somebody else is gone"
     for words in (("--mac-address", "01:00:5e:00:00:01"), ("--network", "bridge", "--network", "none")):
         done = host.proa("run", "--rm", *words, "busybox", "true", check=False)
