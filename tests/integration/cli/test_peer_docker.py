@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -156,6 +157,60 @@ def test_copies_are_the_same(program: str, dockerd: str, shared: engines.Private
     answers, files = copied(program, shared.socket, tmp_path / "ours")
     assert [pair for pair in zip(answers, expected, strict=True) if pair[0] != pair[1]] == []
     assert files == their_files
+
+
+TELLING = "echo one; sleep 0.3; echo two >&2; sleep 0.3; printf three"  # two pipes are read in no order
+LOGS = [
+    (
+        *("run", "--name", "told", "--network", "none", "-l", "a=b c", "-e", "M=1", "--log-opt", "labels=a"),
+        *("--log-opt", "env=M", "busybox", "sh", "-c", TELLING),
+    ),
+    ("logs", "told"),
+    ("logs", "--details", "told"),
+    ("logs", "-t", "--details", "told"),
+    ("logs", "--tail", "1", "told"),
+    ("logs", "--tail", "0", "told"),
+    ("logs", "--tail", "x", "told"),
+    ("logs", "--since", "1h", "told"),
+    ("logs", "--since", "2000-01-01", "--until", "2001-01-01", "told"),
+    ("logs", "--until", "1h", "told"),
+    ("logs", "-f", "told"),
+    ("logs", "nope"),
+    ("run", "--name", "mute", "--network", "none", "--log-driver", "none", "busybox", "echo", "hi"),
+    ("logs", "mute"),
+    ("run", "--name", "near", "--network", "none", "--log-driver", "local", "busybox", "echo", "hi"),
+    ("logs", "-t", "near"),
+    ("create", "--name", "wrong", "--log-driver", "nope", "busybox", "true"),
+    ("create", "--name", "wrong", "--log-opt", "nope=1", "busybox", "true"),
+    ("create", "--name", "wrong", "--log-opt", "mode=fast", "busybox", "true"),
+    ("create", "--name", "wrong", "--log-opt", "max-buffer-size=1m", "busybox", "true"),
+    ("create", "--name", "wrong", "--log-driver", "syslog", "--log-opt", "syslog-address=foo", "busybox", "true"),
+    ("create", "--name", "wrong", "--log-driver", "syslog", "--log-opt", "syslog-facility=foo", "busybox", "true"),
+    ("inspect", "-f", "{{.HostConfig.LogConfig.Type}} {{.HostConfig.LogConfig.Config.env}}", "told"),
+    ("top", "told"),
+    ("attach", "told"),
+    ("run", "-d", "--name", "long", "--network", "none", "busybox", "sleep", "100"),
+    ("top", "long", "-o", "pid,comm"),
+    ("top", "long", "-o", "comm"),
+    ("rm", "-f", "told", "mute", "near", "long"),
+]
+
+
+def listened(program: str, host: str) -> list[object]:
+    """Exit statuses and what was written, without times, ids and the numbers of processes."""
+    out: list[object] = []
+    for step in LOGS:
+        code, text = spoken(program, host, step)
+        text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
+        out.append((step, code, re.sub(r"\b\d{2,}\b", "N", text).split()))
+    return out
+
+
+@pytest.mark.parametrize("program", ["proa", "docker"])
+def test_logs_are_the_same(program: str, dockerd: str, shared: engines.PrivateEngine) -> None:
+    expected = listened("docker", dockerd)
+    pairs = zip(listened(program, shared.socket), expected, strict=True)
+    assert [pair for pair in pairs if pair[0] != pair[1]] == []
 
 
 def test_we_have_the_flags_of_docker_run() -> None:
