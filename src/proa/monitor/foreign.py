@@ -67,6 +67,10 @@ class Foreign(msgspec.Struct, frozen=True):
         name = posixpath.basename(self.program)
         options = ["--root", f"{self.directory}/state", "--log", self.log, "--log-format", "json"]
         command = [self.program, *options, *_OPTIONS.get(name, ()), verb, *words]
+        try:
+            os.unlink(self.log)  # what it says of this verb, and of no earlier one
+        except FileNotFoundError:
+            pass
         pid = os.fork()
         if pid == 0:
             _become(command, stdio or Stdio(), cgroup)

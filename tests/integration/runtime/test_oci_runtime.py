@@ -16,6 +16,7 @@ import pytest
 from bundles import PROGRAM, Bundle
 
 from proa.linux.sockets import receive_fds
+from proa.runtime.verbs.spec import example
 
 pytestmark = pytest.mark.root
 
@@ -361,3 +362,24 @@ def test_damaged_configurations_are_refused(bundle: Bundle) -> None:
         assert done.returncode == 1, text
         assert done.stderr.startswith("proa-runtime: "), text
         assert "Traceback" not in done.stderr
+
+
+def test_in_a_user_namespace_of_one_id(bundle: Bundle) -> None:
+    """As rootless podman calls it: root there, and no say over cgroups."""
+    bundle.config = {**example(rootless=True), "root": bundle.config["root"]}
+    bundle.process["terminal"] = False
+    bundle.args("sh", "-c", "id -u; cat /proc/self/uid_map; exit 3")
+    bundle.call("features")
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", PROGRAM]
+    command = [*inside, "--root", str(bundle.state_root), "--log", str(bundle.log), "--log-format", "json"]
+    done = subprocess.run(
+        [*command, "run", "--bundle", str(bundle.path), bundle.id], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (3, ["0", "0", "0", "1"]), done.stderr
+    assert any(entry["msg"].startswith("no cgroup") for entry in bundle.logged())
+    bundle.config["linux"]["resources"] = {"pids": {"limit": 10}}  # a limit that was asked for is not left out
+    bundle.call("features")
+    done = subprocess.run(
+        [*command, "run", "--bundle", str(bundle.path), bundle.id], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1

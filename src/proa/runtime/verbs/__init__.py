@@ -89,7 +89,8 @@ def dispatch(words: list[str]) -> int:
 
 def default_root() -> str:
     """Where containers are kept when the caller does not say."""
-    return "/run/proa-runtime"
+    directory = os.environ.get("XDG_RUNTIME_DIR", "") if os.geteuid() else ""
+    return f"{directory}/proa-runtime" if directory.startswith("/") else "/run/proa-runtime"
 
 
 def _load(name: str) -> Any:

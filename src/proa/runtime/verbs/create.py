@@ -8,7 +8,7 @@ import socket
 from contextlib import ExitStack
 from typing import Any
 
-from proa.errors import Invalid
+from proa.errors import Denied, Invalid
 from proa.runtime import cgroups
 from proa.runtime.cgroups.cgroup import Cgroup
 from proa.runtime.launching import Process, Stdio, begin
@@ -153,9 +153,24 @@ class _Creation:
         if self._settings.cgroup_manager == "disabled":
             return None
         path = linux.get("cgroupsPath") or f"/{container_id}"
-        group = cgroups.create(path, linux["resources"], adopt=True)
+        try:
+            group = cgroups.create(path, linux["resources"], adopt=True)
+        except Denied as error:
+            if linux["resources"].keys() - {"devices"} or not _rootless():
+                raise
+            # Without the host's privileges a container can do no more than its user, who has no say over cgroups here.
+            log.warn(self._settings, f"no cgroup: {error.message}")
+            return None
         self._undo.callback(group.remove)
         return group
+
+
+def _rootless() -> bool:
+    """Whether this process is not the host's root: another user, or root in a user namespace."""
+    if os.geteuid():
+        return True
+    with open("/proc/self/uid_map", encoding="ascii") as mapping:
+        return mapping.read().split() != ["0", "0", "4294967295"]
 
 
 def _bind(listener: socket.socket, directory: str) -> None:

@@ -31,19 +31,19 @@ def run(_settings: Settings, options: Options, _words: list[str]) -> int:
 def example(*, rootless: bool = False) -> dict[str, Any]:
     """A container that runs a shell at this terminal, isolated as proa's own containers are.
 
-    rootless: for the user who asks, in a user namespace where that user is root.
+    rootless: without what root of a user namespace with one id may not do.
     """
-    kinds = [*defaults.namespaces(), *([{"type": "user"}] if rootless else [])]
     linux: dict[str, Any] = {
-        "namespaces": kinds,
+        "namespaces": defaults.namespaces(),
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
         "maskedPaths": defaults.masked_paths(),
         "readonlyPaths": list(defaults.READONLY_PATHS),
     }
     if rootless:
-        linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
-        linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
         del linux["resources"]
+    mounts = defaults.mounts()
+    for mount in mounts if rootless else ():  # there is no group 5
+        mount["options"] = [option for option in mount["options"] if not option.startswith("gid=")]
     return {
         "ociVersion": "1.2.0",
         "process": {
@@ -58,6 +58,6 @@ def example(*, rootless: bool = False) -> dict[str, Any]:
         },
         "root": {"path": "rootfs", "readonly": True},
         "hostname": "proa",
-        "mounts": defaults.mounts(),
+        "mounts": mounts,
         "linux": linux,
     }
