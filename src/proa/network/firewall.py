@@ -6,8 +6,9 @@
       dnat       prerouting nat     to this host, port published    -> container (two maps a family)
       dnat-own   output nat         the same for the host's own programs, 127.0.0.1 included
       refuse     output filter      to ::1 at a published port: tcp reset or unreachable (it cannot be redirected)
-      forward    forward filter     by arriving bridge -> from-N (internal ones), by leaving bridge -> to-N
-      to-N                          established, published, or from the same bridge; else drop
+      forward    forward filter     internal networks: by bridge -> from-N, into-N (drop what crosses); established;
+                                    by leaving bridge -> to-N
+      to-N                          published, or from the same bridge; else drop
       source     postrouting nat    by leaving bridge -> out-N (hairpin, 127/8: masquerade); else from ours: masquerade
       map published-at[6]  protocol . address . port -> address . port
       map published[6]     protocol . port           -> address . port
@@ -238,14 +239,16 @@ def _write_chains(writer: TableWriter, zones: Sequence[Zone]) -> None:
         writer.map(_AT_ANY[version], (PROTOCOL, PORT), (field, PORT))
 
     for number, zone in numbered:
-        for chain in (f"guard-{number}", f"from-{number}", f"to-{number}", f"out-{number}"):
-            writer.chain(chain)
+        for chain in ("guard", "to", "out", *(("from", "into") if zone.internal else ())):
+            writer.chain(f"{chain}-{number}")
         _write_guard(writer, f"guard-{number}", zone)
         _write_forward(writer, number, zone)
         _write_source(writer, f"out-{number}", zone)
     keys = [(interface_key(zone.bridge), number) for number, zone in numbered]
-    for name, chain in (("guards", "guard"), ("from", "from"), ("to", "to"), ("out", "out")):
-        writer.verdict_map(name, INTERFACE, [(key, f"{chain}-{number}") for key, number in keys])
+    closed = [(key, number) for key, number in keys if zones[number].internal]
+    maps = (("guards", "guard", keys), ("from", "from", closed), ("into", "into", closed), ("to", "to", keys))
+    for name, chain, members in (*maps, ("out", "out", keys)):
+        writer.verdict_map(name, INTERFACE, [(key, f"{chain}-{number}") for key, number in members])
 
     writer.base_chain("guard", "filter", Hook.PREROUTING, _RAW)
     writer.rule("guard", Rule().iifname("lo", equal=False).ipv4().daddr(_LOOPBACK[4]).drop())
@@ -259,16 +262,19 @@ def _write_chains(writer: TableWriter, zones: Sequence[Zone]) -> None:
         writer.base_chain(chain, "nat", hook, _DSTNAT)
         for version, field in _ADDRESS.items():
             words = field.size_bytes // 4
-            at_address = (Rule().ipv4() if version == 4 else Rule().ipv6()).to_local().load_l4proto(0)
+            # The map first: what is no published port need not be looked up among the host's addresses.
+            at_address = (Rule().ipv4() if version == 4 else Rule().ipv6()).load_l4proto(0)
             at_address.load_daddr(1, version=version).load_dport(1 + words)
-            at_address.lookup(_AT_ADDRESS[version], 0, 0).dnat(0, words, version=version)
+            at_address.lookup(_AT_ADDRESS[version], 0, 0).to_local().dnat(0, words, version=version)
             writer.rule(chain, at_address)
             at_any = Rule().ipv4() if version == 4 else Rule().ipv6().daddr(_LOOPBACK[6], equal=False)
-            at_any.to_local().load_l4proto(0).load_dport(1)
-            writer.rule(chain, at_any.lookup(_AT_ANY[version], 0, 0).dnat(0, words, version=version))
+            at_any.load_l4proto(0).load_dport(1)
+            writer.rule(chain, at_any.lookup(_AT_ANY[version], 0, 0).to_local().dnat(0, words, version=version))
 
     writer.base_chain("forward", "filter", Hook.FORWARD, _FILTER)
     writer.rule("forward", Rule().load_iifname(0).jump_by("from", 0))
+    writer.rule("forward", Rule().load_oifname(0).jump_by("into", 0))
+    writer.rule("forward", Rule().ct_state(CT_ESTABLISHED | CT_RELATED).accept())
     writer.rule("forward", Rule().load_oifname(0).jump_by("to", 0))
     writer.base_chain("source", "nat", Hook.POSTROUTING, _SRCNAT)
     writer.rule("source", Rule().load_oifname(0).jump_by("out", 0))
@@ -304,9 +310,8 @@ def _write_guard(writer: TableWriter, chain: str, zone: Zone) -> None:
 def _write_forward(writer: TableWriter, number: int, zone: Zone) -> None:
     if zone.internal:
         writer.rule(f"from-{number}", Rule().oifname(zone.bridge, equal=False).drop())
-        writer.rule(f"to-{number}", Rule().iifname(zone.bridge, equal=False).drop())
+        writer.rule(f"into-{number}", Rule().iifname(zone.bridge, equal=False).drop())
     chain = f"to-{number}"
-    writer.rule(chain, Rule().ct_state(CT_ESTABLISHED | CT_RELATED).accept())
     writer.rule(chain, Rule().ct_status(CT_STATUS_DNAT).accept())
     if zone.icc:
         writer.rule(chain, Rule().iifname(zone.bridge).accept())
