@@ -9,6 +9,7 @@ import engines
 import pytest
 
 import proa
+from proa.client.models import DiskUsage
 
 pytestmark = pytest.mark.root
 
@@ -18,32 +19,32 @@ def du(root: Path) -> int:
     return int(done.stdout.split()[0])
 
 
-def settled(engine: engines.PrivateEngine) -> int:
-    """What du finds once deletions in the background are done and directories for the next snapshots are made."""
-    seen = [0, du(engine.root)]
+def measured(engine: engines.PrivateEngine, client: proa.Client) -> DiskUsage:
+    """What the engine says, at a moment when du found the same before and after: both must agree then."""
     engines.until(lambda: not list((engine.root / "trash").iterdir()), "the trash to be emptied")
 
-    def quiet() -> bool:
-        seen.append(du(engine.root))
-        return seen[-3] == seen[-2] == seen[-1]
+    def agreed() -> DiskUsage | None:
+        before, found, after = du(engine.root), client.usage(), du(engine.root)
+        if before != after:
+            return None  # deleted or made in the background meanwhile
+        assert found.total == before
+        return found
 
-    engines.until(quiet, "the root to come to rest")
-    return seen[-1]
+    usage: DiskUsage = engines.until(agreed, "the root to come to rest")
+    return usage
 
 
 def test_the_total_is_what_du_finds(busybox: engines.PrivateEngine) -> None:
     with proa.connect(busybox.socket) as engine:
-        assert engine.usage().total == settled(busybox)
+        measured(busybox, engine)
         busybox.proa("volume", "create", "data")
         script = "dd if=/dev/zero of=/own bs=1M count=3; dd if=/dev/zero of=/v/data bs=1M count=2; ln /own /link"
         busybox.proa("run", "--name", "one", "-v", "data:/v", "--network", "none", "busybox", "sh", "-c", script)
         busybox.proa("commit", "one", "more:1")
         busybox.proa("run", "-d", "--name", "two", "--network", "none", "more:1", "sleep", "1000")
         (busybox.root / "content" / "ingests" / "left").write_bytes(b"x" * 50000)
-        expected = settled(busybox)
-        found = engine.usage()
-        assert found.total == expected
-        assert found.images.size + found.containers.size + found.volumes.size + found.engine.size == expected
+        found = measured(busybox, engine)
+        assert found.images.size + found.containers.size + found.volumes.size + found.engine.size == found.total
         assert (found.images.total_count, found.images.active) == (2, 2)
         assert (found.containers.total_count, found.containers.active) == (2, 1)
         assert found.by_volume["data"] >= 2 << 20
@@ -51,13 +52,21 @@ def test_the_total_is_what_du_finds(busybox: engines.PrivateEngine) -> None:
         assert found.engine.size >= 50000
         (busybox.root / "content" / "ingests" / "left").unlink()
         busybox.proa("rm", "-f", "two")
-        before = engine.usage()
+        before = measured(busybox, engine)
         assert before.images.active == 1
         busybox.proa("image", "prune", "-af")
-        settled(busybox)
-        after = engine.usage()
+        after = measured(busybox, engine)
         assert after.images.size <= before.images.size - before.images.reclaimable
-        assert after.total == du(busybox.root)
+
+
+def titles(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines() if line.endswith("usage:") or line.isupper()]
+
+
+def sizes(text: str) -> list[list[str]]:
+    """The images' rows from their sizes on: ages change while one looks."""
+    rows = [line.partition(" ago ") for line in text.splitlines() if line.startswith(("more ", "busybox "))]
+    return [[name.split()[0], *rest.split()] for name, _, rest in rows]
 
 
 def test_the_tables(busybox: engines.PrivateEngine) -> None:
@@ -68,10 +77,8 @@ def test_the_tables(busybox: engines.PrivateEngine) -> None:
     assert [line[0] for line in lines[1:]] == ["Images", "Containers", "Local", "Build", "Engine", "Total"]
     text = busybox.out("system", "df", "-v")
     docker = busybox.docker("system", "df", "-v").stdout.decode()
-    titles = [line for line in docker.splitlines() if line.endswith("usage:") or line.isupper()]
-    assert [line for line in text.splitlines() if line.endswith("usage:") or line.isupper()] == titles[:6]
-    row = next(line for line in text.splitlines() if line.startswith("more "))
-    assert next(line for line in docker.splitlines() if line.startswith("more ")).split() == row.split()
+    assert titles(text) == titles(docker)[:6]
+    assert sizes(text) == sizes(docker)
     shared = [int(i["SharedSize"]) for i in _images(busybox)]
     assert shared[0] == shared[1] > 1 << 20
     assert busybox.docker("system", "df", "--format", "{{.Type}} {{.TotalCount}}").stdout.split() == [
