@@ -19,6 +19,7 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from proa.errors import Exhausted, Internal, Invalid, ProaError, Unavailable
@@ -36,6 +37,7 @@ from proa.linux.sockets import receive_fds, send_fds
 from proa.runtime.users import resolve_user
 from proa.storage.layers.budget import Budget
 from proa.storage.layers.confine import confine_decoder, forbid_imports
+from proa.storage.layers.decompress import CHUNK
 from proa.storage.layers.names import display
 from proa.storage.layers.pipeline import Decoder
 from proa.storage.layers.reader import TarReader
@@ -140,9 +142,13 @@ def _place(job: dict[str, Any], path: str, data_fd: int, *, skip_devices: bool) 
         top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         owner = resolve_user(top, job["owner"])[:2]
     budget = Budget(**job["budget"])
-    decoder = Decoder("auto", data_fd, budget, confine_decoder)
+    chunks: Iterator[bytes | memoryview]
+    if job["compressed"]:
+        chunks = iter(Decoder("auto", data_fd, budget, confine_decoder))
+    else:
+        chunks = iter(lambda: os.read(data_fd, CHUNK), b"")
     return place(
-        TarReader(iter(decoder), budget),
+        TarReader(chunks, budget),
         root_fd,
         owner=owner,
         keep_kinds=job["keep_kinds"],

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from proa.errors import TimedOut, from_record
 from proa.storage.layers.archive import Sink
 from proa.storage.layers.budget import DEFAULT_BUDGET
+from proa.storage.layers.decompress import detect
 from proa.storage.layers.workers import VISIT, Job, Workers
 
 __all__ = ["look", "pack", "place"]
 
 _PIECE = 256 << 10
+_HEAD = 16
+_PIPE_BYTES = 1 << 20
 #: How long a file system inside the container may take to give the next bytes: FUSE and network mounts may hang.
 STALL_MS = 120_000
 
@@ -35,6 +39,10 @@ def look(workers: Workers, container: int, path: str) -> dict[str, Any]:
 def pack(workers: Workers, container: int, path: str, sink: Sink) -> None:
     """Write a tar archive of what is at a path, named by the path's last part. Raises as `look`, and Conflict."""
     ours, theirs = os.pipe2(os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError:
+        pass  # beyond the user's share of pipe memory: slower
     try:
         with workers.fork(VISIT) as job:
             try:
@@ -66,11 +74,36 @@ def place(
     number as the container knows it, whose the files shall be; "" for those the archive names.
     Raises as `look`, Corrupt and Invalid for a bad archive, Denied where it may not write, Exhausted.
     """
+    peeked = _Peeked(source)
     with workers.fork(VISIT) as job:
-        budget = DEFAULT_BUDGET._asdict()
-        order = {"verb": "place", "path": path, "owner": owner, "keep_kinds": keep_kinds, "budget": budget}
+        order = {
+            "verb": "place",
+            "path": path,
+            "owner": owner,
+            "keep_kinds": keep_kinds,
+            "budget": DEFAULT_BUDGET._asdict(),
+            "compressed": detect(peeked.head) != "none",
+        }
         job.send(order, [container], None)
-        _result(job, source)
+        _result(job, cast("BinaryIO", peeked))
+
+
+class _Peeked:
+    """A source whose first bytes were looked at."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self.head = b""
+        while len(self.head) < _HEAD and (data := source.read(_PIECE)):
+            self.head += data
+        self._unread = self.head
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        if not self._unread:
+            return self._source.read(size)
+        data, self._unread = self._unread, b""
+        return data
 
 
 def _result(job: Job, source: BinaryIO | int) -> dict[str, Any]:
