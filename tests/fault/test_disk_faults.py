@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import store_walk
 from fault_bench import FaultBench, acknowledged, check_visible, failures, points, walks
-from loop_disk import copy_disk, fill, format_disk, mounted
+from loop_disk import copied, fill, format_disk, mounted, unmount
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
 
@@ -36,15 +37,15 @@ def test_power_loss_at_a_step(bench: FaultBench, name: str) -> None:
     steps = bench.reference(name)[3]
     for at in [*points(steps, 2), NEVER]:
         told = f"power lost at {at} of {steps}"
-        disk, after = bench.directory / "disk.img", bench.directory / "after.img"
-        copy_disk(bench.disk, disk)
-        with mounted(disk, bench.directory / "mnt") as place:
-            answer = bench.driver.ask(place / "root", *bench.operations[name], mode="stop", at=at)
-            copy_disk(disk, after)
-            if answer["stopped"]:
-                bench.driver.kill_stopped()
-        with mounted(after, bench.directory / "mnt") as place:
-            bench.verify(name, place / "root", answer, also=told)
+        with contextlib.ExitStack() as stack:
+            disk = stack.enter_context(copied(bench.disk, bench.directory))
+            with mounted(disk, bench.directory / "mnt") as place:
+                answer = bench.driver.ask(place / "root", *bench.operations[name], mode="stop", at=at)
+                after = stack.enter_context(copied(disk, bench.directory))
+                if answer["stopped"]:
+                    bench.driver.kill_stopped()
+            with mounted(after, bench.directory / "mnt") as place:
+                bench.verify(name, place / "root", answer, also=told)
 
 
 @pytest.mark.parametrize("fault", ["ENOSPC", "EIO"])
@@ -77,10 +78,8 @@ def test_a_full_disk(bench: FaultBench, name: str) -> None:
     before, after, _, _ = bench.reference(name)
     operations = bench.operations[name]
     for leave in (0, 16 << 10, 200 << 10, 1 << 20):
-        disk = bench.directory / "disk.img"
-        copy_disk(bench.disk, disk)
         told = f"{name} with {leave} bytes free"
-        with mounted(disk, bench.directory / "mnt") as place:
+        with copied(bench.disk, bench.directory) as disk, mounted(disk, bench.directory / "mnt") as place:
             ballast = fill(place, leave)
             answer = bench.driver.ask(place / "root", *operations, ["walk"])
             failed = failures(answer)
@@ -106,17 +105,16 @@ def test_a_disk_that_breaks(bench: FaultBench) -> None:
     kilobytes = sum(f.stat().st_blocks for f in [bench.disk]) // 2 + 160
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(thin)], check=True)
     try:
-        disk = thin / "disk.img"
-        copy_disk(bench.disk, disk)
-        with mounted(disk, bench.directory / "mnt") as place:
-            answer = bench.driver.ask(place / "root", *bench.operations["pull"], ["walk"])
-            (failure,) = failures(answer)
-            assert failure["kind"] == "Unavailable", failure
-            assert "fails" in failure["message"], failure
-            check_visible(walks(answer)[0], before, after, False, "while it breaks")
-        subprocess.run(["mount", "-o", f"remount,size={kilobytes + 32768}k", str(thin)], check=True)
-        subprocess.run(["e2fsck", "-fy", str(disk)], check=False, capture_output=True)
-        with mounted(disk, bench.directory / "mnt") as place:
-            bench.verify("pull", place / "root", answer, also="repaired")
+        with copied(bench.disk, thin) as disk:
+            with mounted(disk, bench.directory / "mnt") as place:
+                answer = bench.driver.ask(place / "root", *bench.operations["pull"], ["walk"])
+                (failure,) = failures(answer)
+                assert failure["kind"] == "Unavailable", failure
+                assert "fails" in failure["message"], failure
+                check_visible(walks(answer)[0], before, after, False, "while it breaks")
+            subprocess.run(["mount", "-o", f"remount,size={kilobytes + 32768}k", str(thin)], check=True)
+            subprocess.run(["e2fsck", "-fy", str(disk)], check=False, capture_output=True)
+            with copied(disk, bench.directory) as mended, mounted(mended, bench.directory / "mnt") as place:
+                bench.verify("pull", place / "root", answer, also="repaired")
     finally:
-        subprocess.run(["umount", str(thin)], check=True)
+        unmount(thin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,15 +27,34 @@ def mounted(disk: Path, place: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        deadline = time.monotonic() + 20
-        while subprocess.run(["umount", str(place)], capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline, f"{place} is still in use"
-            time.sleep(0.02)
+        unmount(place)
 
 
-def copy_disk(disk: Path, copy: Path) -> None:
-    """The bytes that are on the disk now, holes kept: what a power loss leaves."""
-    subprocess.run(["cp", "--sparse=always", "--reflink=never", str(disk), str(copy)], check=True)
+def unmount(place: Path) -> None:
+    """Unmount as soon as nobody uses it any more."""
+    deadline = time.monotonic() + 10
+    while subprocess.run(["umount", str(place)], capture_output=True, check=False).returncode:
+        if time.monotonic() > deadline:  # by the loop device of a disk on it, see `copied`
+            subprocess.run(["umount", "-l", str(place)], check=True)
+            return
+        time.sleep(0.02)
+
+
+@contextmanager
+def copied(disk: Path, directory: Path) -> Iterator[Path]:
+    """The bytes that are on the disk now, holes kept, as another disk: what a power loss leaves.
+
+    Under a name of its own: the mount namespace of a process that started meanwhile may keep the last copy mounted for
+    a while, and mount(8) would take that loop device, and what is cached of it, for a file of the same name.
+    """
+    fd, name = tempfile.mkstemp(suffix=".img", dir=directory)
+    os.close(fd)
+    copy = Path(name)
+    try:
+        subprocess.run(["cp", "--sparse=always", "--reflink=never", str(disk), name], check=True)
+        yield copy
+    finally:
+        copy.unlink()
 
 
 def fill(directory: Path, leave: int) -> Path:

@@ -24,7 +24,7 @@ from typing import Self
 
 import msgspec
 
-from proa.errors import Corrupt
+from proa.errors import Corrupt, Exhausted, Unavailable
 from proa.oci import Descriptor
 from proa.storage.records import Records
 
@@ -79,8 +79,11 @@ class Leases:
         lease = Lease(self, LeaseRecord(secrets.token_hex(8), reason[:500], now, now + ttl_s))
         with self._lock:
             self._held[lease.record.id] = lease
-        # Not fsynced: what a power loss makes of it costs a repeated download at worst.
-        self._records.put(lease.record.id, lease.record, durable=False)
+        try:
+            # Not fsynced: what a power loss makes of it costs a repeated download at worst.
+            self._records.put(lease.record.id, lease.record, durable=False)
+        except (Exhausted, Unavailable):
+            pass  # likewise; checking and removing must work where nothing can be written any more
         return lease
 
     def touch(self, resource: str) -> None:
