@@ -107,9 +107,9 @@ class UserNamespaces:
 
 
 def _taken(records: Iterable[Container]) -> Iterable[tuple[int, int]]:
-    """The ranges of the machine's ids that containers have."""
+    """The ranges of the machine's ids that containers have; `keep-id` has all of a user's, so it counts for none."""
     for record in records:
-        if record.id_maps is not None:
+        if record.id_maps is not None and not record.host.userns_mode.startswith("keep-id"):
             for _, outside, size in (*record.id_maps.uids, *record.id_maps.gids):
                 yield outside, outside + size
 
