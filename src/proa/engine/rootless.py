@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import re
 import signal
 import socket
 import subprocess
@@ -42,6 +43,8 @@ RECORD = "rootless.json"
 LOCK = "rootless.lock"
 _NAMESPACES = p.CLONE_NEWUSER | p.CLONE_NEWNS
 _TOOL_TIMEOUT_S = 20
+# How the reason begins that is told whoever publishes ports.
+NO_PORTS = "published ports are not reachable from outside"
 # Descriptor of the held lock, across exec.
 _LOCK_VARIABLE = "PROA_ROOTLESS_LOCK"
 
@@ -320,11 +323,23 @@ def _connect(run: Path, pid: int, record: Rootless) -> None:
         helper, refused = start(run, pid)
         if helper:
             record.network, record.helper, record.helper_start = name, helper, p.start_time(helper)
-            if name != "pasta":
-                record.reasons.append("published ports are not reachable from outside: that needs pasta")
+            if name != "pasta" or not _pasta_sees_new_ports():
+                record.reasons.append(f"{NO_PORTS}: that needs pasta of June 2023 or later")
             return
         refusals.append(refused)
     record.reasons.append(f"containers have no network: {'; '.join(refusals)}")
+
+
+def _pasta_sees_new_ports() -> bool:
+    """Whether pasta opens ports outside that programs open inside later; Debian 12's looks for them in vain."""
+    try:
+        done = subprocess.run(
+            ["/usr/bin/pasta", "--version"], capture_output=True, timeout=_TOOL_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    found = re.search(rb"(20\d\d)[_-](\d\d)[_-]\d\d", done.stdout + done.stderr)
+    return found is not None and (int(found[1]), int(found[2])) >= (2023, 6)
 
 
 def _pasta(run: Path, pid: int) -> tuple[int, str]:

@@ -148,6 +148,14 @@ def test_networks_with_names(mine: Any, peer: str) -> None:
     mine.proa("network", "rm", "front")
 
 
+def test_published_ports_are_open_or_said_not_to_be(mine: Any) -> None:
+    done = mine.proa("run", "-d", "--name", "published", "-p", "127.0.0.1:38080:80", "busybox", "nc", "-l", "-p", "80")
+    if b"not reachable from outside" not in done.stderr:
+        fetch = ["busybox", "nc", "-w", "2", "127.0.0.1", "38080"]
+        until(lambda: subprocess.run(fetch, input=b"", capture_output=True, check=False).returncode == 0, "the port")
+    mine.proa("rm", "-f", "published")
+
+
 def test_limits_are_said_not_to_hold(mine: Any) -> None:
     done = mine.proa("run", "--rm", "--network", "none", "--memory", "64m", "busybox", "true")
     assert b"limits are not enforced" in done.stderr
