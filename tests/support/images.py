@@ -36,7 +36,7 @@ def _locked(name: str) -> Iterator[None]:
         yield
 
 
-def _cached(name: str, make: Callable[[Path, Path], None]) -> Path:
+def cached(name: str, make: Callable[[Path, Path], None]) -> Path:
     """The cached file `name`, made by `make(target, scratch directory)` by whoever comes first."""
     path = CACHE / name
     with _locked(name):
@@ -79,7 +79,7 @@ def busybox_tar() -> Path:
             add("etc/group", data=GROUP.encode(), mode=0o644)
             add("etc/os-release", data=b'NAME="busybox"\nID=busybox\n', mode=0o644)
 
-    return _cached("busybox.tar", make)
+    return cached("busybox.tar", make)
 
 
 def debian_tar() -> Path:
@@ -92,7 +92,7 @@ def debian_tar() -> Path:
         subprocess.run(command, check=True, cwd=scratch, env={**os.environ, "TMPDIR": str(scratch)})
         os.rename(str(out) + ".tar", out)
 
-    return _cached("debian.tar", make)
+    return cached("debian.tar", make)
 
 
 ALPINE_DROP = [
@@ -133,4 +133,4 @@ def alpine_tar() -> Path:
         subprocess.run(["rm", "-rf", "--one-file-system", *[str(root / g) for g in gone]], check=True)
         subprocess.run(["tar", "-C", str(root), "--xattrs", "--numeric-owner", "-cf", str(out), "."], check=True)
 
-    return _cached("alpine.tar", make)
+    return cached("alpine.tar", make)

@@ -85,6 +85,9 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: to the parser, one head at a time, until a request takes the connection over."""
+        if self._payload_parser is not None:  # a web socket
+            super().data_received(data)
+            return
         if not data:  # aiohttp: parse on with what a full buffer held back
             super().data_received(data)
             return

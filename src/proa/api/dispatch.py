@@ -24,6 +24,8 @@ async def dispatch(router: Router, service: Service, request: Request) -> Outcom
     """
     try:
         request.version, request.path = split_version(decode_path(request.path))
+        if request.method == "OPTIONS":
+            return Reply(status=200)  # as Docker does, whatever it is about
         route, request.variables = router.find(request.method, request.path, request.version)
         return await route.operation(service, request)
     except asyncio.CancelledError:

@@ -126,6 +126,17 @@ class Hijack(msgspec.Struct, kw_only=True):
     content_type: str = RAW_STREAM
 
 
+class WebSocket(msgspec.Struct, kw_only=True):
+    """The connection becomes a web socket (RFC 6455), whose messages carry a container's stream.
+
+    take:   is given the other end of a local connection that the engine pumps to and from the client.
+    framed: what comes from there is in frames, which are taken off: the client gets stdout and stderr in one.
+    """
+
+    take: Callable[[int], Awaitable[None]]
+    framed: bool = False
+
+
 def stream_type(version: Version, *, tty: bool) -> str:
     """The content type of a container's output: named for its framing since API 1.42."""
     return RAW_STREAM if tty or version < (1, 42) else MULTIPLEXED_STREAM
@@ -136,7 +147,7 @@ def frame(stream: int, data: bytes) -> bytes:
     return bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
 
 
-Outcome = Reply | Stream | Hijack
+Outcome = Reply | Stream | Hijack | WebSocket
 
 
 def created(value: Any) -> Reply:

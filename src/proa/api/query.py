@@ -92,9 +92,13 @@ class Query:
 
     @staticmethod
     def _platform(text: str) -> str:
-        if not text.startswith("{"):
+        if not text:
             return text
-        from proa.oci import strict_loads
+        from proa.oci import parse_platform, strict_loads
+
+        if not text.startswith("{"):
+            parse_platform(text)
+            return text
 
         value = strict_loads(text.encode("utf-8", "surrogatepass"), 4096, "platform")
         parts = [value.get(key) or "" for key in ("os", "architecture", "variant")]

@@ -24,7 +24,7 @@ from proa.api.aiohttp_server import (
 )
 from proa.api.connection import Connection
 from proa.api.dispatch import error_line, failed
-from proa.api.messages import Hijack, Outcome, Reply, Request, Stream, frame
+from proa.api.messages import Hijack, Outcome, Reply, Request, Stream, WebSocket, frame
 from proa.api.pools import BUSY
 from proa.api.query import Query
 from proa.api.routes import HEADERS
@@ -137,6 +137,10 @@ class HttpServer(Server):
                 outcome = await self._dispatch(request)
                 if isinstance(outcome, Hijack):
                     return await _hijack(connection, request, outcome)
+                if isinstance(outcome, WebSocket):
+                    from proa.api.websocket import carry
+
+                    return await carry(http, connection, outcome)
                 if isinstance(outcome, Stream):
                     connection.release()
                     return await _stream(http, connection, request, outcome)

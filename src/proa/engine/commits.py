@@ -23,7 +23,7 @@ from proa.storage.layers import CompressedLayerWriter, diff
 from proa.storage.layers.encoders import Compression, parse_compression
 from proa.transfer import Stored, assign, make_image
 from proa.transfer.early_layer import EarlyLayer
-from proa.transfer.stored_image import OCI_LAYERS
+from proa.transfer.stored_image import OCI_LAYERS, PARENT
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
@@ -76,7 +76,8 @@ class Commits:
             created = now() if source_date_epoch is None else rfc3339(source_date_epoch * 1_000_000_000)
             raw = self._config(base.config_raw, run_config, diff_id, entry, message, author, created)
             layers = [*base.manifest.layers, layer]
-            descriptor = make_image(engine.storage.content, raw, layers)
+            made = make_image(engine.storage.content, raw, layers)
+            descriptor = msgspec.structs.replace(made, annotations={PARENT: entry.record.image_id})
             unpack_image(engine.storage, parse_config(raw), layers)
             assign(engine.storage, name or descriptor.digest, descriptor)
         stored = engine.images.load(descriptor)

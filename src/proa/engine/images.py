@@ -217,14 +217,17 @@ class Images:
                 size += self._storage.snapshots.usage(chain_id).size_bytes
             except NotFound:
                 continue
-        ids, digests = {image_id(stored)}, []
+        ids, digests, parent, tagged = {image_id(stored)}, [], "", 0.0
         for name in names:
             try:
-                descriptor = self._storage.images.get(name).descriptor
+                named = self._storage.images.get(name)
+                descriptor = named.descriptor
                 ids |= {image_id(variant) for variant in self.variants(descriptor)}
             except ProaError:
                 continue  # gone meanwhile
+            parent = parent or transfer.parent_id(descriptor)
             if not name.startswith("sha256:"):
+                tagged = max(tagged, named.updated)
                 reference = parse_reference(name)
                 digest = transfer.origin_digest(descriptor) or descriptor.digest
                 digests.append(f"{reference.registry}/{reference.repository}@{digest}")
@@ -241,6 +244,8 @@ class Images:
             labels=dict(run_config(stored).labels or {}),
             containers=sum(1 for e in self._catalog if e.record.image_id in ids),
             layers=list(stored.config.rootfs.diff_ids),
+            parent=parent,
+            tagged=tagged,
         )
 
     def list(self, *, filters: Mapping[str, Sequence[str]] | None = None) -> builtins.list[ImageRecord]:

@@ -411,6 +411,7 @@ class ImageRecord(msgspec.Struct, kw_only=True):
     """One image as the store has it: all its names, and the parsed views of its documents.
 
     digests: `registry/repository@digest` for every name: of the index that it was chosen from, else of the manifest
+    parent: the ID of the image it was committed from; tagged: when it last got a name, seconds since the epoch
     """
 
     id: str
@@ -426,6 +427,7 @@ class ImageRecord(msgspec.Struct, kw_only=True):
     containers: int = 0
     layers: list[str] = []
     parent: str = ""
+    tagged: float = 0.0
 
 
 class RemovedImage(msgspec.Struct, kw_only=True):

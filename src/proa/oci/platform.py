@@ -21,6 +21,25 @@ _MACHINES = {
     "riscv64": ("riscv64", ""),
 }
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm"}
+# What Go's GOARCH knows: one word alone that is none of these names nothing.
+_ARCHITECTURES = frozenset(
+    [
+        "386",
+        "amd64",
+        "arm",
+        "arm64",
+        "loong64",
+        "mips",
+        "mips64",
+        "mips64le",
+        "mipsle",
+        "ppc64",
+        "ppc64le",
+        "riscv64",
+        "s390x",
+        "wasm",
+    ]
+)
 _PART = re.compile(r"[A-Za-z0-9._-]+")
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
 # What a processor also runs without emulation, in 32-bit mode.
@@ -100,7 +119,14 @@ def parse_platform(text: str) -> Platform:
     if len(parts) == 1:
         if parts[0] in ("linux", "windows", "darwin", "freebsd"):
             return Platform(os=parts[0], architecture=host_platform().architecture)
-        return Platform(os="linux", architecture=parts[0]).normalized
+        found = Platform(os="linux", architecture=parts[0]).normalized
+        if found.architecture not in _ARCHITECTURES:
+            raise Invalid(
+                f'"{text}": unknown operating system or architecture: invalid argument',
+                code="platform-invalid",
+                hint="write os/arch[/variant], for example linux/amd64",
+            )
+        return found
     return Platform(os=parts[0], architecture=parts[1], variant=parts[2] if len(parts) == 3 else "")
 
 

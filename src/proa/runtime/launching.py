@@ -33,6 +33,7 @@ __all__ = ["Joinable", "Launch", "Process", "Stdio", "begin", "launch", "launch_
 
 # How long a killed process may take to be gone before we go on without it.
 ABANDON_MS = 5000
+INIT_DIED = "init-died"
 
 
 class Stdio(NamedTuple):
@@ -85,7 +86,7 @@ class Launch:
             raise outcome.error
         raise Internal(
             f"the container's first process ended before it ran the command (status {status})",
-            code="init-died",
+            code=INIT_DIED,
             hint="a memory limit too low to start in, or a seccomp profile that kills, does this",
             status=status,
         )
@@ -205,6 +206,13 @@ def begin(
             os.close(fd)
 
 
+def _has_ended(pidfd: int) -> bool:
+    """Whether a process is over; it may still wait to be collected."""
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    return bool(ended.poll(0))
+
+
 def launch_exec(
     target: Process,
     process_config: Mapping[str, Any],
@@ -238,6 +246,10 @@ def launch_exec(
         return launched.outcome(partial(answer, launched.pid) if answer is not None else None)
     except (ProcessLookupError, Conflict):
         raise Conflict("the container is not running", code="container-not-running") from None
+    except Internal as error:
+        if error.code != INIT_DIED or not _has_ended(target.pidfd):
+            raise
+        raise Conflict("the container ended while the command was started", code="container-not-running") from None
     finally:
         for fd in opened:
             os.close(fd)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from proa.transfer.stored_image import image_manifests as image_manifests
     from proa.transfer.stored_image import make_image as make_image
     from proa.transfer.stored_image import origin_digest as origin_digest
+    from proa.transfer.stored_image import parent_id as parent_id
     from proa.transfer.stored_image import read_image as read_image
     from proa.transfer.tags import delete_name as delete_name
     from proa.transfer.tags import list_tags as list_tags
@@ -66,6 +67,7 @@ _MODULES = {
     "image_manifests": "stored_image",
     "make_image": "stored_image",
     "origin_digest": "stored_image",
+    "parent_id": "stored_image",
     "read_image": "stored_image",
     "delete_name": "tags",
     "list_tags": "tags",

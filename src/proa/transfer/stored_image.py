@@ -32,6 +32,8 @@ from proa.storage.images import dropped
 UNPUBLISHED = "org.proa.unpublished"
 # In a name's record, not in a document: the digest of the index of which the name has one platform.
 ORIGIN = "org.proa.index"
+# Likewise: the ID of the image that a container was made of and committed from.
+PARENT = "org.proa.parent"
 OCI_LAYERS = {"none": media_types.OCI_LAYER, "gzip": media_types.OCI_LAYER_GZIP, "zstd": media_types.OCI_LAYER_ZSTD}
 
 
@@ -91,6 +93,11 @@ def origin_digest(descriptor: Descriptor) -> Digest | None:
     """The index that the manifest a name points to was chosen from at its pull, as `pull` has noted it."""
     noted = (descriptor.annotations or {}).get(ORIGIN)
     return Digest(noted) if noted else None
+
+
+def parent_id(descriptor: Descriptor) -> str:
+    """The ID of the image that the one with this name was committed from; empty when it was not."""
+    return (descriptor.annotations or {}).get(PARENT, "")
 
 
 def parse_image_manifest(raw: bytes, descriptor: Descriptor) -> Manifest:

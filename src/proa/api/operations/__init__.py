@@ -13,9 +13,11 @@ from proa.api.operations import (
     networks,
     registries,
     streams,
+    swarm,
     system,
     transfers,
     volumes,
+    websockets,
 )
 from proa.api.routes import Route
 
@@ -26,6 +28,7 @@ ROUTES: tuple[Route, ...] = (
     *archives.ROUTES,
     *lifecycle.ROUTES,
     *streams.ROUTES,
+    *websockets.ROUTES,
     *execs.ROUTES,
     *registries.ROUTES,
     *transfers.ROUTES,
@@ -33,5 +36,6 @@ ROUTES: tuple[Route, ...] = (
     *networks.ROUTES,
     *volumes.ROUTES,
     *artifacts.ROUTES,
+    *swarm.ROUTES,
     *extensions.ROUTES,
 )

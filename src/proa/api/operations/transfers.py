@@ -26,9 +26,13 @@ async def create(service: Service, request: Request) -> Outcome:
 
 
 def _credentials(request: Request) -> Credentials | None:
+    """What X-Registry-Auth says; nonsense counts as nothing, as with Docker: there are clients that send some."""
     from proa.transfer import credentials_from_header
 
-    return credentials_from_header(request.headers.get("x-registry-auth", ""))
+    try:
+        return credentials_from_header(request.headers.get("x-registry-auth", ""))
+    except Invalid:
+        return None
 
 
 async def _pull(service: Service, request: Request) -> Stream:
@@ -53,10 +57,11 @@ async def _pull(service: Service, request: Request) -> Stream:
 
 
 def joined(repository: str, tag: str) -> str:
-    """A reference from a repository and a tag or digest; the repository may carry its own."""
+    """A reference from a repository and a tag or digest, which takes the place of one that the repository carries."""
     if not tag:
         return repository
-    return f"{repository}@{tag}" if ":" in tag else f"{repository}:{tag}"
+    bare = repository if has_no_tag(repository) or "@" in repository else repository.rpartition(":")[0]
+    return f"{bare}@{tag}" if ":" in tag else f"{bare}:{tag}"
 
 
 def has_no_tag(reference: str) -> bool:

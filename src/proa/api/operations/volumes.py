@@ -111,7 +111,7 @@ async def prune(service: Service, request: Request) -> Outcome:
         return gone, freed
 
     names, freed = await service.pools.change(work)
-    return Reply(value={"VolumesDeleted": names or None, "SpaceReclaimed": freed})
+    return Reply(value={"VolumesDeleted": names, "SpaceReclaimed": freed})
 
 
 async def export(service: Service, request: Request) -> Outcome:

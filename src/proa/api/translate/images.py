@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from proa.api.messages import Version
-from proa.engine.clock import parse_rfc3339
+from proa.engine.clock import parse_rfc3339, rfc3339
 from proa.engine.types import ImageRecord, RemovedImage
 from proa.oci import DOCKER_NAMES, ShortNames, parse_reference
 
@@ -125,7 +125,7 @@ def inspect(image: ImageRecord, version: Version, names: ShortNames = DOCKER_NAM
         "Size": image.size,
         "GraphDriver": {"Name": "overlay", "Data": None},
         "RootFS": {"Type": "layers", "Layers": (document.get("rootfs") or {}).get("diff_ids") or []},
-        "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+        "Metadata": {"LastTagTime": rfc3339(int(image.tagged * 1e9)) if image.tagged else "0001-01-01T00:00:00Z"},
     }
     if version < (1, 45):
         out |= {"Container": "", "ContainerConfig": dict(_CONFIG_DEFAULTS)}
