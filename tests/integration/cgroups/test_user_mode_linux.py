@@ -17,7 +17,11 @@ TESTS = {
         HERE.parent / "runtime/test_new_cgroup_parents.py",
         HERE.parent / "runtime/test_version_two.py",
     ],
-    "what was given to a user": [HERE / "delegation.py"],
+    "what was given to a user, and proa-runtime": [
+        HERE / "delegation.py",
+        f"{HERE.parent}/runtime/test_oci_runtime.py::test_pause_resume_update_and_events",
+        f"{HERE.parent}/runtime/test_oci_configs.py::test_devices_are_made_and_only_allowed_ones_open",
+    ],
 }
 
 
