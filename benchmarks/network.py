@@ -53,7 +53,7 @@ class Engine:
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
-        self.host, self.client = f"bench-{name}", f"bench-{name}-c"
+        self.host, self.client = f"bench{os.getpid()}-{name}", f"bench{os.getpid()}-{name}-c"
         self._directory = directory / name
         self._directory.mkdir()
         for space in (self.host, self.client):
