@@ -49,6 +49,7 @@ from proa.network.nft import (
     Rule,
     TableWriter,
     base_chains,
+    chain_names,
     interface_key,
     tables,
 )
@@ -186,15 +187,21 @@ class Firewall:
                 if error.errno not in _NOT_HAD:
                     raise
 
-    def mark_forwarding(self, mark: str = FORWARDING_MARK) -> None:
-        """Note that forwarding was off before us."""
+    def mark_forwarding(self, mark: str = FORWARDING_MARK, links: Iterable[str] = ()) -> None:
+        """Note that forwarding was off before us, and which links' switches we change with it."""
         writer = TableWriter(INET, mark)
         writer.create()
+        for name in links:
+            writer.chain(name)
         self._channel.transaction(writer.steps)
 
     def forwarding_is_marked(self, mark: str = FORWARDING_MARK) -> bool:
         """Whether an engine of ours turned forwarding on."""
         return mark in tables(self._channel, INET)
+
+    def marked_links(self, mark: str) -> list[str]:
+        """The links whose switches were changed with forwarding."""
+        return chain_names(self._channel, INET, mark)
 
     def other_engines(self) -> bool:
         """Whether another engine of ours has a table here."""

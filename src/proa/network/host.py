@@ -182,12 +182,10 @@ def switch_forwarding_on(firewall: Firewall, *, ipv6: bool) -> None:
         switch = _FORWARDING[mark]
         if sysctls.read(switch) != "0":
             continue
-        firewall.mark_forwarding(mark)
-        if mark == FORWARDING_MARK6:
-            for name in sysctls.names("ipv6/conf"):
-                accept = f"ipv6/conf/{name}/accept_ra"
-                if name not in ("all", "lo") and sysctls.read(accept) == "1":
-                    sysctls.write(accept, "2")
+        listening = _accepting("1") if mark == FORWARDING_MARK6 else []
+        firewall.mark_forwarding(mark, listening)
+        for name in listening:
+            sysctls.write_if_any(_accept_ra(name), "2")
         sysctls.write(switch, "1")
 
 
@@ -205,7 +203,21 @@ def switch_forwarding_off(firewall: Firewall, links: Links) -> None:
             if firewall.other_engines():
                 sysctls.write(switch, "1")
                 continue
+            for name in set(firewall.marked_links(mark)) & set(_accepting("2")):
+                sysctls.write_if_any(_accept_ra(name), "1")
         firewall.unmark_forwarding(mark)
+
+
+def _accept_ra(link: str) -> str:
+    return f"ipv6/conf/{link}/accept_ra"
+
+
+def _accepting(value: str) -> list[str]:
+    """The links (and `default`) whose `accept_ra` is that: 1 listens to routers unless the host forwards, 2 always."""
+    if not sysctls.has_ipv6():
+        return []
+    names = [name for name in sysctls.names("ipv6/conf") if name not in ("all", "lo")]
+    return [name for name in names if sysctls.read_if_any(_accept_ra(name)) == value]
 
 
 def _others_forward(links: Links) -> bool:

@@ -46,6 +46,7 @@ __all__ = [
     "Rule",
     "TableWriter",
     "base_chains",
+    "chain_names",
     "interface_key",
     "tables",
 ]
@@ -416,6 +417,13 @@ def tables(channel: Channel, family: int = 0) -> list[str]:
     """Names of the tables of a family (0: all)."""
     step = Step("list tables", NFNL_SUBSYS_NFTABLES << 8 | GETTABLE, 0, _header(family))
     return [_string(attributes(body, 4).get(1, b"")) for body in channel.dump(step)]
+
+
+def chain_names(channel: Channel, family: int, table: str) -> list[str]:
+    """Names of the chains of one table."""
+    step = Step("list chains", NFNL_SUBSYS_NFTABLES << 8 | GETCHAIN, 0, _header(family))
+    listed = [attributes(body, 4) for body in channel.dump(step)]
+    return [_string(fields[3]) for fields in listed if _string(fields.get(1, b"")) == table]
 
 
 def base_chains(channel: Channel) -> list[BaseChain]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from proa.errors import Denied, Unsupported
 
-__all__ = ["has_ipv6", "names", "read", "write"]
+__all__ = ["has_ipv6", "names", "read", "read_if_any", "write", "write_if_any"]
 
 _ROOT = Path("/proc/sys/net")
 
@@ -28,6 +28,22 @@ def read(name: str) -> str:
         return (_ROOT / name).read_text().strip()
     except FileNotFoundError as error:
         raise Unsupported(f"this kernel has no net/{name}", code="sysctl-missing", subject=name) from error
+
+
+def read_if_any(name: str) -> str:
+    """The value of `name`; empty when there is none: links come and go."""
+    try:
+        return (_ROOT / name).read_text().strip()
+    except OSError:
+        return ""
+
+
+def write_if_any(name: str, value: str) -> None:
+    """Set `name` if it is there still."""
+    try:
+        (_ROOT / name).write_text(value)
+    except FileNotFoundError:
+        pass
 
 
 def write(name: str, value: str) -> None:

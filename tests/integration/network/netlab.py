@@ -255,6 +255,11 @@ class Lab:
             )
         return other
 
+    def outside_gone(self) -> None:
+        """The LAN is taken away: nobody but ours forwards on this host then."""
+        with Channel(NETLINK_ROUTE, fd=self.host.route_fd) as channel:
+            Links(channel).delete("lan0")
+
     def lower_lan_mtu(self, mtu: int) -> None:
         """Make the LAN the way out, with a small MTU."""
         with Channel(NETLINK_ROUTE, fd=self.host.route_fd) as channel:

@@ -91,10 +91,16 @@ def test_only_ipv6(lab: Lab) -> None:
 def test_listening_to_routers_goes_on_and_forwarding_ends(lab: Lab) -> None:
     lab.outside()
     lab.host.sysctl("ipv6/conf/all/forwarding", "0")
+    lab.host.sysctl("ipv6/conf/default/accept_ra", "1")
     lab.host.sysctl("ipv6/conf/lan0/accept_ra", "1")
     network = lab.network(ipv6=True)
     network.ensure()
     assert lab.host.sysctl("ipv6/conf/all/forwarding") == "1"
     assert lab.host.sysctl("ipv6/conf/lan0/accept_ra") == "2"
+    lab.host.sysctl("ipv6/conf/lo/accept_ra", "2")
+    lab.outside_gone()
     network.destroy()
     assert lab.tables() == []
+    assert lab.host.sysctl("ipv6/conf/all/forwarding") == "0"
+    assert lab.host.sysctl("ipv6/conf/default/accept_ra") == "1"
+    assert lab.host.sysctl("ipv6/conf/lo/accept_ra") == "2"
