@@ -180,6 +180,11 @@ def _host_values(options: Options, host: dict[str, Any]) -> None:
         host["DeviceRequests"] = [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]], "Options": {}}]
     if options.given("device"):
         host["Devices"] = [_device(text) for text in options.texts("device")]
+    if options.given("secret") or options.given("config"):
+        from proa.cli.secrets import parse_secret
+
+        kinds = ("secret", "config")
+        host["Secrets"] = [parse_secret(text, kind) for kind in kinds for text in options.texts(kind)]
     if options.given("security-opt"):
         host["SecurityOpt"] = [_security(text) for text in options.texts("security-opt")]
     for name, key in (("sysctl", "Sysctls"), ("annotation", "Annotations"), ("storage-opt", "StorageOpt")):

@@ -23,6 +23,7 @@ from proa.engine.resources import fill_in, limit_warnings, linux_resources
 from proa.engine.restarts import check_policy
 from proa.engine.rootless import NO_PORTS, limits_asked
 from proa.engine.runtimes import runtime_program
+from proa.engine.secrets import check as check_secrets
 from proa.engine.security import check_security
 from proa.engine.types import Container, CreateRequest, CreateResult, HostConfig
 from proa.errors import Conflict, Invalid, ProaError
@@ -85,6 +86,7 @@ class Containers:
             directory=str(self._catalog.directory / id),
         )
         warnings += engine.endpoints.check(record)
+        check_secrets(host.secrets or [], engine.kept)
         entry = self._catalog.add(record)
         try:
             with entry.lock, engine.storage.leases.hold(f"create {id[:12]}"):

@@ -47,6 +47,7 @@ from proa.engine.resolver import Resolver
 from proa.engine.restarts import Restarts
 from proa.engine.rootless import abilities
 from proa.engine.runs import Runs
+from proa.engine.secrets import Secrets
 from proa.engine.streams import Streams
 from proa.engine.system import System
 from proa.engine.transfers import Transfers
@@ -86,6 +87,9 @@ class Engine:
         space = check_range(self.config.userns_range)
         self.userns = UserNamespaces(self.catalog, self.id, remap=self.config.userns_remap, space=space, own=own_ids())
         self.volumes = Volumes(root / "volumes", storage, self.events)
+        self.secrets = Secrets(root / "secrets", "secret", self.events)
+        self.configs = Secrets(root / "configs", "config", self.events)
+        self.kept = {"secret": self.secrets, "config": self.configs}
         self.networks = Networks(self)
         self.resolver = Resolver(run, self.networks.find)
         self.endpoints = Endpoints(self)

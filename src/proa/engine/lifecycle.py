@@ -21,6 +21,7 @@ from proa.engine.leftovers import cgroup_exists, cgroup_path, end_cgroup
 from proa.engine.processes import usage_sample
 from proa.engine.ps import columns_of, process_rows
 from proa.engine.runs import Run
+from proa.engine.secrets import take_back
 from proa.engine.signal_names import parse_signal
 from proa.engine.startup import start_request
 from proa.engine.types import ExitStatus, State
@@ -245,6 +246,7 @@ class Lifecycle:
         told = engine.ooms.forget(entry)
         engine.endpoints.leave(entry)
         engine.volumes.leave(record.id)
+        take_back(record.id, engine.run)
         engine.execs.forget(record.id)
         engine.restarts.after_end(entry)
         removing = record.host.auto_remove and not entry.restarting

@@ -11,6 +11,7 @@ from proa.engine.joined import Joined
 from proa.engine.merge import merge_env
 from proa.engine.namespaces import SHARED_MEMORY, namespaces
 from proa.engine.resources import linux_resources
+from proa.engine.secrets import NOTHING_GIVEN, Given
 from proa.engine.security import resolve_security
 from proa.engine.types import Container, ExecRequest, MountPoint
 from proa.engine.userns import last_group
@@ -29,27 +30,32 @@ def oci_config(
     cgroup: str,
     shared: Mapping[str, str] | None = None,
     images: Mapping[str, Mapping[str, Any]] | None = None,
+    given: Given = NOTHING_GIVEN,
 ) -> dict[str, Any]:
     """The config.
 
     joined: its place on the network; files: destination -> source of the generated files (/etc/hosts …); cgroup: the
     path below every hierarchy; shared: paths of other containers' namespaces, by kind; images: destination -> mount of
-    a mounted image. Raises Invalid, Unsupported.
+    a mounted image; given: secrets. Raises Invalid, Unsupported.
     """
     host = record.host
     security = resolve_security(host)
     resources = linux_resources(host)
     resources["devices"] = device_rules(record)
+    environment = [*(record.config.env or []), *given.environment]
+    mounts = _mounts(record, files, images or {}, shared or {})
+    mapped = record.id_maps is not None
+    mounts += [_secret_mount(target, source, mapped=mapped) for target, source in given.files.items()]
     config: dict[str, Any] = {
         "ociVersion": "1.2.0",
         "process": {
-            **_process(record.config.env or [], [record.path, *record.args], record, security.capabilities),
+            **_process(environment, [record.path, *record.args], record, security.capabilities),
             "terminal": record.config.tty,
             "noNewPrivileges": security.no_new_privileges,
         },
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
         "hostname": "" if host.uts_mode == "host" else joined.hostname,
-        "mounts": _mounts(record, files, images or {}, shared or {}),
+        "mounts": mounts,
         "linux": {
             "namespaces": namespaces(host, joined.namespace, shared or {}),
             "cgroupsPath": cgroup,
@@ -186,6 +192,11 @@ def _ipc_mounts(mounts: list[dict[str, Any]], mode: str, shared: Mapping[str, st
             mount = {**mount, "type": "bind", "source": mount["destination"], "options": options}
         out.append(mount)
     return out
+
+
+def _secret_mount(target: str, source: str, *, mapped: bool) -> dict[str, Any]:
+    options = ["bind", "rprivate", "ro", "nosuid", "nodev", "noexec", *(["idmap"] if mapped else [])]
+    return {"destination": target, "type": "bind", "source": source, "options": options}
 
 
 def _user_mount(point: MountPoint, image: Mapping[str, Any] | None, *, mapped: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from proa.engine.log_options import log_options
 from proa.engine.mount_sources import image_mounts
 from proa.engine.namespaces import shared_namespaces
 from proa.engine.runtimes import runtime_program
+from proa.engine.secrets import give, target_of
 from proa.engine.specgen import oci_config
 from proa.engine.types import Container
 from proa.engine.waking import how_to_wake
@@ -39,6 +40,7 @@ def start_request(
     directory = engine.catalog.path(entry)
     key = f"container:{record.id}"
     files = _write_files(directory, joined)
+    given = give(record, engine.kept, engine.run)
     cgroup = "" if engine.abilities.no_limits else cgroup_path(engine.id, record.id, record.host.cgroup_parent)
     mounts = engine.storage.snapshots.mounts(key)
     waiting = engine.streams.take_waiting(record.id)
@@ -54,7 +56,13 @@ def start_request(
                 "dir": str(directory),
                 "socket": str(engine.socket_path(record.id)),
                 "config": oci_config(
-                    record, joined, files=files, cgroup=cgroup, shared=shared, images=image_mounts(engine, record)
+                    record,
+                    joined,
+                    files=files,
+                    cgroup=cgroup,
+                    shared=shared,
+                    images=image_mounts(engine, record),
+                    given=given,
                 ),
                 "rootfs": [_root_mount(m, mapped=record.id_maps is not None) for m in mounts],
                 "stdin": record.config.open_stdin,
@@ -100,4 +108,6 @@ def _write_files(directory: Path, joined: Joined) -> dict[str, str]:
 def bind_targets(record: Container) -> set[bytes]:
     """Paths, without leading slash, that starting the container made in its writable layer as places to mount on."""
     fixed = ("etc/hosts", "etc/hostname", "etc/resolv.conf", "dev", "proc", "sys")
-    return {p.encode() for p in fixed} | {m.destination.lstrip("/").encode() for m in record.mounts}
+    targets = [m.destination for m in record.mounts]
+    targets += [target_of(request) for request in record.host.secrets or [] if not request.environment]
+    return {p.encode() for p in fixed} | {target.lstrip("/").encode() for target in targets}

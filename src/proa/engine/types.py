@@ -110,6 +110,18 @@ class ContainerConfig(msgspec.Struct, rename="pascal", kw_only=True):
     shell: list[str] | None = None
 
 
+class SecretRequest(msgspec.Struct, rename="pascal", kw_only=True):
+    """A secret or config for a container: a file at `target`, or the variable `environment`."""
+
+    kind: Literal["secret", "config"] = "secret"
+    source: str
+    target: str = ""
+    environment: str = ""
+    uid: int = msgspec.field(default=0, name="UID")
+    gid: int = msgspec.field(default=0, name="GID")
+    mode: int | None = None
+
+
 class HostConfig(msgspec.Struct, rename="pascal", kw_only=True):
     """The host's half of a create request (Docker's HostConfig)."""
 
@@ -122,6 +134,7 @@ class HostConfig(msgspec.Struct, rename="pascal", kw_only=True):
     auto_remove: bool = False
     volume_driver: str = ""
     volumes_from: list[str] | None = None
+    secrets: list[SecretRequest] | None = None
     console_size: tuple[int, int] = (0, 0)
     annotations: dict[str, str] | None = None
     cap_add: list[str] | None = None

@@ -12,6 +12,7 @@ from proa.api.operations import (
     lifecycle,
     networks,
     registries,
+    secrets,
     streams,
     swarm,
     system,
@@ -36,6 +37,7 @@ ROUTES: tuple[Route, ...] = (
     *networks.ROUTES,
     *volumes.ROUTES,
     *artifacts.ROUTES,
+    *secrets.ROUTES,
     *swarm.ROUTES,
     *extensions.ROUTES,
 )

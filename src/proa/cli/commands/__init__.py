@@ -55,6 +55,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "wait": ("lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes"),
     "container execs": ("execs", "EXECS", "List the commands that exec runs in a container"),
     "container kill-exec": ("execs", "KILL_EXEC", "Send a signal to a command that exec runs"),
+    "config create": ("secret", "CONFIG_CREATE", "Create a config from a file or STDIN"),
+    "config inspect": ("secret", "CONFIG_INSPECT", "Display information on one or more configs"),
+    "config ls": ("secret", "CONFIG_LS", "List configs"),
+    "config rm": ("secret", "CONFIG_RM", "Remove one or more configs"),
     "container inspect": ("inspect", "CONTAINER", "Display detailed information on one or more containers"),
     "container prune": ("prune", "CONTAINERS", "Remove all stopped containers"),
     "image copy": ("registry", "COPY", "Copy an image from registry to registry without storing it"),
@@ -86,6 +90,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "network prune": ("prune", "NETWORKS", "Remove all unused networks"),
     "network reload": ("network", "RELOAD", "Make bridges, addresses, rules and published ports true again"),
     "network rm": ("network", "RM", "Remove one or more networks"),
+    "secret create": ("secret", "SECRET_CREATE", "Create a secret from a file or STDIN"),
+    "secret inspect": ("secret", "SECRET_INSPECT", "Display information on one or more secrets"),
+    "secret ls": ("secret", "SECRET_LS", "List secrets"),
+    "secret rm": ("secret", "SECRET_RM", "Remove one or more secrets"),
     "system check": ("check", "CHECK", "Check everything stored for damage, and repair it"),
     "system df": ("df", "DF", "Show disk usage"),
     "system prune": ("prune", "SYSTEM", "Remove unused data"),
@@ -111,6 +119,10 @@ _CONTAINER_WORDS = (
 
 # The two-word commands: a group has a summary, and each word after it names a row.
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
+    "config": (
+        "Manage configs",
+        {word: f"config {word}" for word in ("create", "inspect", "ls", "rm")},
+    ),
     "container": (
         "Manage containers",
         {
@@ -164,6 +176,10 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "list": "network ls",
             "remove": "network rm",
         },
+    ),
+    "secret": (
+        "Manage secrets",
+        {word: f"secret {word}" for word in ("create", "inspect", "ls", "rm")},
     ),
     "system": (
         "Manage the engine",
