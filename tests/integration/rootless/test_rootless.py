@@ -123,7 +123,7 @@ def test_restarts_and_healthchecks(mine: Any) -> None:
 
 def test_the_network_reaches_out(mine: Any, peer: str) -> None:
     assert json.loads((mine.run_dir / "rootless.json").read_bytes())["network"] == "pasta"
-    fetch = f"nc -w 5 {peer} 8080 </dev/null"
+    fetch = f"timeout 5 nc {peer} 8080 </dev/null | head -n 1"
     assert mine.out("run", "--rm", "busybox", "sh", "-c", fetch) == "hello from outside"
     # Containers of one network reach each other; the machine's loopback is nobody's business.
     mine.proa("run", "-d", "--name", "web", "busybox", "sh", "-c", "while :; do echo page | nc -l -p 80; done")
@@ -139,7 +139,10 @@ def test_networks_with_names(mine: Any, peer: str) -> None:
     mine.proa("run", "-d", "--name", "named", "--network", "front", "busybox", "sh", "-c", serve)
     mine.proa("run", "-d", "--name", "client", "--network", "front", "busybox", "sleep", "1000")
     assert mine.out("exec", "client", "wget", "-qO-", "http://named") == "page"
-    assert mine.out("exec", "client", "sh", "-c", f"nc -w 5 {peer} 8080 </dev/null") == "hello from outside"
+    assert (
+        mine.out("exec", "client", "sh", "-c", f"timeout 5 nc {peer} 8080 </dev/null | head -n 1")
+        == "hello from outside"
+    )
     pid = mine.pid
     os.kill(pid, signal.SIGKILL)
     until(lambda: not Path(f"/proc/{pid}/stat").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text())
