@@ -57,7 +57,7 @@ async def list_create(service: Service, request: Request) -> Outcome:
 
 
 async def list_add(service: Service, request: Request) -> Outcome:
-    """`POST /proa/v1/manifests/{name}/add`."""
+    """`POST /proa/v1/manifests/{name}/add`: Images more in the list."""
     body = await _change(request)
     digest = await service.pools.slow(
         service.engine.manifest_lists.add, request["name"], body.images, credentials=credentials(request)
@@ -66,7 +66,7 @@ async def list_add(service: Service, request: Request) -> Outcome:
 
 
 async def list_annotate(service: Service, request: Request) -> Outcome:
-    """`POST /proa/v1/manifests/{name}/annotate`."""
+    """`POST /proa/v1/manifests/{name}/annotate`: say which platform the entry Image is for."""
     from proa.engine.types import PlatformChange
 
     body = await _change(request)
@@ -84,14 +84,14 @@ async def list_annotate(service: Service, request: Request) -> Outcome:
 
 
 async def list_remove(service: Service, request: Request) -> Outcome:
-    """`POST /proa/v1/manifests/{name}/remove`."""
+    """`POST /proa/v1/manifests/{name}/remove`: take the entry Image out of the list."""
     body = await _change(request)
     digest = await service.pools.change(service.engine.manifest_lists.remove, request["name"], body.image)
     return Reply(value={"Id": digest})
 
 
 async def list_push(service: Service, request: Request) -> Outcome:
-    """`POST /proa/v1/manifests/{name}/push?to=&purge=`."""
+    """`POST /proa/v1/manifests/{name}/push?to=&purge=`: push a list and its images."""
     query, auth = request.query, credentials(request)
 
     def work(report: Report) -> str:
@@ -109,18 +109,18 @@ async def list_inspect(service: Service, request: Request) -> Outcome:
 
 
 async def list_delete(service: Service, request: Request) -> Outcome:
-    """`DELETE /proa/v1/manifests/{name}`."""
+    """`DELETE /proa/v1/manifests/{name}`: forget a list."""
     await service.pools.change(service.engine.manifest_lists.delete, request["name"])
     return NO_CONTENT
 
 
 async def artifacts(service: Service, request: Request) -> Outcome:  # noqa: ARG001
-    """`GET /proa/v1/artifacts`."""
+    """`GET /proa/v1/artifacts`: every artifact."""
     return Reply(value=await service.pools.quick(service.engine.artifacts.list))
 
 
 async def artifact(service: Service, request: Request) -> Outcome:
-    """`GET /proa/v1/artifacts/{name}`; with `raw`, its manifest byte for byte."""
+    """`GET /proa/v1/artifacts/{name}`: an artifact; with `raw`, its manifest byte for byte."""
     if request.query.flag("raw"):
         raw = await service.pools.quick(service.engine.artifacts.raw, request["name"])
         return Reply(value=raw, content_type="application/json")
@@ -150,13 +150,13 @@ async def artifact_add(service: Service, request: Request) -> Outcome:
 
 
 async def artifact_pull(service: Service, request: Request) -> Outcome:
-    """`POST /proa/v1/artifacts/{name}/pull`."""
+    """`POST /proa/v1/artifacts/{name}/pull`: download an artifact from its registry."""
     auth = credentials(request)
     return await progress(service, lambda report: _move(service.engine.artifacts.pull, request, auth, report))
 
 
 async def artifact_push(service: Service, request: Request) -> Outcome:
-    """`POST /proa/v1/artifacts/{name}/push`."""
+    """`POST /proa/v1/artifacts/{name}/push`: upload an artifact to its registry."""
     auth = credentials(request)
     return await progress(service, lambda report: _move(service.engine.artifacts.push, request, auth, report))
 
@@ -184,7 +184,7 @@ async def artifact_file(service: Service, request: Request) -> Outcome:
 
 
 async def artifact_delete(service: Service, request: Request) -> Outcome:
-    """`DELETE /proa/v1/artifacts/{name}`."""
+    """`DELETE /proa/v1/artifacts/{name}`: remove an artifact."""
     return Reply(value={"Deleted": await service.pools.change(service.engine.artifacts.remove, request["name"])})
 
 

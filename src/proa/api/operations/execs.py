@@ -110,7 +110,7 @@ async def list_(service: Service, request: Request) -> Outcome:
 
 
 async def kill(service: Service, request: Request) -> Outcome:
-    """`POST /proa/v1/exec/{id}/kill?signal=`."""
+    """`POST /proa/v1/exec/{id}/kill?signal=`: send a signal to what an exec runs."""
     signal = request.query.text("signal") or "KILL"
     await service.pools.change(service.engine.execs.kill, request["id"], signal)
     return NO_CONTENT

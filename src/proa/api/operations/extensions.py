@@ -85,7 +85,15 @@ async def change_ports(service: Service, request: Request) -> Outcome:
     return Reply(value={"Ports": msgspec.to_builtins(record.ports)})
 
 
+async def openapi(service: Service, request: Request) -> Outcome:  # noqa: ARG001
+    """`GET /proa/v1/openapi.json`: this document."""
+    from proa.api.openapi import document  # it looks at every route, this one included
+
+    return Reply(value=document(), content_type="application/json")
+
+
 ROUTES = (
+    Route("GET", "/proa/v1/openapi.json", openapi),
     Route("POST", "/proa/v1/networks/reload", reload_networks),
     Route("POST", "/proa/v1/containers/{id}/ports", change_ports),
     Route("POST", "/proa/v1/boot", boot),

@@ -122,7 +122,7 @@ async def mount(service: Service, request: Request) -> Outcome:
 
 
 async def mounts(service: Service, request: Request) -> Outcome:  # noqa: ARG001
-    """`GET /proa/v1/image-mounts`."""
+    """`GET /proa/v1/image-mounts`: the images that are held for mounts."""
     return Reply(value=await service.pools.quick(service.engine.image_mounts.list))
 
 
