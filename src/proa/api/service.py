@@ -30,5 +30,7 @@ class Service:
         self.pools = pools or Pools()
         self.stop = stop
         self.connections = connections
+        # Lists of containers as they were last asked for: question -> (as of when, answer).
+        self.lists: dict[str, tuple[tuple[int, int, int], bytes]] = {}
         self.started = time.time()
         self.started_monotonic = time.monotonic()

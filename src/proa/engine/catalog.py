@@ -50,6 +50,9 @@ class Catalog:
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
         self.damaged: list[str] = []
+        # Grows with every change of a record that is saved, added or dropped; with the events it tells when a list of
+        # containers has become another.
+        self.changes = 0
 
     def load(self) -> list[str]:
         """Read every record; returns the directories that hold none (leftovers of a crash during create).
@@ -78,6 +81,7 @@ class Catalog:
             self._reserve(record.name, record.id)
             entry = Entry(record)
             self._entries[record.id] = entry
+            self.changes += 1
             return entry
 
     def _reserve(self, name: str, id: str) -> None:  # noqa: A002
@@ -100,11 +104,13 @@ class Catalog:
             self._reserve(name, entry.record.id)
             self._names.pop(entry.record.name, None)
             entry.record.name = name
+            self.changes += 1
 
     def drop(self, entry: Entry) -> None:
         """Forget the entry and free its name."""
         with self._lock:
             entry.removed = True
+            self.changes += 1
             self._entries.pop(entry.record.id, None)
             if self._names.get(entry.record.name) == entry.record.id:
                 del self._names[entry.record.name]
@@ -135,6 +141,8 @@ class Catalog:
     def save(self, entry: Entry) -> None:
         """Write the record. Records of auto-remove containers need not survive power loss: they would be removed."""
         path = self.directory / entry.record.id / RECORD
+        with self._lock:
+            self.changes += 1
         write_record(path, entry.record, durable=not entry.record.host.auto_remove)
 
     def path(self, entry: Entry) -> Path:

@@ -63,6 +63,11 @@ class Events:
             sink(event)
         return event
 
+    @property
+    def latest_ns(self) -> int:
+        """When the latest event was, nanoseconds since the epoch; it never stays the same when something happens."""
+        return self._latest_ns
+
     def subscribe(self, sink: Callable[[Event], None]) -> Callable[[], None]:
         """Call `sink`, which must not block, for every event from now on; the result ends that."""
         with self._lock:
