@@ -232,6 +232,7 @@ _PROGRESS_LINE = {
         "status": TEXT,
         "id": TEXT,
         "stream": TEXT,
+        "progress": TEXT,
         "progressDetail": {"type": "object", "properties": {"current": COUNT, "total": COUNT}},
         "aux": {"type": "object"},
         "error": TEXT,

@@ -8,7 +8,7 @@ from proa.api.routes import Route
 from proa.api.service import Service
 from proa.api.translate import networks as translate
 from proa.engine.volumes import Volume
-from proa.errors import Conflict, Invalid, NotFound
+from proa.errors import Conflict, Corrupt, Invalid, NotFound
 
 
 async def list_(service: Service, request: Request) -> Outcome:
@@ -127,6 +127,10 @@ async def import_(service: Service, request: Request) -> Outcome:
     replace = request.query.flag("replace")
     try:
         volume = await service.pools.slow(service.engine.volumes.load, request["name"], upload.file, replace=replace)
+    except Corrupt as error:
+        if not error.code.startswith("tar-"):
+            raise
+        raise Invalid(error.message, code=error.code) from None  # what was sent is broken, nothing of ours
     finally:
         await upload.finish()
     return created(translate.volume(volume))
