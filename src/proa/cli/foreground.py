@@ -130,7 +130,7 @@ class Outcome:
 
     def begun(self) -> None:
         """Return once the engine has taken note: it answers with the head at once. Raises what it refuses with."""
-        Caller(self._endpoint).reply(self._waiting)
+        self._waiting = Caller(self._endpoint).reply(self._waiting)
 
     def fileno(self) -> int:
         """For poll; another one after each `ready`."""

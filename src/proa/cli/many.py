@@ -44,8 +44,9 @@ def for_each(
             pending.append((name, caller.begin(method, target, document)))
         for name, connection in pending:
             try:
-                body = caller.reply(connection).body()
-                caller.keep(connection)
+                answered = caller.reply(connection)
+                body = answered.body()
+                caller.keep(answered)
             except NotModified:
                 body = b""
             except NotFound as error:

@@ -36,7 +36,8 @@ class Caller:
 
     def answer(self, connection: Connection) -> Any:
         """Wait for the decoded reply to what `begin` sent. Raises like `call`."""
-        body = self.reply(connection).body()
+        connection = self.reply(connection)
+        body = connection.body()
         self.keep(connection)
         return loads(body) if body else None
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import proa
+from proa.cli.foreground import Outcome
 from proa.client.caller import Caller
 from proa.client.endpoint import locate
 
-BODY = b'{"Version": "ok", "ApiVersion": "1.51"}'
+BODY = b'{"Version": "ok", "ApiVersion": "1.51", "StatusCode": 7}'
 REPLY = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
@@ -101,3 +102,13 @@ def test_but_not_for_ever(serve: Callable[..., Server], ask: Callable[[str], obj
     with pytest.raises(proa.Unavailable):
         ask(server.address)
     assert server.requests == 0
+
+
+def test_the_wait_for_an_outcome_goes_on_where_it_was_answered(serve: Callable[..., Server]) -> None:
+    """What is watched and read is the connection of the second request, not the closed one of the first."""
+    server = serve("leave", "answer")
+    outcome = Outcome(locate(server.address), "0" * 64, "next-exit")
+    outcome.begun()
+    assert outcome.fileno() >= 0
+    assert outcome.status() == 7
+    assert server.requests == 1

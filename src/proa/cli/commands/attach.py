@@ -50,7 +50,7 @@ def stay(
     target = query(stream=True, stdin=stdin, stdout=True, stderr=True, detachKeys=keys_text)
     attaching.send("POST", f"{path}/attach{target}", upgrade=True)
     outcome = Outcome(endpoint, identity, condition)
-    caller.reply(attaching)
+    attaching = caller.reply(attaching)
     outcome.begun()
     proxy = SignalProxy(endpoint, identity) if proxy_signals and not tty else None
     if begin is not None:

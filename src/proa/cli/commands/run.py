@@ -177,7 +177,7 @@ def _in_foreground(caller: Caller, options: Options, document: dict[str, Any]) -
     )
     attaching.send("POST", f"{path}/attach{streams}", upgrade=True)
     outcome = Outcome(endpoint, identity, "removed" if options.flag("rm") else "next-exit")
-    caller.reply(attaching)
+    attaching = caller.reply(attaching)
     outcome.begun()
     proxy = SignalProxy(endpoint, identity) if options.flag("sig-proxy", default=True) and not tty else None
     status = _start(caller, identity)
