@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -17,6 +18,10 @@ import engines
 import images
 import leaks
 import registries
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
 
 _before = pytest.StashKey[dict[str, set[str]]]()
 
