@@ -42,7 +42,10 @@ def dispatch(arguments: list[str]) -> int:
     if arguments in (["--version"], ["-v"]):
         from proa._version import __version__
 
-        sys.stdout.write(f"proa version {__version__}\n")
+        as_docker = sys.argv[0] == "docker"
+        sys.stdout.write(
+            f"Docker version {__version__}, build proa\n" if as_docker else f"proa version {__version__}\n"
+        )
         return 0
     from proa.cli.options import UsageError, take_globals
     from proa.errors import ProaError

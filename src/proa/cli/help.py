@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from proa.cli.failures import program
 from proa.cli.terminal import emit, is_terminal, size
 
 TYPE_CHECKING = False
@@ -45,7 +46,7 @@ def command_help(command: Command) -> int:
     from proa.cli.options import GLOBALS
 
     rows = (*command.rows, GLOBALS[1])
-    emit(f"Usage:  proa {command.path} {command.usage}\n\n{command.summary}\n\nOptions:\n{option_lines(rows)}")
+    emit(f"Usage:  {program()} {command.path} {command.usage}\n\n{command.summary}\n\nOptions:\n{option_lines(rows)}")
     return 0
 
 
@@ -56,9 +57,9 @@ def group(name: str, rest: list[str]) -> int:
     summary, words = GROUPS[name]
     lines = [f"  {word:<12}{COMMANDS[row][2]}" for word, row in sorted(words.items())]
     emit(
-        f"Usage:  proa {name} COMMAND\n\n{summary}\n\nCommands:\n"
+        f"Usage:  {program()} {name} COMMAND\n\n{summary}\n\nCommands:\n"
         + "\n".join(lines)
-        + f"\n\nRun 'proa {name} COMMAND --help' for more information on a command.\n"
+        + f"\n\nRun '{program()} {name} COMMAND --help' for more information on a command.\n"
     )
     return 0 if rest else 125
 
@@ -77,7 +78,7 @@ def overview(words: list[str], *, asked: bool) -> int:
     single = [name for name in COMMANDS if " " not in name]
     first, others = single[:_FIRST], sorted(single[_FIRST:])
     emit(
-        "Usage:  proa [OPTIONS] COMMAND\n\nA container engine you install with pip\n\nCommon Commands:\n"
+        f"Usage:  {program()} [OPTIONS] COMMAND\n\nA container engine you install with pip\n\nCommon Commands:\n"
         + "".join([f"  {name:<12}{COMMANDS[name][2]}\n" for name in first])
         + "\nManagement Commands:\n"
         + "".join([f"  {name:<12}{summary}\n" for name, (summary, _) in sorted(GROUPS.items())])
@@ -85,6 +86,6 @@ def overview(words: list[str], *, asked: bool) -> int:
         + "".join([f"  {name:<12}{COMMANDS[name][2]}\n" for name in others])
         + "\nGlobal Options:\n"
         + option_lines(GLOBALS)
-        + "\nRun 'proa COMMAND --help' for more information on a command.\n"
+        + f"\nRun '{program()} COMMAND --help' for more information on a command.\n"
     )
     return 0 if asked else 125

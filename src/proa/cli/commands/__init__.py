@@ -53,6 +53,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "unpause": ("lifecycle", "UNPAUSE", "Unpause all processes within one or more containers"),
     "update": ("update", "UPDATE", "Update configuration of one or more containers"),
     "wait": ("lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes"),
+    "context inspect": ("context", "INSPECT", "Display detailed information on one or more contexts"),
+    "context ls": ("context", "LS", "List contexts"),
+    "context show": ("context", "SHOW", "Print the name of the current context"),
+    "context use": ("context", "USE", "Set the current context"),
     "container execs": ("execs", "EXECS", "List the commands that exec runs in a container"),
     "container kill-exec": ("execs", "KILL_EXEC", "Send a signal to a command that exec runs"),
     "config create": ("secret", "CONFIG_CREATE", "Create a config from a file or STDIN"),
@@ -136,6 +140,10 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "prune": "container prune",
             "remove": "rm",
         },
+    ),
+    "context": (
+        "Manage contexts",
+        {**{word: f"context {word}" for word in ("inspect", "ls", "show", "use")}, "list": "context ls"},
     ),
     "image": (
         "Manage images",

@@ -36,6 +36,7 @@ def _client() -> dict[str, Any]:
         "PythonVersion": python,
         "Os": "linux",
         "Arch": arch,
+        "Context": "default",
     }
 
 
