@@ -14,6 +14,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from proa.api.messages import JSON
+from proa.api.sockets.doors import Door
 from proa.api.status import error_reply
 from proa.errors import Unavailable
 
@@ -28,11 +29,12 @@ REST_SECONDS = 0.5
 
 
 class Acceptor:
-    """Accepts on one listening socket for one server."""
+    """Accepts on one listening socket, which is a door of one server."""
 
-    def __init__(self, server: HttpServer, listener: socket.socket) -> None:
+    def __init__(self, server: HttpServer, listener: socket.socket, door: Door | None = None) -> None:
         self._server = server
         self._listener = listener
+        self._door = door or Door()
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[object]] = set()
         self._resting: asyncio.TimerHandle | None = None
@@ -70,10 +72,11 @@ class Acceptor:
                 self._rest()
                 self._resting = self._loop.call_later(REST_SECONDS, self.start)
                 return count
-            if self._server.connected >= self._server.max_connections:
+            if self._server.connected >= self._server.max_connections or self._door.full:
                 _turn_away(client)
             else:
                 self._server.joining += 1
+                self._door.connected += 1
                 client.setblocking(False)
                 task = self._loop.create_task(self._take(client))
                 self._tasks.add(task)
@@ -82,9 +85,10 @@ class Acceptor:
 
     async def _take(self, client: socket.socket) -> object:
         try:
-            return await self._loop.connect_accepted_socket(self._server, client)
+            return await self._loop.connect_accepted_socket(lambda: self._server.connection(self._door), client)
         except OSError as error:
             self._server.joining -= 1
+            self._door.connected -= 1
             client.close()
             log.error("cannot serve a client: %s", error)
             return None

@@ -10,6 +10,7 @@ import grp
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from proa.errors import Invalid, Unavailable
@@ -37,7 +38,12 @@ def inherited_socket() -> socket.socket | None:
 
 
 def bind(path: Path) -> socket.socket:
-    """Listen at `path`, mode 0660 for the group; a socket nobody answers on is replaced.
+    """Listen at `path`, mode 0660 for the group. Raises what `listen` does."""
+    return listen(path, _admit_group)
+
+
+def listen(path: Path, admit: Callable[[Path], None]) -> socket.socket:
+    """Listen at `path` once `admit` set its owner and mode; a socket nobody answers on is replaced.
 
     Call with the data root locked. Raises Unavailable when somebody answers there, Invalid for an impossible path.
     """
@@ -50,7 +56,7 @@ def bind(path: Path) -> socket.socket:
             # 108 bytes including the final zero, less for some: unix(7).
             reason = "the path is too long" if "too long" in str(e) else os.strerror(e.errno or errno.EINVAL)
             raise Invalid(f"cannot listen at {path}: {reason}", code="socket-path", subject=str(path)) from None
-        _admit_group(path)
+        admit(path)
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:

@@ -28,6 +28,7 @@ from proa.api.aiohttp_server import (
 )
 from proa.api.messages import JSON, Reply
 from proa.api.routes import HEADERS
+from proa.api.sockets.doors import Door, Peer, peer_of
 from proa.errors import Unavailable
 
 #: Half a head, and then nothing: nobody honest is that slow on a unix socket.
@@ -51,11 +52,13 @@ class Connection(RequestHandler):
         "_payload",
         "_slow_head",
         "_takes_over",
+        "door",
         "gone",
     )
 
-    def __init__(self, manager: Server, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
+    def __init__(self, manager: Server, door: Door, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(manager, loop=loop, **kwargs)
+        self.door = door
         self.gone = asyncio.Event()
         self._on_gone: Callable[[], object] | None = None
         self._payload: StreamReader | None = None  # the body being received
@@ -165,6 +168,12 @@ class Connection(RequestHandler):
             callback()
 
     # -- what our server calls
+
+    def peer(self) -> Peer | None:
+        """Who connected, where it is asked: at scoped sockets."""
+        if self.door.scope is None or self.transport is None:
+            return None
+        return peer_of(self.transport.get_extra_info("socket"))
 
     def when_gone(self, callback: Callable[[], object]) -> None:
         """Call back once when the client closes the connection, half or all; at once when it has."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from proa.api.messages import Hijack, Outcome, Reply, Request
 from proa.api.routes import Router, decode_path, split_version
+from proa.api.sockets.guard import admit
 from proa.api.status import as_failure, error_reply
 from proa.errors import Internal, NotFound, ProaError
 
@@ -27,6 +28,8 @@ async def dispatch(router: Router, service: Service, request: Request) -> Outcom
         if request.method == "OPTIONS":
             return Reply(status=200)  # as Docker does, whatever it is about
         route, request.variables = router.find(request.method, request.path, request.version)
+        if request.door is not None and request.door.scope is not None:
+            await admit(service, request, route)
         return await route.operation(service, request)
     except asyncio.CancelledError:
         raise

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from proa.api.query import Query
+from proa.api.sockets.doors import Door, Peer
 from proa.errors import Invalid
 
 Version = tuple[int, int]
@@ -44,7 +45,10 @@ class Body(Protocol):
 
 
 class Request(msgspec.Struct, kw_only=True):
-    """One request after version and route were found."""
+    """One request after version and route were found.
+
+    door: the socket it came by; peer: who connected, for a scoped one.
+    """
 
     method: str
     path: str
@@ -54,6 +58,8 @@ class Request(msgspec.Struct, kw_only=True):
     gone: asyncio.Event
     version: Version = (0, 0)
     variables: Mapping[str, str] = {}
+    door: Door | None = None
+    peer: Peer | None = None
 
     def __getitem__(self, name: str) -> str:
         """A variable of the route's template, percent-decoded."""

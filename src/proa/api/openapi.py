@@ -113,7 +113,17 @@ _STATUS = _object(
     Transfers=COUNT,
 )
 
+_SCOPE = _object(ReadOnly=FLAG, Labels={"type": "object", "additionalProperties": TEXT}, Allow=TEXTS)
+
 ROWS: dict[tuple[str, str], Row] = {
+    ("GET", "/sockets"): Row(
+        answer=(200, JSON, _list(_object(Path=TEXT, Owner=TEXT, Scope=_SCOPE, Clients={"type": "integer"})))
+    ),
+    ("POST", "/sockets"): Row(
+        body=(JSON, {**_object(Path=TEXT, Owner=TEXT, Scope=_SCOPE), "required": ["Path", "Scope"]}, True),
+        answer=(201, JSON, _object(Path=TEXT, Owner=TEXT, Scope=_SCOPE)),
+    ),
+    ("DELETE", "/sockets"): Row(query={"path": (TEXT, "Where it is: an absolute path")}),
     ("GET", "/openapi.json"): Row(answer=(200, JSON, _object(openapi=TEXT))),
     ("GET", "/status"): Row(answer=(200, JSON, _STATUS)),
     ("GET", "/usage"): Row(answer=(200, JSON, _struct(DiskUsage))),

@@ -177,6 +177,8 @@ async def _serve(
     from proa.api.routes import Router
     from proa.api.server import HttpServer
     from proa.api.service import Service
+    from proa.api.sockets.audit import AuditLog
+    from proa.api.sockets.scoped import ScopedSockets
 
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -188,6 +190,9 @@ async def _serve(
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    service.audit = AuditLog(engine.root / "audit.log")
+    service.sockets = ScopedSockets(server, engine.root / "sockets.json")
+    service.sockets.resume()
     acceptor = Acceptor(server, listener)
     acceptor.start()
     notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=serving {engine.root}")
@@ -199,6 +204,7 @@ async def _serve(
         notify("STOPPING=1")
         if path is not None:
             path.unlink(missing_ok=True)  # noqa: ASYNC240 one system call
+        await service.sockets.close()
         await acceptor.close()  # whoever connected before the path went is served
         if watch is not None:
             watch.cancel()
@@ -213,7 +219,12 @@ async def _idle(service: Service, server: HttpServer, idle_exit: float, stopping
     while True:
         seen = server.requests_count
         await asyncio.sleep(max(since + idle_exit - loop.time(), idle_exit / 4))
-        if server.connected or server.requests_count != seen or await service.pools.quick(lambda: service.engine.busy):
+        if (
+            service.sockets
+            or server.connected
+            or server.requests_count != seen
+            or await service.pools.quick(lambda: service.engine.busy)
+        ):
             since = loop.time()
         elif loop.time() - since >= idle_exit:
             log.info("idle for %.0f s", idle_exit)

@@ -36,6 +36,10 @@ class Query:
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
+    def replaced(self, name: str, value: str) -> Query:
+        """The same parameters with one of them replaced."""
+        return Query({**self._values, name: [value]})
+
     def text(self, name: str, default: str = "") -> str:
         """The first value."""
         values = self._values.get(name)

@@ -28,6 +28,7 @@ from proa.api.messages import Hijack, Outcome, Reply, Request, Stream, WebSocket
 from proa.api.pools import BUSY
 from proa.api.query import Query
 from proa.api.routes import HEADERS
+from proa.api.sockets.doors import Door
 from proa.api.status import error_reply
 from proa.errors import Invalid, ProaError, Unavailable
 
@@ -106,9 +107,21 @@ class HttpServer(Server):
         self.joining -= 1
         super().connection_made(handler, transport)
 
-    def __call__(self) -> Connection:
-        """A protocol for one accepted connection."""
-        return Connection(self, loop=self._loop, **self._kwargs)
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """A connection is gone."""
+        if handler in self._connections and isinstance(handler, Connection):
+            handler.door.connected -= 1
+        super().connection_lost(handler, exc)
+
+    def connection(self, door: Door) -> Connection:
+        """A protocol for one connection that was accepted at a door."""
+        return Connection(self, door, loop=self._loop, **self._kwargs)
+
+    def end_door(self, door: Door) -> None:
+        """End the connections that came by a door that is no longer there."""
+        for connection in self.connections:
+            if isinstance(connection, Connection) and connection.door is door:
+                connection.ending()
 
     async def end(self, grace_s: float) -> None:
         """Let requests in flight end, endless streams at once, the rest after `grace_s`; then close what is left."""
@@ -164,6 +177,8 @@ class HttpServer(Server):
                 headers=_lowered(http.headers),
                 body=ConnectionBody(http.content, http.content_length),
                 gone=connection.gone,
+                door=connection.door,
+                peer=connection.peer(),
             )
         except ProaError as e:
             return error_reply(e)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from proa.api.pools import Pools
 
 if TYPE_CHECKING:
+    from proa.api.sockets.audit import AuditLog
+    from proa.api.sockets.scoped import ScopedSockets
     from proa.engine import Engine
 
 
@@ -32,5 +34,7 @@ class Service:
         self.connections = connections
         # Lists of containers as they were last asked for: question -> (as of when, answer).
         self.lists: dict[str, tuple[tuple[int, int, int], bytes]] = {}
+        self.audit: AuditLog
+        self.sockets: ScopedSockets | None = None
         self.started = time.time()
         self.started_monotonic = time.monotonic()

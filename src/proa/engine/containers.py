@@ -91,7 +91,7 @@ class Containers:
         try:
             with entry.lock, engine.storage.leases.hold(f"create {id[:12]}"):
                 engine.userns.assign(record)
-                record.mounts = resolve_mounts(config, host, Sources(engine, record))
+                record.mounts = resolve_mounts(config, host, Sources(engine, record, request.volume_labels))
                 engine.images.unpack(image)
                 hold_images(engine, record)
                 fill_volumes(engine, record)

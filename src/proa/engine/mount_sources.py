@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,10 @@ __all__ = ["Sources", "fill_volumes", "hold_images", "image_mounts", "release_im
 class Sources:
     """For `resolve_mounts`: makes volumes in the container's name, finds images and other containers."""
 
-    def __init__(self, engine: Engine, record: Container) -> None:
+    def __init__(self, engine: Engine, record: Container, volume_labels: Mapping[str, str] | None = None) -> None:
         self._engine = engine
         self._record = record
+        self._labels = dict(volume_labels or {})
 
     def volume(self, wish: VolumeWish) -> tuple[str, str]:
         """Raises what `Volumes.create` raises."""
@@ -33,7 +35,12 @@ class Sources:
             owner = Owner(container=record.id, name=record.name, image=record.image_name, path=wish.target)
         driver = wish.driver or self._record.host.volume_driver or "local"
         volume = self._engine.volumes.create(
-            wish.name, driver=driver, options=wish.options, labels=wish.labels, owner=owner, holder=record.id
+            wish.name,
+            driver=driver,
+            options=wish.options,
+            labels=wish.labels | self._labels,
+            owner=owner,
+            holder=record.id,
         )
         return volume.name, volume.mountpoint
 

@@ -222,13 +222,14 @@ class EndpointRequest(msgspec.Struct, rename="pascal", kw_only=True):
 
 
 class CreateRequest(msgspec.Struct, kw_only=True):
-    """Everything `create` takes."""
+    """Everything `create` takes; volumes that are made for the container get `volume_labels`."""
 
     config: ContainerConfig
     host: HostConfig
     networks: dict[str, EndpointRequest] = {}
     name: str = ""
     platform: str = ""
+    volume_labels: dict[str, str] = {}
 
 
 class CreateResult(msgspec.Struct, kw_only=True):

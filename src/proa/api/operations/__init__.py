@@ -13,6 +13,7 @@ from proa.api.operations import (
     networks,
     registries,
     secrets,
+    sockets,
     streams,
     swarm,
     system,
@@ -40,4 +41,5 @@ ROUTES: tuple[Route, ...] = (
     *secrets.ROUTES,
     *swarm.ROUTES,
     *extensions.ROUTES,
+    *sockets.ROUTES,
 )

@@ -54,6 +54,8 @@ async def create(service: Service, request: Request) -> Outcome:
     wanted = translate.create_request(body, request.query.text("name"), request.query.platform())
     if not wanted.config.image:
         raise Invalid("config cannot be empty: it names no image", code="image-missing")
+    if request.door is not None and request.door.scope is not None:
+        wanted.volume_labels = request.door.scope.labels
     try:
         result = await service.pools.change(service.engine.containers.create, wanted)
     except NotFound as error:

@@ -102,6 +102,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "system df": ("df", "DF", "Show disk usage"),
     "system prune": ("prune", "SYSTEM", "Remove unused data"),
     "system service": ("system", "SERVICE", "Run the engine in the foreground"),
+    "system socket": ("scoped_sockets", "SOCKET", "Serve a restricted view of the engine at another socket"),
     "system status": ("system", "STATUS", "Show whether the engine runs, and where"),
     "system stop": ("system", "STOP", "Stop the engine; containers keep running"),
     "system unit": ("boot", "UNIT", "Print a systemd unit that runs the engine from the machine's boot on"),
@@ -192,7 +193,10 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "system": (
         "Manage the engine",
         {
-            **{word: f"system {word}" for word in ("check", "df", "prune", "service", "status", "stop", "unit")},
+            **{
+                word: f"system {word}"
+                for word in ("check", "df", "prune", "service", "socket", "status", "stop", "unit")
+            },
             "events": "events",
             "info": "info",
         },
