@@ -57,7 +57,13 @@ class System:
                 *(["name=rootless"] if engine.abilities.rootless else []),
                 *(["name=userns"] if engine.config.userns_remap else []),
             ],
-            "Warnings": [*engine.abilities.reasons, *engine.networks.warnings(), *engine.storage.damaged] or None,
+            "Warnings": [
+                *engine.abilities.reasons,
+                *engine.networks.warnings(),
+                *engine.storage.damaged,
+                *engine.volumes.damaged(),
+            ]
+            or None,
         }
 
     def usage(self) -> DiskUsage:

@@ -232,6 +232,24 @@ def test_a_bad_archive_changes_nothing(box: PrivateEngine) -> None:
     assert not Path("/etc/proa-was-here").exists()
 
 
+def test_a_damaged_record_costs_only_its_own_volume(busybox: PrivateEngine) -> None:
+    engine = busybox
+    engine.proa("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "broken")
+    engine.sh("echo here >/d/f", "-v", "whole:/d")
+    engine.proa("run", "-d", "--name", "user", *QUIET, "-v", "broken:/d", "busybox", "sleep", "1000")
+    record = engine.root / "volumes/broken/volume.json"
+    record.write_bytes(record.read_bytes().replace(b"broken", b"bro\0en"))
+    assert engine.out("volume", "ls", "-q").split() == ["whole"]
+    assert str(record) in str(json.loads(engine.out("info", "--format", "json"))["Warnings"])
+    assert b"volume.json" in engine.proa("volume", "rm", "broken", check=False).stderr
+    engine.proa("rm", "-f", "user")  # which unmounts it
+    engine.kill_engine()
+    assert engine.sh("cat /d/f", "-v", "whole:/d") == "here"
+    assert str(record.parent) not in Path("/proc/self/mountinfo").read_text()
+    engine.proa("volume", "rm", "-f", "broken")
+    assert not record.parent.exists()
+
+
 def test_subpaths_stay_inside(box: PrivateEngine) -> None:
     box.sh("mkdir -p /d/a/b; echo deep > /d/a/b/f; ln -s /etc /d/etc; ln -s ../../../../etc /d/up; ln -s a /d/in",
            "-v", "v:/d")  # fmt: skip

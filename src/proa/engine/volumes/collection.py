@@ -18,7 +18,7 @@ from proa.engine.volumes.filesystems import DISK, FileSystems, make_disk
 from proa.engine.volumes.holders import Holders
 from proa.engine.volumes.options import Backing, parse_options
 from proa.engine.volumes.records import Owner, Volume
-from proa.errors import Conflict, Invalid, NotFound
+from proa.errors import Conflict, Corrupt, Invalid, NotFound
 from proa.storage import Storage, read_record, write_record
 from proa.storage.disk_usage import disk_usage
 from proa.storage.locks import KeyedLocks
@@ -126,8 +126,24 @@ class Volumes:
         return volume
 
     def list(self) -> builtins.list[Volume]:
-        """All volumes by name."""
-        return [self.get(p.name) for p in sorted(self.directory.iterdir()) if (p / RECORD).exists()]
+        """All volumes by name, without those whose record is damaged: `damaged` names them."""
+        return self._read()[0]
+
+    def damaged(self) -> builtins.list[str]:
+        """What is wrong with the records that cannot be read; their data stays where it is."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[builtins.list[Volume], builtins.list[str]]:
+        volumes: builtins.list[Volume] = []
+        damaged: builtins.list[str] = []
+        for path in sorted(self.directory.iterdir()):
+            try:
+                volumes.append(self.get(path.name))
+            except NotFound:
+                pass  # being made or removed
+            except Corrupt as error:
+                damaged.append(error.message)
+        return volumes, damaged
 
     def users(self, name: str) -> builtins.list[str]:
         """Ids of the containers that have the volume."""
@@ -143,15 +159,18 @@ class Volumes:
         return disk_usage(volume.mountpoint).size_bytes
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        """Delete a volume and its data. Raises NotFound (unless forced), Conflict when in use."""
+        """Delete a volume and its data. Raises NotFound and Corrupt (unless forced), Conflict when in use."""
         try:
-            volume = self.get(name)
+            self.get(name)
         except NotFound:
             if force:
                 return
             raise
+        except Corrupt:
+            if not force:
+                raise
         with self._names.hold(name), self.holders.removing(name):
-            self._file_systems.sweep(volume)
+            self._file_systems.sweep(name)
             self._trash.discard(self.directory / name)
         self._events.publish("volume", "destroy", name, {"driver": "local"})
 
@@ -170,7 +189,7 @@ class Volumes:
     def leave(self, container: str) -> None:
         """The container no longer runs."""
         for name in self.holders.held_by(container):
-            self._file_systems.leave(self.get(name), container)
+            self._file_systems.leave(name, container)
             self.holders.end(name, container)
 
     @contextmanager
@@ -199,7 +218,7 @@ class Volumes:
             try:
                 if anonymous and self.get(name).anonymous and not self.users(name):
                     self.remove(name, force=True)
-            except (NotFound, Conflict):
+            except (NotFound, Conflict, Corrupt):
                 pass
 
     # -- contents --------------------------------------------------------------------------------------------------
@@ -257,7 +276,7 @@ class Volumes:
             if not (path / RECORD).exists():
                 self._trash.discard(path)
                 continue
-            self._file_systems.sweep(self.get(path.name))
+            self._file_systems.sweep(path.name)
             self._contents.tidy(path / "data")
 
 

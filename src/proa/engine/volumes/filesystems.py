@@ -52,16 +52,16 @@ class FileSystems:
                 self._mount(volume, backing)
             users.add(user)
 
-    def leave(self, volume: Volume, user: str) -> None:
+    def leave(self, name: str, user: str) -> None:
         """The user is done with it; for the last one it is unmounted, unless something on the host still uses it."""
         with self._lock:
-            users = self._users.get(volume.name)
+            users = self._users.get(name)
             if users is None:
                 return
             users.discard(user)
             if not users:
-                del self._users[volume.name]
-                _unmount(volume.mountpoint)
+                del self._users[name]
+                _unmount(self._mountpoint(name))
 
     @contextmanager
     def at_hand(self, volume: Volume) -> Iterator[Path]:
@@ -71,13 +71,18 @@ class FileSystems:
         try:
             yield Path(volume.mountpoint)
         finally:
-            self.leave(volume, user)
+            self.leave(volume.name, user)
 
-    def sweep(self, volume: Volume) -> None:
+    def sweep(self, name: str) -> None:
         """After a crash: unmount what nobody uses."""
         with self._lock:
-            if not self._users.get(volume.name) and _is_mounted(volume.mountpoint):
-                _unmount(volume.mountpoint)
+            mountpoint = self._mountpoint(name)
+            if not self._users.get(name) and _is_mounted(mountpoint):
+                _unmount(mountpoint)
+
+    def _mountpoint(self, name: str) -> str:
+        """Found without the record, which may be damaged by now."""
+        return str(self._directory / name / "data")
 
     def _mount(self, volume: Volume, backing: Backing) -> None:
         if backing.size_bytes:
