@@ -99,6 +99,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "secret ls": ("secret", "SECRET_LS", "List secrets"),
     "secret rm": ("secret", "SECRET_RM", "Remove one or more secrets"),
     "system check": ("check", "CHECK", "Check everything stored for damage, and repair it"),
+    "system dial-stdio": ("dial_stdio", "DIAL_STDIO", "Connect standard input and output to the engine"),
     "system df": ("df", "DF", "Show disk usage"),
     "system prune": ("prune", "SYSTEM", "Remove unused data"),
     "system service": ("system", "SERVICE", "Run the engine in the foreground"),
@@ -195,7 +196,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
         {
             **{
                 word: f"system {word}"
-                for word in ("check", "df", "prune", "service", "socket", "status", "stop", "unit")
+                for word in ("check", "df", "dial-stdio", "prune", "service", "socket", "status", "stop", "unit")
             },
             "events": "events",
             "info": "info",
