@@ -46,4 +46,4 @@ def _dial(settings: Settings, _: Options, __: list[str]) -> int:
     return 0
 
 
-DIAL_STDIO = Command("", "Connect standard input and output to the engine, for docker -H ssh://", (), _dial, most=0)
+DIAL_STDIO = Command("", "Connect standard input and output to the engine", (), _dial, most=0)
