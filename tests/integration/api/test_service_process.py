@@ -41,10 +41,9 @@ def _ticks(pid: int) -> int:
 
 
 def test_it_starts_quickly_idles_small_and_stops_clean(fresh: Any) -> None:
-    began = time.monotonic()
     fresh.start()
     assert fresh.ask("GET", "/_ping") == (200, b"OK")
-    assert time.monotonic() - began < 3  # 0.2 s on an idle machine
+    assert _ticks(fresh.pid) < 100  # 0.2 s; not by the clock, which tells what else the machine does
     mode = fresh.socket.stat()
     assert stat.S_IMODE(mode.st_mode) == 0o660
     assert stat.S_IMODE(fresh.run.stat().st_mode) in (0o700, 0o710)
