@@ -187,7 +187,7 @@ DISCONNECT = Command(
 LS = Command("[OPTIONS]", "List networks", LS_ROWS, _ls, most=0)
 RELOAD = Command("", "Make bridges, addresses, rules and published ports true again", (), _reload, most=0)
 RM = Command(
-    "NETWORK [NETWORK...]",
+    "[OPTIONS] NETWORK [NETWORK...]",
     "Remove one or more networks",
     (("force", "f", "flag", "", "Do not error if the network does not exist"),),
     _rm,
