@@ -27,7 +27,10 @@ from proa.errors import ProaError
 if TYPE_CHECKING:
     from proa.api.server import HttpServer
     from proa.api.service import Service
+    from proa.api.sockets.tcp import TcpListener
     from proa.engine import Engine
+
+    Tcp = tuple[TcpListener, socket.socket]
 
 log = logging.getLogger("proa.api")
 
@@ -57,6 +60,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
             enter(options.run)
         listener = inherited_socket()
+        tcp = _tcp(options)
         opened = _in_thread(lambda: _open(options.root, options.run))
         from proa.api import server  # noqa: F401  # imported while the engine opens
         from proa.engine.rootless import leave
@@ -69,7 +73,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         if listener is None:
             assert path is not None
             listener = bind(path)
-        asyncio.run(_serve(engine, listener, path, options.idle_exit, descriptors))
+        asyncio.run(_serve(engine, listener, path, options.idle_exit, descriptors, tcp))
     except ProaError as error:
         return _refused(error)
     finally:
@@ -102,8 +106,23 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="SECONDS",
         help="end after that long without a client and without a running container (default: never)",
     )
+    parser.add_argument("--tcp", default="", metavar="IP:PORT", help="listen there too, with mutual TLS")
+    for name in ("ca", "cert", "key"):
+        parser.add_argument(f"--tls-{name}", type=_absolute, default=None, help="a PEM file, for --tcp")
+    parser.add_argument("--tcp-without-tls", action="store_true", help="on loopback: whoever runs here is root then")
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     return parser.parse_args(argv)
+
+
+def _tcp(options: argparse.Namespace) -> Tcp | None:
+    """What to listen on besides, bound already. Raises Invalid, Unavailable."""
+    if not options.tcp:
+        return None
+    from proa.api.sockets.tcp import TcpListener
+
+    ca, certificate, key = (str(f or "") for f in (options.tls_ca, options.tls_cert, options.tls_key))
+    wanted = TcpListener(options.tcp, ca=ca, certificate=certificate, key=key, bare=options.tcp_without_tls)
+    return wanted, wanted.bind()
 
 
 def _absolute(text: str) -> Path:
@@ -169,7 +188,7 @@ def _in_thread(call: Callable[[], T]) -> Callable[[], T]:
 
 
 async def _serve(
-    engine: Engine, listener: socket.socket, path: Path | None, idle_exit: float, descriptors: int
+    engine: Engine, listener: socket.socket, path: Path | None, idle_exit: float, descriptors: int, tcp: Tcp | None
 ) -> None:
     from proa.api.accept import Acceptor
     from proa.api.dispatch import dispatch
@@ -193,6 +212,11 @@ async def _serve(
     service.audit = AuditLog(engine.root / "audit.log")
     service.sockets = ScopedSockets(server, engine.root / "sockets.json")
     service.sockets.resume()
+    remote = None
+    if tcp is not None:
+        from proa.api.sockets.tcp import serve as serve_tcp
+
+        remote = await serve_tcp(server, *tcp)
     acceptor = Acceptor(server, listener)
     acceptor.start()
     notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=serving {engine.root}")
@@ -205,6 +229,10 @@ async def _serve(
         if path is not None:
             path.unlink(missing_ok=True)  # noqa: ASYNC240 one system call
         await service.sockets.close()
+        if remote is not None:
+            closing = remote.close()
+            if closing is not None:
+                await closing
         await acceptor.close()  # whoever connected before the path went is served
         if watch is not None:
             watch.cancel()

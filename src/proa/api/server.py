@@ -30,7 +30,7 @@ from proa.api.query import Query
 from proa.api.routes import HEADERS
 from proa.api.sockets.doors import Door
 from proa.api.status import error_reply
-from proa.errors import Invalid, ProaError, Unavailable
+from proa.errors import Denied, Invalid, ProaError, Unavailable
 
 log = logging.getLogger("proa.api")
 
@@ -169,6 +169,8 @@ class HttpServer(Server):
             hosts = http.headers.getall("Host", [])
             if len(hosts) > 1 or (http.version >= (1, 1) and not hosts) or not all(map(_HOST.fullmatch, hosts)):
                 raise Invalid("the request needs one valid Host header", code="host-invalid")
+            if connection.door.kind == "tcp":
+                _check_no_browser(http, hosts, connection.door)
             path, _, query = http.raw_path.partition("?")
             return Request(
                 method=http.method,
@@ -182,6 +184,16 @@ class HttpServer(Server):
             )
         except ProaError as e:
             return error_reply(e)
+
+
+def _check_no_browser(http: BaseRequest, hosts: list[str], door: Door) -> None:
+    """Raise Denied for what a page in a browser sends: an Origin, or a name that was bound anew to this address."""
+    if "Origin" in http.headers or "Sec-Fetch-Site" in http.headers:
+        raise Denied("the engine does not talk to web pages", code="browser-denied")
+    host = (hosts or [""])[0]
+    name = host.rpartition(":")[0] if re.search(r":[0-9]+$", host) else host
+    if door.bare and not (name.endswith("localhost") or re.fullmatch(r"[0-9.]+|\[[0-9a-fA-F:]+\]", name)):
+        raise Denied(f"the engine is not called {name[:100]!r}", code="host-denied")
 
 
 def _lowered(headers: Mapping[str, str]) -> dict[str, str]:

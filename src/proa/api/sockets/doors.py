@@ -21,6 +21,7 @@ class Door:
         self.path = path
         self.scope = scope
         self.limit = limit
+        self.bare = False  # TCP without TLS: browsers of this machine reach it
         self.connected = 0
 
     @property

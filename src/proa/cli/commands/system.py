@@ -21,6 +21,11 @@ FORMAT: Row = ("format", "", "text", "string", "Format output: json, or a Go tem
 SERVICE_ROWS: tuple[Row, ...] = (
     ("root", "", "text", "path", "Where images and containers are kept (default $PROA_ROOT)"),
     ("run", "", "text", "path", "Where the socket and run state are kept (default $PROA_RUN)"),
+    ("tcp", "", "text", "IP:PORT", "Listen there too, with mutual TLS"),
+    ("tcp-without-tls", "", "flag", "", "Without TLS, on loopback only: whoever runs there is root then"),
+    ("tls-ca", "", "text", "path", "Who signs the certificates that clients must show"),
+    ("tls-cert", "", "text", "path", "The engine's certificate"),
+    ("tls-key", "", "text", "path", "The key of the engine's certificate"),
 )
 _STOP_PATIENCE_S = 30.0
 
@@ -43,6 +48,11 @@ def _service(settings: Settings, options: Options, words: list[str]) -> int:
                 hint="use unix:///path and forward that socket",
             )
         command += ["--socket", endpoint.path]
+    for name in ("tcp", "tls-ca", "tls-cert", "tls-key"):
+        if options.given(name):
+            command += [f"--{name}", options.text(name)]
+    if options.flag("tcp-without-tls"):
+        command.append("--tcp-without-tls")
     os.execv(command[0], [*command, *words])  # noqa: S606
 
 

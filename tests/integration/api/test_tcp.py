@@ -1,0 +1,104 @@
+"""The engine on TCP: mutual TLS with the docker command, bare on loopback, and web pages turned away."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.root
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _pair(directory: Path, name: str, authority: Path | None) -> None:
+    key, certificate = directory / f"{name}key.pem" if name else directory / "key.pem", directory / f"{name}cert.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    words += ["-subj", f"/CN={name or 'client'}", "-addext", "subjectAltName=IP:127.0.0.1"]
+    words += ["-keyout", str(key), "-out", str(certificate)]
+    if authority is not None:
+        words += ["-CA", str(authority / "cacert.pem"), "-CAkey", str(authority / "cakey.pem")]
+        words += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    subprocess.run(words, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.pem, servercert.pem, serverkey.pem, and what the docker command shows: cert.pem, key.pem."""
+    directory = tmp_path_factory.mktemp("tls")
+    _pair(directory, "ca", None)
+    _pair(directory, "server", directory)
+    _pair(directory, "", directory)
+    (directory / "ca.pem").write_bytes((directory / "cacert.pem").read_bytes())
+    return directory
+
+
+def test_docker_by_mutual_tls(fresh: Any, pairs: Path, busybox_tar: Path) -> None:
+    port = _free_port()
+    files = (
+        "--tls-ca",
+        f"{pairs}/ca.pem",
+        "--tls-cert",
+        f"{pairs}/servercert.pem",
+        "--tls-key",
+        f"{pairs}/serverkey.pem",
+    )
+    fresh.start("--tcp", f"127.0.0.1:{port}", *files)
+    body = busybox_tar.read_bytes()
+    assert fresh.ask("POST", "/images/create?fromSrc=-&repo=busybox&changes=CMD%20sh", body)[0] == 200
+    env = fresh.env | {
+        "DOCKER_HOST": f"tcp://127.0.0.1:{port}",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_CERT_PATH": str(pairs),
+    }
+    data = os.urandom(2 << 20)
+    run = ["docker", "run", "--rm", "-i", "--network", "none", "busybox"]
+    done = subprocess.run([*run, "sha256sum"], env=env, input=data, capture_output=True, timeout=60, check=False)
+    assert done.stdout.split()[:1] == [hashlib.sha256(data).hexdigest().encode()], (done, fresh.log.read_text())
+    done = subprocess.run([*run, "cat"], env=env, input=data, capture_output=True, timeout=60, check=False)
+    assert done.stdout == data
+    url = f"https://127.0.0.1:{port}/_ping"
+    bare = subprocess.run(["curl", "-s", "--cacert", f"{pairs}/ca.pem", url], capture_output=True, check=False)
+    assert bare.returncode != 0
+    shown = ["curl", "-s", "--cacert", f"{pairs}/ca.pem", "--cert", f"{pairs}/cert.pem", "--key", f"{pairs}/key.pem"]
+    assert subprocess.run([*shown, url], capture_output=True, check=True).stdout == b"OK"
+    page = [*shown, "-o", "/dev/null", "-w", "%{http_code}", "-H", "Origin: https://evil.example", url]
+    assert subprocess.run(page, capture_output=True, check=True).stdout == b"403"
+    with socket.create_connection(("127.0.0.1", port)) as junk:
+        junk.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"OK" not in junk.recv(100)
+    assert fresh.ask("GET", "/_ping")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--tcp", "127.0.0.1:1"), ("--tcp", "0.0.0.0:1", "--tcp-without-tls"), ("--tcp", "nowhere", "--tcp-without-tls")],
+)
+def test_tcp_that_would_let_anybody_in_is_refused(fresh: Any, flags: tuple[str, ...]) -> None:
+    done = subprocess.run(fresh.command(*flags), capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("proa: ")
+
+
+def test_bare_loopback_turns_web_pages_away(fresh: Any) -> None:
+    port = _free_port()
+    fresh.start("--tcp", f"127.0.0.1:{port}", "--tcp-without-tls")
+    for headers, status in (
+        ("Host: 127.0.0.1", b"200"),
+        (f"Host: localhost:{port}", b"200"),
+        ("Host: evil.example", b"403"),
+        ("Host: localhost\r\nOrigin: http://evil.example", b"403"),
+        ("Host: localhost\r\nSec-Fetch-Site: same-origin", b"403"),
+    ):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(f"GET /info HTTP/1.1\r\n{headers}\r\nConnection: close\r\n\r\n".encode())
+            assert client.recv(100).split()[1] == status, headers
