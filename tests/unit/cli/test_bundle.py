@@ -15,6 +15,7 @@ import proa
 from proa.cli import bundle
 
 SOURCE = Path(proa.__file__).parents[1]
+LAUNCHER = Path(__file__).parents[3] / "bin/proa"
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def installed(tmp_path: Path) -> Path:
     for module in ("__init__", "_version", "errors"):
         shutil.copy(SOURCE / f"proa/{module}.py", tmp_path / f"src/proa/{module}.py")
     (tmp_path / "bin").mkdir()
-    command = shutil.copy(SOURCE.parent / "bin/proa", tmp_path / "bin/proa")
+    command = shutil.copy(LAUNCHER, tmp_path / "bin/proa")
     (tmp_path / "bin/python3").symlink_to(os.path.realpath(sys.executable))
     return Path(command)
 
@@ -122,6 +123,6 @@ def test_nothing_is_left_where_it_cannot_be_written(installed: Path) -> None:
 
 
 def test_the_launcher_agrees_on_the_form() -> None:
-    launcher = (SOURCE.parent / "bin/proa").read_text()
+    launcher = LAUNCHER.read_text()
     assert f"pread(file, {bundle.INDEX_BYTES}, 0)" in launcher
     assert f"(form, version) == ({bundle.FORMAT}, sys.hexversion)" in launcher

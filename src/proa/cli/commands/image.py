@@ -66,7 +66,8 @@ def _mount(settings: Settings, options: Options, words: list[str]) -> int:
     else:
         identity = str(caller.call("GET", f"/images/{quote(words[0])}/json")["Id"])
         target = os.path.join(run_dir(), "images", identity.removeprefix("sha256:")[:12])
-        os.makedirs(target, mode=0o700, exist_ok=True)
+        for directory in (os.path.dirname(target), target):  # makedirs would make the upper one for everybody to read
+            os.makedirs(directory, mode=0o700, exist_ok=True)
     if not os.path.isdir(target):
         raise NotFound(f"there is no directory {target} to mount at", code="directory-not-found", subject=target)
     where = query(target=target, platform=options.text("platform"))
