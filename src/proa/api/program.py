@@ -37,7 +37,6 @@ log = logging.getLogger("proa.api")
 T = TypeVar("T")
 
 SOCKET_NAME = "engine.sock"
-IDLE_SECONDS = 300.0
 #: Requests in flight get this long when the service stops.
 GRACE_SECONDS = 10.0
 #: Descriptors that are never given to clients: storage, monitors and the way out of an emergency need some.

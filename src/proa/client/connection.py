@@ -165,13 +165,6 @@ class Connection:
         except ConnectionResetError:
             return b""
 
-    def raw_write(self, data: bytes) -> None:
-        """Send bytes on the raw stream; a stream the other side has closed swallows them."""
-        try:
-            self._socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-
     def early(self) -> bytes:
         """Raw bytes that came along with the reply's head."""
         rest, self._reader.rest = self._reader.rest, b""

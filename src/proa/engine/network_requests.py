@@ -24,7 +24,6 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", re.ASCII)
 _LINK = re.compile(r"[^\s/:\x00-\x1f\x7f-\U0010ffff]{1,15}", re.ASCII)
 _MTU = "com.docker.network.driver.mtu"
 _BRIDGE = "com.docker.network.bridge."
-_NAMED = {f"{_BRIDGE}name", f"{_BRIDGE}host_binding_ipv4", "parent", "macvlan_mode", "ipvlan_mode", "ipvlan_flag"}
 _FLAGS = {f"{_BRIDGE}enable_icc", f"{_BRIDGE}enable_ip_masquerade", f"{_BRIDGE}default_bridge"}
 
 

@@ -18,7 +18,6 @@ from proa.engine.userns import last_group
 from proa.errors import Invalid
 from proa.runtime import defaults
 
-SHM_PREFIX = "size="
 _TTY_GROUP = 5
 
 

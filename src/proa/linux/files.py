@@ -27,13 +27,11 @@ ALL_FDS = 0xFFFFFFFF
 SYNC_FILE_RANGE_WRITE = 0x2
 
 STATX_BASIC_STATS = 0x7FF
-STATX_MNT_ID = 0x1000
-STATX_MNT_ID_UNIQUE = 0x4000
 STATX_ATTR_MOUNT_ROOT = 0x2000
 
 # struct open_how { u64 flags, mode, resolve; }
 OPEN_HOW = struct.Struct("=QQQ")
-# struct statx is 256 bytes; stx_mask at 0, stx_attributes at 8, stx_mnt_id at 144.
+# struct statx is 256 bytes; stx_mask at 0, stx_attributes at 8.
 STATX_SIZE = 256
 _STATX_MASK_AND_ATTRIBUTES = struct.Struct("=IIQ")
 
@@ -44,7 +42,6 @@ _renameat2 = syscall("renameat2")
 _syncfs = call("syncfs")
 _sync_file_range = call("sync_file_range")
 _statx = call("statx")
-_linkat = call("linkat")
 
 
 def openat2(dir_fd: int, path: Path, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
@@ -82,12 +79,6 @@ def renameat2(old_dir_fd: int, old: Path, new_dir_fd: int, new: Path, flags: int
         fail("renameat2", old, new)
 
 
-def linkat_fd(fd: int, new_dir_fd: int, new: Path) -> None:
-    """Give a name to an open file, such as one made with O_TMPFILE. Needs CAP_DAC_READ_SEARCH."""
-    if _linkat(fd, b"", new_dir_fd, path_bytes(new), AT_EMPTY_PATH) < 0:
-        fail("linkat", new)
-
-
 def syncfs(fd: int) -> None:
     """syncfs(2): write back everything of the file system that `fd` is on."""
     if _syncfs(fd) < 0:
@@ -98,31 +89,6 @@ def start_writeback(fd: int, offset: int = 0, size: int = 0) -> None:
     """sync_file_range(2): begin writing dirty pages (size 0: to the end) without waiting. No durability by itself."""
     if _sync_file_range(fd, offset, size, SYNC_FILE_RANGE_WRITE) < 0:
         fail("sync_file_range")
-
-
-def fsync_dir(path: Path) -> None:
-    """Make the names in a directory durable: what a rename needs after it."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def mount_id(fd: int, path: Path = "", *, unique: bool = False) -> int:
-    """The id of the mount that a file is on: differs from its parent's where something is mounted over it.
-
-    `unique` asks for the never reused id of Linux 6.8. Raises OSError(ENOSYS) where the kernel does not tell.
-    """
-    wanted = STATX_MNT_ID_UNIQUE if unique else STATX_MNT_ID
-    answer = buffer(STATX_SIZE)
-    raw = path_bytes(path)
-    flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (0 if raw else AT_EMPTY_PATH)
-    if _statx(fd, raw, flags, wanted, answer) < 0:
-        fail("statx", path or None)
-    if not _STATX_MASK_AND_ATTRIBUTES.unpack_from(answer, 0)[0] & wanted:
-        raise OSError(errno.ENOSYS, "statx: this kernel does not tell mount ids")
-    return int.from_bytes(answer.raw[144:152], "little")
 
 
 def is_mount_root(fd: int, path: Path = "") -> bool:

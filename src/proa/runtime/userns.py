@@ -37,7 +37,6 @@ __all__ = [
     "Target",
     "check_mappings",
     "from_child",
-    "inside_id",
     "make",
     "map_tree",
     "outside_id",
@@ -92,14 +91,6 @@ def outside_id(mappings: Sequence[Mapping], inside: int) -> int | None:
     for mapping in mappings:
         if mapping.inside <= inside < mapping.inside + mapping.size:
             return mapping.outside + inside - mapping.inside
-    return None
-
-
-def inside_id(mappings: Sequence[Mapping], outside: int) -> int | None:
-    """What an id from outside is in the namespace; None when it has no mapping."""
-    for mapping in mappings:
-        if mapping.outside <= outside < mapping.outside + mapping.size:
-            return mapping.inside + outside - mapping.outside
     return None
 
 

@@ -17,12 +17,11 @@ from proa.storage.overlay import OverlaySnapshotter
 from proa.storage.paths import Paths, make_private, spread_children
 from proa.storage.records import Records, delete_record, read_record, write_record
 from proa.storage.snapshots import Mount, SnapshotInfo, Snapshotter, Usage, lower_dirs, upper_dir
-from proa.storage.store import Storage, Totals
+from proa.storage.store import Storage
 from proa.storage.unpack import unpack_image
 
 __all__ = [
     "Storage",
-    "Totals",
     "Limits",
     "lock_root",
     "RootLock",

@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import msgspec
-
 from proa.oci import Descriptor, Digest
 from proa.storage.collect import Collected, collect
 from proa.storage.images import FileImageStore
@@ -24,16 +22,6 @@ from proa.storage.trash import Trash
 
 if TYPE_CHECKING:
     from proa.storage.layers import Unpacker, Workers
-
-
-class Totals(msgspec.Struct):
-    """What the store holds, for `system df`: counts and bytes. Snapshots count when committed."""
-
-    images: int
-    blobs: int
-    blob_bytes: int
-    snapshots: int
-    snapshot_bytes: int
 
 
 class Storage:
@@ -103,18 +91,6 @@ class Storage:
     def collect(self, roots: Iterable[Descriptor] = (), *, keep_interrupted_s: float | None = None) -> Collected:
         """Delete what nothing refers to, see collect.collect."""
         return collect(self, roots, keep_interrupted_s=keep_interrupted_s)
-
-    def totals(self) -> Totals:
-        """Count what is stored; reads no file contents and walks no snapshot."""
-        blobs = list(self.content.walk())
-        committed = [s for s in self.snapshots.walk() if s.kind == "committed"]
-        return Totals(
-            images=sum(1 for _ in self.images.walk()),
-            blobs=len(blobs),
-            blob_bytes=sum(b.size for b in blobs),
-            snapshots=len(committed),
-            snapshot_bytes=sum(self.snapshots.usage(s.key).size_bytes for s in committed),
-        )
 
     def close(self) -> None:
         """Stop the unpacker, the background deletion and the index. Nothing is lost without it."""

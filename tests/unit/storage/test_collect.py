@@ -173,14 +173,6 @@ def test_dead_build_step_is_swept(storage):
     assert snapshots(storage) == {top, "container:1"}
 
 
-def test_totals(storage):
-    unpacked(storage, "a", [b"base", b"one"])
-    totals = storage.totals()
-    assert (totals.images, totals.blobs, totals.snapshots) == (1, 4, 2)
-    assert totals.blob_bytes == sum(b.size for b in storage.content.walk())
-    assert totals.snapshot_bytes >= 8192
-
-
 def test_collecting_while_pulling(storage):
     """Twelve writers name, look up and rely on shared content while collections run without a pause."""
     stop = threading.Event()

@@ -6,7 +6,6 @@ from proa.engine.types import State
 
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
-_DAY = 24 * _HOUR
 
 
 def duration(seconds: float) -> str:
