@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from proa.engine.clock import parse_rfc3339
@@ -19,7 +19,7 @@ STATUSES = frozenset({"created", "running", "paused", "restarting", "removing", 
 HEALTHS = ("starting", "healthy", "unhealthy", "none")
 
 
-def match_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
+def match_labels(labels: Mapping[str, str], wanted: Iterable[str]) -> bool:
     """True when every `key` or `key=value` holds."""
     for item in wanted:
         key, equals, value = item.partition("=")

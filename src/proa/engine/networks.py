@@ -15,7 +15,7 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from proa.engine.clock import now, parse_rfc3339
-from proa.engine.filters import until_time
+from proa.engine.filters import match_labels, until_time
 from proa.engine.network_records import NetworkRecord, NetworkRequest, NetworkStore, Pool
 from proa.engine.network_requests import bridge_spec, new_record
 from proa.errors import Conflict, Denied, Invalid, NotFound, ProaError
@@ -253,8 +253,7 @@ def _passes(record: NetworkRecord, filters: Mapping[str, Sequence[str]] | None) 
         if name == "until":
             passes = parse_rfc3339(record.created) < until_time(values[0])
         else:
-            pairs = [value.partition("=") for value in values]
-            having = [record.labels.get(k) == v if eq else k in record.labels for k, eq, v in pairs]
+            having = [match_labels(record.labels, [value]) for value in values]
             passes = all(having) if name == "label" else not any(having)
         if not passes:
             return False

@@ -18,6 +18,7 @@ import msgspec
 
 from proa.engine.clock import now
 from proa.engine.events import Events
+from proa.engine.filters import match_labels
 from proa.engine.names import new_id
 from proa.engine.types import Container, SecretRequest
 from proa.errors import Conflict, Invalid, NotFound, ProaError
@@ -82,7 +83,7 @@ class Secrets:
             if name in ("id", "name", "names"):
                 found = [k for k in found if any((k.id if name == "id" else k.name).startswith(v) for v in values)]
             elif name == "label":
-                found = [k for k in found if all(_labelled(k, v) for v in values)]
+                found = [k for k in found if match_labels(k.labels, values)]
             else:
                 raise Invalid(f"invalid filter '{name}'", code="filter-invalid")
         return sorted(found, key=lambda kept: kept.name)
@@ -101,11 +102,6 @@ class Secrets:
         kept = self.get(name_or_id)
         (self._directory / f"{kept.id}.json").unlink(missing_ok=True)
         self._events.publish(self.kind, "remove", kept.id, {"name": kept.name})
-
-
-def _labelled(kept: Kept, text: str) -> bool:
-    key, equals, value = text.partition("=")
-    return key in kept.labels and (not equals or kept.labels[key] == value)
 
 
 class Given(NamedTuple):

@@ -7,6 +7,7 @@ from proa.api.operations.transfer_streams import Upload, download
 from proa.api.routes import Route
 from proa.api.service import Service
 from proa.api.translate import networks as translate
+from proa.engine.filters import match_labels
 from proa.engine.volumes import Volume
 from proa.errors import Conflict, Corrupt, Invalid, NotFound
 
@@ -30,8 +31,8 @@ async def list_(service: Service, request: Request) -> Outcome:
             found = [v for v in found if any(name in v.name for name in names)]
         if drivers := filters.get("driver"):
             found = [v for v in found if v.driver in drivers]
-        for label in filters.get("label", ()):
-            found = [v for v in found if _labelled(v, label)]
+        if labels := filters.get("label"):
+            found = [v for v in found if match_labels(v.labels, labels)]
         if dangling := filters.get("dangling"):
             wanted = _truth("dangling", dangling[0])
             found = [v for v in found if (not volumes.users(v.name)) is wanted]
@@ -41,11 +42,6 @@ async def list_(service: Service, request: Request) -> Outcome:
         return [translate.volume(volume) for volume in found]
 
     return Reply(value={"Volumes": await service.pools.quick(work), "Warnings": None})
-
-
-def _labelled(volume: Volume, label: str) -> bool:
-    key, equals, value = label.partition("=")
-    return key in volume.labels and (not equals or volume.labels[key] == value)
 
 
 def _truth(name: str, text: str) -> bool:
@@ -97,9 +93,9 @@ async def prune(service: Service, request: Request) -> Outcome:
         for volume in volumes.list():
             if volumes.users(volume.name) or not (everything or volume.anonymous):
                 continue
-            if not all(_labelled(volume, text) for text in filters.get("label", ())):
+            if not match_labels(volume.labels, filters.get("label", ())):
                 continue
-            if any(_labelled(volume, text) for text in filters.get("label!", ())):
+            if any(match_labels(volume.labels, [text]) for text in filters.get("label!", ())):
                 continue
             try:
                 size = max(volumes.size_bytes(volume), 0)

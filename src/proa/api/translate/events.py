@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from proa.engine.filters import match_labels
 from proa.engine.types import Event
 from proa.errors import Invalid
 
@@ -55,18 +56,13 @@ class EventFilter:
             # `exec_start: sh -c …` is asked for as `exec_start`, a health status with or without its value.
             return found.action in values or found.action.partition(":")[0] in values
         if name == "label":
-            return all(_has_label(found.attributes, wanted) for wanted in values)
+            return match_labels(found.attributes, values)
         if name == "image" and found.type == "container":
             image = found.attributes.get("image", "")
             return image in values or image.rpartition(":")[0] in values
         if name in _BY_OBJECT:
             return found.type == name and _names_object(found, values)
         return False
-
-
-def _has_label(attributes: Mapping[str, str], wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in attributes and (not equals or attributes[key] == value)
 
 
 def _names_object(found: Event, values: frozenset[str]) -> bool:
