@@ -229,6 +229,11 @@ class Connection(RequestHandler):
 
     # -- what aiohttp calls
 
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """A body that broke off while it was being thrown away is no news: its request has been answered."""
+        if not isinstance(kwargs.get("exc_info"), RequestPayloadError):
+            super().log_exception(*args, **kwargs)
+
     def handle_error(
         self,
         request: BaseRequest,
