@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from proa import transfer
 from proa.engine.changes import apply_changes
 from proa.engine.images import image_id, top_chain_id
+from proa.engine.piping import piped
 from proa.errors import Cancelled, Conflict, Invalid, NotFound, ProaError, TimedOut, Unavailable
 from proa.oci import Descriptor, RunConfig, parse_platform, parse_reference
 from proa.storage.layers import tar_tree
@@ -263,26 +263,9 @@ class Transfers:
         target.mkdir(mode=0o755, exist_ok=True)
         if any(target.iterdir()):
             raise Conflict(f"{directory} is not empty", code="directory-not-empty", subject=directory)
-        receiving, sending = os.pipe()
-        failure: list[BaseException] = []
-
-        def write() -> None:
-            try:
-                with open(sending, "wb") as out:
-                    self.rootfs(name, out, platform=platform)
-            except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-                failure.append(error)
-
-        writer = threading.Thread(target=write, name="rootfs")
-        writer.start()
-        try:
-            with open(receiving, "rb", buffering=0) as stream:
-                # A worker that can reach nothing but the directory, as for layers.
-                self._storage.unpacker.unpack(stream, "none", target)
-        finally:
-            writer.join()
-            if failure:
-                raise failure[0]
+        with piped(lambda out: self.rootfs(name, out, platform=platform)) as stream:
+            # A worker that can reach nothing but the directory, as for layers.
+            self._storage.unpacker.unpack(stream, "none", target)
 
     def import_image(
         self,
