@@ -119,7 +119,7 @@ class Lifecycle:
         )
         run = self._runs.add(entry, connection)
         engine.health.begin(entry)
-        engine.ooms.watch(entry)
+        engine.ooms.watch(entry, started=True)
         self._catalog.save(entry)
         engine.containers.announce(entry, "start")
         engine.streams.join_waiting(entry)

@@ -54,8 +54,11 @@ class Ooms:
         self._groups: dict[str, _Group] = {}
         self._lock = threading.Lock()  # no descriptor is closed while it is read
 
-    def watch(self, entry: Entry) -> None:
-        """Watch a running container, if it can run out of memory by itself; the caller holds its lock."""
+    def watch(self, entry: Entry, *, started: bool = False) -> None:
+        """Watch a running container, if it can run out of memory by itself; the caller holds its lock.
+
+        started: just now, so that nobody has told of a kill that it has had already.
+        """
         record = entry.record
         if record.host.memory <= 0 or record.id in self._groups:
             return
@@ -67,6 +70,9 @@ class Ooms:
         if group is None:
             return
         self._groups[record.id] = group
+        if group.kills and started:
+            group.kills = 0  # it was killed before anybody looked
+            self._engine.agenda.later(SETTLE_S, partial(self._tell, entry, group))
         self._engine.agenda.watch(group.fd, partial(self._readable, entry, group))
 
     def forget(self, entry: Entry) -> bool:

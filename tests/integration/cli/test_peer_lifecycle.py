@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,9 +126,10 @@ def test_lives(dockerd: str, shared: engines.PrivateEngine) -> None:
 
 
 def story(host: str) -> list[tuple[str, dict[str, str]]]:
-    """What the events tell of one container's life."""
+    """What the events tell of one container's life, and of one that removes itself."""
+    label = f"told={uuid.uuid4().hex}"  # only these: a test that is repeated finds what it left
     for words in (
-        ("create", "--name", "told", *QUIET, "--label", "told=yes", "busybox", "sleep", "1000"),
+        ("create", "--name", "told", *QUIET, "--label", label, "busybox", "sleep", "1000"),
         ("start", "told"),
         ("pause", "told"),
         ("unpause", "told"),
@@ -138,7 +140,7 @@ def story(host: str) -> list[tuple[str, dict[str, str]]]:
         ("restart", "-t", "0", "retold"),
         ("stop", "-t", "0", "retold"),
         ("rm", "retold"),
-        ("run", "--rm", "--name", "short", *QUIET, "--label", "told=yes", "busybox", "true"),
+        ("run", "--rm", "--name", "short", *QUIET, "--label", label, "busybox", "true"),
     ):
         done = docker(host, *words)
         assert done.returncode == 0, (words, done.stderr)
@@ -150,14 +152,17 @@ def story(host: str) -> list[tuple[str, dict[str, str]]]:
         "--filter",
         "type=container",
         "--filter",
-        "label=k=v",
+        f"label={label}",
         "--format",
         "json",
     )
+    # The command asks until the second that has begun: the last events are told in the next one.
+    whole = engines.until(lambda: re.search('(?s)^.*("Action":"destroy".*){2}$', docker(host, "events", *asked).stdout))
     found = []
-    for line in docker(host, "events", *asked).stdout.splitlines():
+    for line in whole[0].splitlines():
         event: dict[str, Any] = json.loads(line)
         attributes = event["Actor"]["Attributes"]
+        attributes.pop("told")
         attributes.pop("execDuration", None)  # newer than Debian's dockerd
         attributes = {k: "<id>" if k == "execID" else v for k, v in attributes.items()}
         found.append((event["Action"].strip(), attributes))
