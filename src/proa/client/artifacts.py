@@ -8,15 +8,12 @@ from typing import Any
 
 import msgspec
 
-from proa.client.calls import decode, exchange, registry_headers, transfer
+from proa.client.calls import decode, download, exchange, registry_headers, transfer
 from proa.client.flow import (
     AsyncTransport,
     Awaiting,
     Blocking,
     Flow,
-    Item,
-    Open,
-    Read,
     Request,
     Stream,
     Transport,
@@ -147,12 +144,7 @@ class ArtifactsCore:
     @stream
     def read(self, name: str, title: str = "") -> Stream[bytes]:
         """A file's bytes, piece by piece: the one of this title or digest, or the only one. Raises NotFound."""
-        channel = yield Open(Request("GET", f"/proa/v1/artifacts/{quote(name)}/file{query(title=title)}"))
-        try:
-            while data := (yield Read(channel)):
-                yield Item(data)
-        finally:
-            channel.close()
+        yield from download(Request("GET", f"/proa/v1/artifacts/{quote(name)}/file{query(title=title)}"))
 
     @operation
     def pull(self, name: str, *, progress: Callable[[Progress], None] | None = None) -> Flow[str]:

@@ -18,6 +18,7 @@ from proa.errors import Corrupt, Exhausted, NotFound
 __all__ = [
     "collect",
     "decode",
+    "download",
     "exchange",
     "filters_text",
     "gathered",
@@ -49,6 +50,16 @@ def exchange(
     reply = yield Exchange(Request(method, target, body, headers=headers))
     result: bytes = reply.body
     return result
+
+
+def download(request: Request) -> Stream[bytes]:
+    """The body of a reply, piece by piece as it comes."""
+    channel = yield Open(request)
+    try:
+        while data := (yield Read(channel)):
+            yield Item(data)
+    finally:
+        channel.close()
 
 
 def filters_text(filters: Mapping[str, Sequence[str]] | None) -> str | None:

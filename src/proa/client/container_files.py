@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from proa.client.calls import decode, exchange
+from proa.client.calls import decode, download, exchange
 from proa.client.copying import Place, link_target, local_destination, local_source, plan, remote
-from proa.client.flow import Exchange, Flow, Item, Open, Read, Request, Stream, operation, stream
+from proa.client.flow import Exchange, Flow, Open, Read, Request, Stream, operation, stream
 from proa.client.http import query
 from proa.client.models import CHANGE_KINDS, Change, ExecDetails, PathStat, ProcessTable
 from proa.client.sources import Source, pieces
@@ -39,12 +39,7 @@ class FilesCore:
     @stream
     def get_archive(self, path: str) -> Stream[bytes]:
         """A tar archive of the file or tree at a path, in pieces; it need not run. Raises NotFound, Invalid."""
-        channel = yield Open(Request("GET", _target(self._path, path)))
-        try:
-            while data := (yield Read(channel)):
-                yield Item(data)
-        finally:
-            channel.close()
+        yield from download(Request("GET", _target(self._path, path)))
 
     @operation
     def put_archive(self, path: str, archive: Source, *, own: bool = False, replace_kinds: bool = False) -> Flow[None]:
@@ -103,12 +98,7 @@ class FilesCore:
     @stream
     def export(self) -> Stream[bytes]:
         """A tar archive of its whole file system, without what is mounted in it."""
-        channel = yield Open(Request("GET", f"{self._path}/export"))
-        try:
-            while data := (yield Read(channel)):
-                yield Item(data)
-        finally:
-            channel.close()
+        yield from download(Request("GET", f"{self._path}/export"))
 
     @operation
     def changes(self) -> Flow[list[Change]]:

@@ -9,15 +9,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from proa.client.calls import decode, exchange, filters_text, registry_headers, transfer
+from proa.client.calls import decode, download, exchange, filters_text, registry_headers, transfer
 from proa.client.flow import (
     AsyncTransport,
     Awaiting,
     Blocking,
     Flow,
-    Item,
-    Open,
-    Read,
     Request,
     Stream,
     Transport,
@@ -207,22 +204,12 @@ class ImagesCore(Generic[I]):
     @stream
     def save(self, *names: str) -> Stream[bytes]:
         """The bytes of an archive with these images, piece by piece. Raises NotFound for an unknown name."""
-        channel = yield Open(Request("GET", "/images/get?" + "&".join([f"names={quote(name)}" for name in names])))
-        try:
-            while data := (yield Read(channel)):
-                yield Item(data)
-        finally:
-            channel.close()
+        yield from download(Request("GET", "/images/get?" + "&".join([f"names={quote(name)}" for name in names])))
 
     @stream
     def rootfs(self, name: str) -> Stream[bytes]:
         """An image's files, all layers in one, as a tar, piece by piece. Raises NotFound for an unknown name."""
-        channel = yield Open(Request("GET", f"/proa/v1/images/{quote(name)}/rootfs"))
-        try:
-            while data := (yield Read(channel)):
-                yield Item(data)
-        finally:
-            channel.close()
+        yield from download(Request("GET", f"/proa/v1/images/{quote(name)}/rootfs"))
 
     @operation
     def import_(self, source: Source, name: str = "", *, message: str = "", changes: Sequence[str] = ()) -> Flow[I]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proa.client.calls import decode, exchange, filters_text
+from proa.client.calls import decode, download, exchange, filters_text
 from proa.client.flow import (
     AsyncTransport,
     Awaiting,
     Blocking,
     Exchange,
     Flow,
-    Item,
-    Open,
-    Read,
     Request,
     Stream,
     Transport,
@@ -137,12 +134,7 @@ class VolumesCore:
     @stream
     def export(self, name: str) -> Stream[bytes]:
         """The bytes of a tar archive of a volume. Raises NotFound, Conflict when a file changes meanwhile."""
-        channel = yield Open(Request("GET", f"/proa/v1/volumes/{quote(name)}/export"))
-        try:
-            while data := (yield Read(channel)):
-                yield Item(data)
-        finally:
-            channel.close()
+        yield from download(Request("GET", f"/proa/v1/volumes/{quote(name)}/export"))
 
     @operation
     def import_(self, name: str, source: Source, *, replace: bool = False) -> Flow[VolumeDetails]:

@@ -34,6 +34,7 @@ from proa.storage.layers.headers import Entry
 from proa.storage.layers.inventory import crc32, sum_xattrs
 from proa.storage.layers.names import canonical, display, split
 from proa.storage.layers.reader import TarReader
+from proa.storage.layers.sparse import write_segments
 
 __all__ = ["Applied", "apply"]
 
@@ -213,7 +214,7 @@ class _Applier:
         total = 0
         try:
             if entry.segments is not None:
-                self._write_sparse(fd, entry)
+                write_segments(fd, entry, self._reader.data())
             elif entry.size:
                 total = self._write(fd, entry.size)
             # In this order: writing and chown(2) clear the special bits and capabilities.
@@ -252,19 +253,6 @@ class _Applier:
         if in_hole:
             os.ftruncate(fd, size)
         return total
-
-    def _write_sparse(self, fd: int, entry: Entry) -> None:
-        os.ftruncate(fd, entry.size)
-        pieces = self._reader.data()
-        piece = memoryview(b"")
-        for offset, length in entry.segments or ():
-            end = offset + length
-            while offset < end:
-                if not piece:
-                    piece = next(pieces)
-                written = os.pwrite(fd, piece[: end - offset], offset)
-                piece = piece[written:]
-                offset += written
 
     def _directory(self, entry: Entry, dir_fd: int, base: bytes, real: bytes) -> None:
         try:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 
 from proa.errors import Corrupt, Invalid, Unsupported
 from proa.storage.layers.budget import Budget, exceeded
@@ -11,7 +12,7 @@ from proa.storage.layers.headers import BLOCK, Entry, number
 from proa.storage.layers.names import display
 from proa.storage.layers.pax import Records, decimal
 
-__all__ = ["apply_pax", "read_old_gnu"]
+__all__ = ["apply_pax", "read_old_gnu", "write_segments"]
 
 Segments = list[tuple[int, int]]
 ReadBlock = Callable[[], bytes]
@@ -108,6 +109,20 @@ def _leading_map(entry: Entry, read_block: ReadBlock, budget: Budget) -> list[in
                     exceeded("sparse segments", budget.sparse_segments, display(entry.name))
                 wanted = 1 + 2 * values[0]
     return values[1:]
+
+
+def write_segments(fd: int, entry: Entry, pieces: Iterator[memoryview]) -> None:
+    """Write the data of a sparse entry where its map says; what is between stays a hole. Raises OSError."""
+    os.ftruncate(fd, entry.size)
+    piece = memoryview(b"")
+    for offset, length in entry.segments or ():
+        end = offset + length
+        while offset < end:
+            if not piece:
+                piece = next(pieces)
+            written = os.pwrite(fd, piece[: end - offset], offset)
+            piece = piece[written:]
+            offset += written
 
 
 def _checked(entry: Entry, segments: Segments) -> Segments:

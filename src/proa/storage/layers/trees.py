@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from proa.errors import Conflict, Unsupported
+from proa.errors import Unsupported
 from proa.storage.layers import overlay
 from proa.storage.layers.archive import TarWriter
 from proa.storage.layers.attributes import read_xattrs, read_xattrs_at
@@ -16,10 +16,10 @@ from proa.storage.layers.headers import Entry
 from proa.storage.layers.merged import MAX_LINKS, Layer, MergedView, redirect
 from proa.storage.layers.names import display, split
 from proa.storage.layers.opened import OpenDirectories
+from proa.storage.layers.steady import PIECE, changed, content
 
 __all__ = ["Trees"]
 
-_PIECE = 256 << 10
 _SECOND = 1_000_000_000
 _OPEN_DIRECTORIES = 384
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -245,11 +245,11 @@ class Trees:
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise _changed(path)
+                raise changed(path)
             entry = self._entry(path, "0", status)
             entry.size = entry.stored = status.st_size
             entry.xattrs = self._xattrs(fd, path)
-            writer.add(entry, _content(fd, status.st_size, path))
+            writer.add(entry, content(fd, status.st_size, path))
         finally:
             os.close(fd)
 
@@ -272,27 +272,8 @@ def _same_attributes(one: os.stat_result, other: os.stat_result) -> bool:
 
 def _same_content(one: int, other: int) -> bool:
     while True:
-        piece = os.read(one, _PIECE)
-        if piece != os.read(other, _PIECE):
+        piece = os.read(one, PIECE)
+        if piece != os.read(other, PIECE):
             return False
         if not piece:
             return True
-
-
-def _content(fd: int, size: int, path: bytes) -> Iterator[bytes]:
-    """Exactly `size` bytes, whatever is appended meanwhile."""
-    while size:
-        piece = os.read(fd, min(size, _PIECE))
-        if not piece:
-            raise _changed(path)
-        size -= len(piece)
-        yield piece
-
-
-def _changed(path: bytes) -> Conflict:
-    return Conflict(
-        f"{display(path)!r} changed while it was read",
-        code="file-changed",
-        subject=display(path),
-        hint="pause the container or try again",
-    )

@@ -24,12 +24,12 @@ from proa.storage.layers.archive import Sink, TarWriter
 from proa.storage.layers.attributes import read_xattrs
 from proa.storage.layers.headers import Entry
 from proa.storage.layers.names import display
+from proa.storage.layers.steady import PIECE, changed, content
 
 __all__ = ["pack"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_PIECE = 256 << 10
 # Files of the kernel's file systems have a size of 0 or of one page, whatever they hold: so small ones are read first.
 _MAY_LIE_BYTES = 4096
 _SMALL_FILE_LIMIT = 4 << 20
@@ -138,7 +138,7 @@ class _Packing:
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise _changed(name)
+                raise changed(name)
             entry = _entry(name, "0", status)
             entry.xattrs = read_xattrs(fd)
             size = status.st_size
@@ -148,7 +148,7 @@ class _Packing:
                 self._writer.add(entry, [data])
             else:
                 entry.size = entry.stored = size
-                self._writer.add(entry, _content(fd, size, name))
+                self._writer.add(entry, content(fd, size, name))
         finally:
             os.close(fd)
 
@@ -165,27 +165,8 @@ def _entry(name: bytes, kind: str, status: os.stat_result) -> Entry:
 
 def _read_small(fd: int, name: bytes) -> bytes:
     data = bytearray()
-    while piece := os.read(fd, _PIECE):
+    while piece := os.read(fd, PIECE):
         data += piece
         if len(data) > _SMALL_FILE_LIMIT:
             raise Conflict(f"{display(name)!r} grows while it is read", code="file-changed", subject=display(name))
     return bytes(data)
-
-
-def _content(fd: int, size: int, name: bytes) -> Iterator[bytes]:
-    """Exactly `size` bytes, whatever is appended meanwhile."""
-    while size:
-        piece = os.read(fd, min(size, _PIECE))
-        if not piece:
-            raise _changed(name)
-        size -= len(piece)
-        yield piece
-
-
-def _changed(name: bytes) -> Conflict:
-    return Conflict(
-        f"{display(name)!r} changed while it was read",
-        code="file-changed",
-        subject=display(name),
-        hint="pause the container or try again",
-    )

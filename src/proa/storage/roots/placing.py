@@ -17,6 +17,7 @@ from proa.storage.layers.failures import typed
 from proa.storage.layers.headers import Entry
 from proa.storage.layers.names import canonical, display, split
 from proa.storage.layers.reader import TarReader
+from proa.storage.layers.sparse import write_segments
 
 __all__ = ["place"]
 
@@ -213,7 +214,7 @@ class _Placing:
             if in_place and not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise Conflict(f"{display(entry.name)!r} changed meanwhile", code="file-changed")
             if entry.segments is not None:
-                self._write_sparse(fd, entry)
+                write_segments(fd, entry, self._reader.data())
             else:
                 for piece in self._reader.data() if entry.size else ():
                     written = 0
@@ -228,19 +229,6 @@ class _Placing:
             os.utime(fd, ns=(time_ns, time_ns))
         finally:
             os.close(fd)
-
-    def _write_sparse(self, fd: int, entry: Entry) -> None:
-        os.ftruncate(fd, entry.size)
-        pieces = self._reader.data()
-        piece = memoryview(b"")
-        for offset, length in entry.segments or ():
-            end = offset + length
-            while offset < end:
-                if not piece:
-                    piece = next(pieces)
-                written = os.pwrite(fd, piece[: end - offset], offset)
-                piece = piece[written:]
-                offset += written
 
     def _hard_link(self, entry: Entry, dir_fd: int, base: bytes) -> None:
         parent, name = split(canonical(entry.linkname))
