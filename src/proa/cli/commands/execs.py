@@ -34,7 +34,8 @@ def _list(settings: Settings, options: Options, words: list[str]) -> int:
         full = options.flag("no-trunc")
         identity = exec_["ID"] if full else exec_["ID"][:12]
         ended = exec_["ExitCode"] is not None
-        state = "running" if exec_["Running"] else f"exited ({exec_['ExitCode']})" if ended else "created"
+        running = "running" if exec_["Pid"] else "starting"
+        state = running if exec_["Running"] else f"exited ({exec_['ExitCode']})" if ended else "created"
         shown = command if full or len(command) <= 40 else command[:39] + "\u2026"
         rows.append([identity, str(exec_["Pid"] or ""), state, process.get("user", ""), shown])
     if options.flag("quiet"):
