@@ -135,12 +135,11 @@ class Hijack(msgspec.Struct, kw_only=True):
 class WebSocket(msgspec.Struct, kw_only=True):
     """The connection becomes a web socket (RFC 6455), whose messages carry a container's stream.
 
-    take:   is given the other end of a local connection that the engine pumps to and from the client.
-    framed: what comes from there is in frames, which are taken off: the client gets stdout and stderr in one.
+    hijack: is given the other end of a local connection that the engine pumps to and from the client. Where its output
+            is framed, the frames are taken off: the client gets stdout and stderr in one.
     """
 
-    take: Callable[[int], Awaitable[None]]
-    framed: bool = False
+    hijack: Hijack
 
 
 def stream_type(version: Version, *, tty: bool) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import re
 import socket
-import termios
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from proa.api.aiohttp_server import (
@@ -24,8 +21,8 @@ from proa.api.aiohttp_server import (
 )
 from proa.api.connection import Connection
 from proa.api.dispatch import error_line, failed
+from proa.api.handover import hand_over
 from proa.api.messages import Hijack, Outcome, Reply, Request, Stream, WebSocket, frame
-from proa.api.pools import BUSY
 from proa.api.query import Query
 from proa.api.routes import HEADERS
 from proa.api.sockets.doors import Door
@@ -268,20 +265,6 @@ async def _pump(response: StreamResponse, chunks: AsyncIterator[bytes]) -> None:
         await response.write(chunk)
 
 
-#: docker-py reads the head through a buffer and what follows from the bare socket: output that arrives together with
-#: the head is lost to it. So the head gets this long to be read alone; other clients read it within a millisecond.
-_HEAD_PAUSES = (0.0, 0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04)
-
-
-async def _until_read(descriptor: int) -> None:
-    for pause in _HEAD_PAUSES:
-        queued = array.array("i", [0])
-        fcntl.ioctl(descriptor, termios.TIOCOUTQ, queued)  # SIOCOUTQ: bytes the other side has not read, unix(7)
-        if not queued[0]:
-            return
-        await asyncio.sleep(pause)
-
-
 async def _hijack(connection: Connection, request: Request, hijack: Hijack) -> StreamResponse:
     if request.upgrading():
         lines = ["HTTP/1.1 101 UPGRADED", f"Content-Type: {hijack.content_type}", "Connection: Upgrade", "Upgrade: tcp"]
@@ -294,15 +277,9 @@ async def _hijack(connection: Connection, request: Request, hijack: Hijack) -> S
         connection.force_close()
         return Answered()
     spare = socket.socket(fileno=os.dup(descriptor))
-    taken = False
     try:
-        if hijack.park is None or not hijack.park(descriptor, early):
-            await _until_read(descriptor)
-            taken = True
-            await hijack.take(descriptor, early)
+        await hand_over(hijack, descriptor, early)
     except Exception as error:  # noqa: BLE001 the fence; the head is out, so the words go into the stream
-        if not taken or getattr(error, "code", "") == BUSY:
-            os.close(descriptor)  # the call that would own it was never made
         line = error_line(error).encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):
             spare.send(frame(1, line) if hijack.framed else line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

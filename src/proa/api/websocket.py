@@ -13,6 +13,7 @@ from aiohttp.web_ws import WebSocketResponse
 from proa.api.aiohttp_server import BaseRequest, StreamResponse
 from proa.api.connection import Connection
 from proa.api.dispatch import error_line
+from proa.api.handover import hand_over
 
 if TYPE_CHECKING:
     from proa.api.messages import WebSocket
@@ -34,11 +35,11 @@ async def carry(http: BaseRequest, connection: Connection, outcome: WebSocket) -
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     try:
         try:
-            await outcome.take(theirs.detach())
+            await hand_over(outcome.hijack, theirs.detach(), b"")
         except Exception as error:  # noqa: BLE001 the head is out: the words go into the stream, as in an attach
             await answer.send_bytes(error_line(error).encode("utf-8", "backslashreplace"))
             return answer
-        output = asyncio.ensure_future(_output(reader, answer, framed=outcome.framed))
+        output = asyncio.ensure_future(_output(reader, answer, framed=outcome.hijack.framed))
         entry = asyncio.ensure_future(_input(answer, writer))
         await asyncio.wait((output, entry), return_when=asyncio.FIRST_COMPLETED)
         for task in (output, entry):

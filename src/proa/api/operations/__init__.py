@@ -19,7 +19,6 @@ from proa.api.operations import (
     system,
     transfers,
     volumes,
-    websockets,
 )
 from proa.api.routes import Route
 
@@ -30,7 +29,6 @@ ROUTES: tuple[Route, ...] = (
     *archives.ROUTES,
     *lifecycle.ROUTES,
     *streams.ROUTES,
-    *websockets.ROUTES,
     *execs.ROUTES,
     *registries.ROUTES,
     *transfers.ROUTES,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from urllib.parse import quote_plus
 
-from proa.api.messages import Hijack, Outcome, Reply, Request, Stream, frame, stream_type
+from proa.api.messages import Hijack, Outcome, Reply, Request, Stream, WebSocket, frame, stream_type
 from proa.api.routes import Route
 from proa.api.service import Service
 from proa.engine.logs import LogReader
@@ -17,7 +17,7 @@ from proa.errors import Conflict, Invalid
 PIECE = 64 << 10
 
 
-async def attach(service: Service, request: Request) -> Outcome:
+async def attach(service: Service, request: Request) -> Hijack:
     """`POST /containers/{id}/attach`: the connection goes to the container's monitor, now or when it starts."""
     query = request.query
     container = await service.pools.quick(service.engine.containers.get, request["id"])
@@ -58,6 +58,13 @@ async def attach(service: Service, request: Request) -> Outcome:
 
     tty = container.config.tty
     return Hijack(take=take, park=park, framed=not tty, content_type=stream_type(request.version, tty=tty))
+
+
+async def attach_by_web_socket(service: Service, request: Request) -> Outcome:
+    """`GET /containers/{id}/attach/ws`: stdout and stderr in binary messages, stdin from messages."""
+    if request.headers.get("upgrade", "").lower() != "websocket":
+        raise Invalid("this is for web sockets: send Upgrade: websocket", code="websocket-missing")
+    return WebSocket(hijack=await attach(service, request))
 
 
 async def resize(service: Service, request: Request) -> Outcome:
@@ -161,6 +168,7 @@ def details(entry: LogEntry) -> bytes:
 
 ROUTES = (
     Route("POST", "/containers/{id}/attach", attach),
+    Route("GET", "/containers/{id}/attach/ws", attach_by_web_socket),
     Route("POST", "/containers/{id}/resize", resize),
     Route("GET", "/containers/{id}/logs", logs),
 )
