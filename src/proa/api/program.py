@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from proa.api.activation import bind, inherited_socket, notify
 from proa.api.logs import configure
-from proa.errors import ProaError
+from proa.errors import Invalid, ProaError
 
 if TYPE_CHECKING:
     from proa.api.server import HttpServer
     from proa.api.service import Service
     from proa.api.sockets.tcp import TcpListener
     from proa.engine import Engine
+    from proa.engine import config as settings
 
     Tcp = tuple[TcpListener, socket.socket]
 
@@ -59,12 +60,11 @@ def run(argv: Sequence[str] | None = None) -> int:
 
             enter(options.run)
         listener = inherited_socket()
-        tcp = _tcp(options)
-        opened = _in_thread(lambda: _open(options.root, options.run))
+        opened = _in_thread(lambda: _open(options))
         from proa.api import server  # noqa: F401  # imported while the engine opens
         from proa.engine.rootless import leave
 
-        engine = opened()
+        engine, tcp = opened()
     except (ProaError, OSError) as error:
         return _refused(error)
     path = None if listener else options.socket or options.run / SOCKET_NAME
@@ -113,14 +113,31 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _tcp(options: argparse.Namespace) -> Tcp | None:
-    """What to listen on besides, bound already. Raises Invalid, Unavailable."""
+def _tcp(options: argparse.Namespace, configured: settings.Tcp | None) -> Tcp | None:
+    """What to listen on besides, bound already: the command line's if it says, else the file's.
+
+    Raises Invalid, Unavailable.
+    """
     if not options.tcp:
-        return None
+        if options.tls_ca or options.tls_cert or options.tls_key or options.tcp_without_tls:
+            raise Invalid("--tls-ca, --tls-cert, --tls-key and --tcp-without-tls belong to --tcp", code="tcp-missing")
+        if configured is None:
+            return None
     from proa.api.sockets.tcp import TcpListener
 
-    ca, certificate, key = (str(f or "") for f in (options.tls_ca, options.tls_cert, options.tls_key))
-    wanted = TcpListener(options.tcp, ca=ca, certificate=certificate, key=key, bare=options.tcp_without_tls)
+    if options.tcp:
+        ca, certificate, key = (str(f or "") for f in (options.tls_ca, options.tls_cert, options.tls_key))
+        wanted = TcpListener(options.tcp, ca=ca, certificate=certificate, key=key, bare=options.tcp_without_tls)
+    else:
+        from proa.engine.config import config_path
+
+        c = configured
+        assert c is not None
+        try:
+            wanted = TcpListener(c.address, ca=c.tls_ca, certificate=c.tls_cert, key=c.tls_key, bare=c.without_tls)
+        except Invalid as error:
+            text = f"configuration file {config_path()}, [tcp]: {error.message}"
+            raise Invalid(text, code=error.code, hint=error.hint) from None
     return wanted, wanted.bind()
 
 
@@ -157,10 +174,19 @@ def _spare_from_oom() -> None:
         pass  # then it is as likely as any other to be chosen; the next command starts another one
 
 
-def _open(root: Path, run_directory: Path) -> Engine:
+def _open(options: argparse.Namespace) -> tuple[Engine, Tcp | None]:
+    """The engine, and what it listens on besides; nothing of the root is touched when that cannot be."""
     from proa.engine import Engine
+    from proa.engine.config import load_config
 
-    return Engine.open(root, run_directory)
+    config = load_config()
+    tcp = _tcp(options, config.tcp)
+    try:
+        return Engine.open(options.root, options.run, config), tcp
+    except BaseException:
+        if tcp is not None:
+            tcp[1].close()
+        raise
 
 
 def _in_thread(call: Callable[[], T]) -> Callable[[], T]:
@@ -220,7 +246,9 @@ async def _serve(
     acceptor.start()
     notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=serving {engine.root}")
     log.info("serving %s at %s", engine.root, path or "an inherited socket")
-    watch = loop.create_task(_idle(service, server, idle_exit, stopping)) if idle_exit else None
+    # Clients elsewhere cannot start an engine, so one that listens for them stays.
+    ends = idle_exit > 0 and tcp is None
+    watch = loop.create_task(_idle(service, server, idle_exit, stopping)) if ends else None
     try:
         await stopping.wait()
     finally:

@@ -24,6 +24,12 @@ layer-bytes = 10_000_000_000
 
 [proxies]                                  # default: HTTPS_PROXY, HTTP_PROXY, NO_PROXY
 https = "http://proxy.lan:3128"
+
+[tcp]                                      # listen there too, with mutual TLS
+address = "192.0.2.7:2376"
+tls-ca = "/etc/proa/ca.pem"
+tls-cert = "/etc/proa/cert.pem"
+tls-key = "/etc/proa/key.pem"
 """
 
 from __future__ import annotations
@@ -47,6 +53,23 @@ if TYPE_CHECKING:
     from proa.transfer import Registries
 
 
+class Tcp(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True, kw_only=True):
+    """Where the engine listens besides its socket, as the options of `proa system service` say it."""
+
+    address: str
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    without_tls: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a path that depends on where the engine is started."""
+        for name in ("tls_ca", "tls_cert", "tls_key"):
+            path = getattr(self, name)
+            if path and not os.path.isabs(path):
+                raise ValueError(f"{path!r} is not an absolute path - at `$.tcp.{name.replace('_', '-')}`")
+
+
 class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True, kw_only=True):
     """What an administrator can set."""
 
@@ -63,6 +86,7 @@ class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     userns_remap: str = ""
     userns_range: str = ""
     aliases: dict[str, str] = msgspec.field(default={}, name="short-names")
+    tcp: Tcp | None = None
 
     @property
     def registries(self) -> Registries:

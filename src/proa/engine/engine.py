@@ -114,15 +114,16 @@ class Engine:
         self.image_mounts = ImageMounts(self)
 
     @classmethod
-    def open(cls, root: Path, run: Path) -> Engine:
+    def open(cls, root: Path, run: Path, config: Config | None = None) -> Engine:
         """Open `root`, making it if need be, adopt what runs, and clean up what a crash left.
 
+        config: default what the configuration file says
         Raises Conflict when another engine holds the root.
         """
         os.umask(0o077)
         lock = lock_root(root)
         try:
-            config = load_config()
+            config = config or load_config()
             engine = cls(root, run, config, Storage.open(root, config.limits), lock)
         except BaseException:
             lock.close()

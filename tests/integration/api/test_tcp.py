@@ -42,17 +42,30 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_docker_by_mutual_tls(fresh: Any, pairs: Path, busybox_tar: Path) -> None:
+def _told(engine: Any, way: str, address: str, **settings: str) -> tuple[str, ...]:
+    """Say it by options, which are returned, or in the engine's configuration file."""
+    if way == "options":
+        words = ["--tcp", address]
+        for name, value in settings.items():
+            words += ["--tcp-without-tls"] if name == "without-tls" else [f"--{name}", value]
+        return tuple(words)
+    lines = ["[tcp]", f'address = "{address}"']
+    lines += [f"{name} = {value if value == 'true' else repr(value)}" for name, value in settings.items()]
+    file = engine.directory / "proa.toml"
+    file.write_text("\n".join(lines))
+    engine.env["PROA_CONFIG"] = str(file)
+    return ()
+
+
+WAYS = pytest.mark.parametrize("way", ["options", "file"])
+
+
+@WAYS
+def test_docker_by_mutual_tls(fresh: Any, pairs: Path, busybox_tar: Path, way: str) -> None:
     port = _free_port()
-    files = (
-        "--tls-ca",
-        f"{pairs}/ca.pem",
-        "--tls-cert",
-        f"{pairs}/servercert.pem",
-        "--tls-key",
-        f"{pairs}/serverkey.pem",
-    )
-    fresh.start("--tcp", f"127.0.0.1:{port}", *files)
+    files = {"tls-ca": "ca", "tls-cert": "servercert", "tls-key": "serverkey"}
+    told = _told(fresh, way, f"127.0.0.1:{port}", **{k: f"{pairs}/{v}.pem" for k, v in files.items()})
+    fresh.start("--idle-exit", "0.02", *told)  # which does not count: clients elsewhere could not start it
     body = busybox_tar.read_bytes()
     assert fresh.ask("POST", "/images/create?fromSrc=-&repo=busybox&changes=CMD%20sh", body)[0] == 200
     env = fresh.env | {
@@ -79,19 +92,47 @@ def test_docker_by_mutual_tls(fresh: Any, pairs: Path, busybox_tar: Path) -> Non
     assert fresh.ask("GET", "/_ping")[0] == 200
 
 
+@WAYS
 @pytest.mark.parametrize(
-    "flags",
-    [("--tcp", "127.0.0.1:1"), ("--tcp", "0.0.0.0:1", "--tcp-without-tls"), ("--tcp", "nowhere", "--tcp-without-tls")],
+    ("address", "settings", "why"),
+    [
+        ("127.0.0.1:1", {}, "TCP needs mutual TLS"),
+        ("127.0.0.1:1", {"tls-cert": "/c.pem", "tls-key": "/k.pem"}, "TCP needs mutual TLS"),
+        ("127.0.0.1:1", {"tls-ca": "/a", "tls-cert": "/c", "tls-key": "/k"}, "cannot use the TLS files"),
+        ("0.0.0.0:1", {"without-tls": "true"}, "only on loopback"),
+        ("127.0.0.1:1", {"tls-ca": "/a", "without-tls": "true"}, "without certificates"),
+        ("nowhere", {"without-tls": "true"}, "not IP:PORT"),
+    ],
 )
-def test_tcp_that_would_let_anybody_in_is_refused(fresh: Any, flags: tuple[str, ...]) -> None:
-    done = subprocess.run(fresh.command(*flags), capture_output=True, text=True, timeout=20, check=False)
+def test_tcp_that_would_let_anybody_in_is_refused(
+    fresh: Any, way: str, address: str, settings: dict[str, str], why: str
+) -> None:
+    told = _told(fresh, way, address, **settings)
+    done = subprocess.run(fresh.command(*told), env=fresh.env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("proa: ")
+    assert done.stderr.startswith("proa: " if told else f"proa: configuration file {fresh.directory}/proa.toml, [tcp]")
+    assert why in done.stderr
+    assert not fresh.root.exists()
+    fresh.env.pop("PROA_CONFIG", None)
 
 
-def test_bare_loopback_turns_web_pages_away(fresh: Any) -> None:
+def test_a_port_that_is_taken_and_options_without_one(fresh: Any) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        for words, why in (
+            (("--tcp", address, "--tcp-without-tls"), "Address already in use"),
+            (("--tcp-without-tls",), "belong to --tcp"),
+        ):
+            done = subprocess.run(fresh.command(*words), capture_output=True, text=True, timeout=60, check=False)
+            assert (done.returncode, why in done.stderr) == (1, True), done
+
+
+@WAYS
+def test_bare_loopback_turns_web_pages_away(fresh: Any, way: str) -> None:
     port = _free_port()
-    fresh.start("--tcp", f"127.0.0.1:{port}", "--tcp-without-tls")
+    fresh.start(*_told(fresh, way, f"127.0.0.1:{port}", **{"without-tls": "true"}))
     for headers, status in (
         ("Host: 127.0.0.1", b"200"),
         (f"Host: localhost:{port}", b"200"),

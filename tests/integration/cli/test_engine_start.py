@@ -105,4 +105,4 @@ def test_the_service_at_another_socket(engine: engines.PrivateEngine) -> None:
         service.terminate()
         service.wait(20)
     done = engine.proa("-H", "tcp://127.0.0.1:2375", "system", "service", check=False)
-    assert "no TCP listener" in done.stderr.decode()
+    assert "--tcp makes it listen on a port besides" in done.stderr.decode()

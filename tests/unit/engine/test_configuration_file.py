@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proa.engine.config import Config, config_path, load_config
+from proa.engine.config import Config, Tcp, config_path, load_config
 from proa.errors import Invalid
 from proa.oci import ShortNames
 from proa.transfer import Proxies, Registries
@@ -61,6 +61,9 @@ def test_everything_at_once(tmp_path: Path) -> None:
         ('default-registry = "no host"', "no host"),
         ('[short-names]\nx = "y"', "y"),
         ('[proxies]\nftp = "y"', "proxies"),
+        ("[tcp]\n", "address"),
+        ('[tcp]\naddress = "127.0.0.1:1"\ntls = true', "tls"),
+        ('[tcp]\naddress = "127.0.0.1:1"\ntls-key = "key.pem"', "key.pem"),
         ("\xff", ""),
     ],
 )
@@ -95,3 +98,11 @@ def test_address_pools_are_checked(tmp_path: Path) -> None:
         path.write_text(f'address-pools = ["{bad}"]\n')
         with pytest.raises(Invalid, match=r"proa\.toml"):
             load_config(path)
+
+
+def test_where_it_listens_besides(tmp_path: Path) -> None:
+    path = tmp_path / "proa.toml"
+    path.write_text('[tcp]\naddress = "[::1]:2375"\nwithout-tls = true\n')
+    assert load_config(path).tcp == Tcp(address="[::1]:2375", without_tls=True)
+    path.write_text('[tcp]\naddress = "192.0.2.7:1"\ntls-ca = "/a"\ntls-cert = "/c"\ntls-key = "/k"\n')
+    assert load_config(path).tcp == Tcp(address="192.0.2.7:1", tls_ca="/a", tls_cert="/c", tls_key="/k")

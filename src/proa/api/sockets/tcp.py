@@ -44,7 +44,7 @@ class TcpListener:
             raise Invalid(
                 f"cannot listen at {address}: TCP needs mutual TLS",
                 code="tcp-without-tls",
-                hint="give --tls-ca, --tls-cert and --tls-key; whoever reaches a port without TLS is root here",
+                hint="give tls-ca, tls-cert and tls-key; whoever reaches a port without TLS is root here",
             )
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2

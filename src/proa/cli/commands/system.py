@@ -43,9 +43,9 @@ def _service(settings: Settings, options: Options, words: list[str]) -> int:
         endpoint = parse_host(host)
         if not endpoint.path:
             raise Unsupported(
-                f"the engine does not listen at {endpoint}: it has no TCP listener",
+                f"the engine's own socket cannot be at {endpoint}",
                 code="no-tcp-listener",
-                hint="use unix:///path and forward that socket",
+                hint="use unix:///path; --tcp makes it listen on a port besides",
             )
         command += ["--socket", endpoint.path]
     for name in ("tcp", "tls-ca", "tls-cert", "tls-key"):
