@@ -93,6 +93,13 @@ class PrivateEngine:
         command = [program, *args] if program == PROA else [program, "-H", self.socket, *args]
         return Terminal(command, {**self.env, "TERM": "xterm"}, size)
 
+    def actions(self, container: str, *wanted: str) -> list[str]:
+        """What has happened to a container, of these kinds of events or all. By id: a name may have been another's."""
+        filters = [f"container={self.inspect(container)['Id']}", *(f"event={action}" for action in wanted)]
+        options = [word for text in filters for word in ("--filter", text)]
+        text = self.out("events", "--since", "10m", "--until", "0s", *options, "--format", "json")
+        return [json.loads(line)["Action"] for line in text.splitlines()]
+
     def inspect(self, name: str) -> Any:
         """`proa inspect NAME`, decoded."""
         return json.loads(self.out("inspect", name))[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -23,11 +22,6 @@ def health(box: PrivateEngine, name: str) -> Any:
     return box.inspect(name)["State"].get("Health")
 
 
-def health_events(box: PrivateEngine, name: str) -> list[str]:
-    options = ("--since", "10m", "--until", "0s", "--filter", f"container={name}", "--filter", "event=health_status")
-    return [json.loads(line)["Action"] for line in box.out("events", *options, "--format", "json").splitlines()]
-
-
 def test_from_starting_to_healthy_and_back(box: PrivateEngine) -> None:
     up(box, "sick", *FAST, "--health-cmd", "echo looked at; test -e /fine")
     assert health(box, "sick")["Status"] in ("starting", "unhealthy")
@@ -42,7 +36,7 @@ def test_from_starting_to_healthy_and_back(box: PrivateEngine) -> None:
     assert seen["Log"][-1]["Output"] == "looked at\n"
     assert 1 <= len(seen["Log"]) <= 5
     assert seen["Log"][-1]["Start"] < seen["Log"][-1]["End"]
-    assert health_events(box, "sick") == ["health_status: unhealthy", "health_status: healthy"]
+    assert box.actions("sick", "health_status") == ["health_status: unhealthy", "health_status: healthy"]
     assert "(healthy)" in box.out("ps", "--format", "{{.Status}}")
     box.proa("stop", "-t", "0", "sick")
     assert health(box, "sick")["Status"] == "unhealthy"
@@ -133,4 +127,4 @@ def test_the_next_engine_goes_on_checking(busybox: PrivateEngine) -> None:
     box.kill_engine()
     box.proa("exec", "lasting", "touch", "/fine")
     until(lambda: health(box, "lasting")["Status"] == "healthy", "health")
-    assert health_events(box, "lasting") == ["health_status: unhealthy", "health_status: healthy"]
+    assert box.actions("lasting", "health_status") == ["health_status: unhealthy", "health_status: healthy"]

@@ -394,10 +394,10 @@ def test_version_and_info(box: PrivateEngine) -> None:
 
 
 def test_events(box: PrivateEngine) -> None:
-    up(box, "witnessed")
-    box.proa("rm", "-f", "witnessed")
+    identity = box.out("run", "-d", *QUIET, "busybox", "sleep", "1000")
+    box.proa("rm", "-f", identity)
     lines = box.out(
-        "events", "--since", "10m", "--until", "0s", "--filter", "container=witnessed", "--format", "{{.Action}}"
+        "events", "--since", "10m", "--until", "0s", "--filter", f"container={identity}", "--format", "{{.Action}}"
     )
     assert [line for line in lines.splitlines() if line in ("create", "start", "die", "destroy")] == [
         "create",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
@@ -13,16 +12,9 @@ pytestmark = pytest.mark.root
 TIGHT = ("--network", "none", "-m", "16m", "--memory-swap", "16m")
 
 
-def told(box: PrivateEngine, name: str) -> list[str]:
-    """The oom and die events of a container."""
-    asked = ("--filter", f"container={name}", "--filter", "event=oom", "--filter", "event=die", "--format", "json")
-    text = box.out("events", "--since", "10m", "--until", "0s", *asked)
-    return [json.loads(line)["Action"] for line in text.splitlines()]
-
-
 def expect_told(box: PrivateEngine, name: str, events: list[str]) -> None:
     deadline = time.monotonic() + 10
-    while (found := told(box, name)) != events and time.monotonic() < deadline:
+    while (found := box.actions(name, "oom", "die")) != events and time.monotonic() < deadline:
         time.sleep(0.05)
     assert found == events
 

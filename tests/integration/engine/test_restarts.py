@@ -26,19 +26,13 @@ def state(box: PrivateEngine, name: str) -> Any:
     return box.inspect(name)["State"]
 
 
-def actions(box: PrivateEngine, name: str) -> list[str]:
-    """What has happened to a container, without attributes."""
-    text = box.out("events", "--since", "10m", "--until", "0s", "--filter", f"container={name}", "--format", "json")
-    return [json.loads(line)["Action"] for line in text.splitlines()]
-
-
 def test_on_failure_a_limited_number_of_times(box: PrivateEngine) -> None:
     up(box, "failing", "on-failure:2", "sh", "-c", "echo try; exit 3")
     until(lambda: state(box, "failing")["Status"] == "exited", "it to be given up")
     seen = box.inspect("failing")
     assert (seen["RestartCount"], seen["State"]["ExitCode"]) == (2, 3)
     assert box.out("logs", "failing") == "try\ntry\ntry"
-    assert actions(box, "failing") == ["create", *["start", "die"] * 3]
+    assert box.actions("failing") == ["create", *["start", "die"] * 3]
     box.proa("start", "failing")
     until(lambda: box.out("logs", "failing").count("try") == 6, "it to be tried as often again")
 
@@ -156,7 +150,7 @@ def test_boot(busybox: PrivateEngine) -> None:
     power_off(box)
     assert sorted(box.out("boot").split()) == ["ran-a", "ran-b", "stopped-a"]
     assert set(box.out("ps", "--format", "{{.Names}}").split()) == {"ran-a", "ran-b", "ran-c", "stopped-a"}
-    assert actions(box, "ran-a")[-2:] == ["die", "start"]
+    assert box.actions("ran-a")[-2:] == ["die", "start"]
     box.proa("stop", "-t", "0", "stopped-a")
     box.kill_engine()  # an engine's end is no boot
     box.proa("ps")
