@@ -22,7 +22,6 @@ TITLE = "org.opencontainers.image.title"
 DEFAULT_TYPE = "application/vnd.unknown.artifact.v1"
 DEFAULT_FILE_TYPE = "application/octet-stream"
 _PIECE = 1 << 20
-_MAX_FILES = 10_000
 _IMAGE_CONFIGS = (media_types.OCI_CONFIG, media_types.DOCKER_CONFIG)
 
 
@@ -103,10 +102,8 @@ class Artifacts:
                 manifest = self._base(name, type, append=append)
                 if any((d.annotations or {}).get(TITLE) == title for d in manifest.layers):
                     raise Conflict(f"{name} has a file {title} already", code="artifact-title", subject=title)
-                if len(manifest.layers) >= _MAX_FILES:
-                    raise Invalid(f"an artifact has at most {_MAX_FILES} files", code="artifact-full")
                 manifest = msgspec.structs.replace(manifest, layers=[*manifest.layers, file])
-                descriptor = write_blob(self._storage.content, encode(manifest), media_types.OCI_MANIFEST)
+                descriptor = self._storage.write_document(encode(manifest), media_types.OCI_MANIFEST)
                 self._storage.images.put(reference.name, descriptor)
         return descriptor.digest
 

@@ -102,6 +102,7 @@ class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
             proxies=Proxies(**self.proxies),
             downloads=self.max_concurrent_downloads,
             uploads=self.max_concurrent_uploads,
+            limits=self.limits,
         )
 
     limits: Limits = Limits()

@@ -63,7 +63,9 @@ class Copies:
 
         owner = self._engine.catalog.find(container).record.config.user if own else ""
         with self._inside(container, path) as pidfd:
-            visits.place(self._engine.storage.workers, pidfd, path, source, keep_kinds=keep_kinds, owner=owner)
+            budget = self._engine.storage.limits.layer
+            workers = self._engine.storage.workers
+            visits.place(workers, pidfd, path, source, budget=budget, keep_kinds=keep_kinds, owner=owner)
         self._announce(container, "extract-to-dir")
 
     def export(self, container: str, sink: Sink) -> None:

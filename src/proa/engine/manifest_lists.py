@@ -18,7 +18,7 @@ from proa.oci import (
     media_types,
     parse_index,
 )
-from proa.storage import read_blob, write_blob
+from proa.storage import read_blob
 from proa.transfer import Credentials, Progress, StoredImage
 from proa.transfer.progress import silent
 from proa.transfer.stored_image import image_manifests, plain, read_image
@@ -157,7 +157,7 @@ class ManifestLists:
 
     def _put(self, name: str, index: Index) -> str:
         index = msgspec.structs.replace(index, annotations=index.annotations or None)
-        descriptor = write_blob(self._storage.content, encode(index), index.media_type)
+        descriptor = self._storage.write_document(encode(index), index.media_type)
         self._storage.images.put(name, descriptor)
         return descriptor.digest
 

@@ -18,10 +18,11 @@ from proa.oci.digest import Digest, parse_digest
 from proa.oci.platform import Platform, host_platform, nearest
 from proa.oci.strict_json import strict_loads
 
-MANIFEST_LIMIT = 4 << 20
-CONFIG_LIMIT = 8 << 20
-MAX_LAYERS = 1024
-MAX_MANIFESTS = 4096
+# No more is ever parsed. What is let in from outside is less, and an administrator's to say: `proa.storage.Limits`.
+MANIFEST_LIMIT = 32 << 20
+CONFIG_LIMIT = 32 << 20
+MAX_LAYERS = 16_384
+MAX_MANIFESTS = 65_536
 MAX_BLOB = 1 << 50
 
 Annotations = dict[str, str]

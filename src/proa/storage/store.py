@@ -8,8 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from proa.oci import Descriptor, Digest
+from proa.oci import Descriptor, Digest, digest_of
 from proa.storage.collect import Collected, collect
+from proa.storage.content import write_blob
 from proa.storage.images import FileImageStore
 from proa.storage.index import Index
 from proa.storage.leases import Leases
@@ -91,6 +92,12 @@ class Storage:
     def collect(self, roots: Iterable[Descriptor] = (), *, keep_interrupted_s: float | None = None) -> Collected:
         """Delete what nothing refers to, see collect.collect."""
         return collect(self, roots, keep_interrupted_s=keep_interrupted_s)
+
+    def write_document(self, raw: bytes, media_type: str) -> Descriptor:
+        """Store a document that users put together. Raises Invalid `too-large` for one that pulling would refuse."""
+        descriptor = Descriptor(media_type=media_type, digest=digest_of(raw), size=len(raw))
+        self.limits.admit(descriptor, raw)
+        return write_blob(self.content, raw, media_type)
 
     def close(self) -> None:
         """Stop the unpacker, the background deletion and the index. Nothing is lost without it."""

@@ -21,6 +21,7 @@ from proa.oci import (
     strict_loads,
 )
 from proa.storage.content import ContentStore, write_blob
+from proa.storage.limits import Limits
 from proa.transfer.archive_members import Member, Members
 from proa.transfer.layout import REF_NAME
 from proa.transfer.stored_image import (
@@ -34,8 +35,6 @@ from proa.transfer.stored_image import (
 
 # What containerd and Docker 25 and later write beside the name the specification knows.
 IMAGE_NAME = "io.containerd.image.name"
-MAX_IMAGES = 1000
-MAX_TAGS = 100
 
 
 class ArchivedImage(msgspec.Struct, frozen=True):
@@ -67,8 +66,7 @@ def _oci_images(
 ) -> list[ArchivedImage]:
     found: dict[Digest, ArchivedImage] = {}
     manifests = parse_index(members.document("index.json")).manifests
-    if len(manifests) > MAX_IMAGES:
-        raise Invalid(f"the archive has {len(manifests)} images, at most {MAX_IMAGES} are loaded")
+    _check_images(members.limits, len(manifests))
     for named in manifests:
         descriptor = _resolve(members, content, plain(named), platform)
         if descriptor is None:
@@ -105,9 +103,11 @@ def _resolve(
 
 def _blob_document(members: Members, content: ContentStore, descriptor: Descriptor) -> bytes:
     """A small blob of the archive; the store has it afterwards."""
+    members.limits.check_size(descriptor)
     raw = members.document(_blob_name(descriptor))
     if len(raw) != descriptor.size or write_blob(content, raw, descriptor.media_type).digest != descriptor.digest:
         raise Corrupt(f"blob {descriptor.digest} of the archive is not what its name says", code="digest-mismatch")
+    members.limits.admit(descriptor, raw)
     return raw
 
 
@@ -134,15 +134,26 @@ def _tag_name(text: Any) -> str:
 
 def _docker_entries(members: Members) -> list[dict[str, Any]]:
     """manifest.json of docker save: [{Config, RepoTags, Layers}], checked."""
+    limits = members.limits
     value = strict_loads(members.document("manifest.json"), CONFIG_LIMIT, "manifest.json")
-    if not isinstance(value, list) or len(value) > MAX_IMAGES:
+    if not isinstance(value, list):
         raise Invalid("manifest.json of the archive is no list of images", code="archive-invalid")
+    _check_images(limits, len(value))
     for entry in value:
-        layers, tags = (entry.get("Layers"), entry.get("RepoTags")) if isinstance(entry, dict) else (None, None)
-        good = isinstance(layers, list | None) and isinstance(tags, list | None) and len(tags or []) <= MAX_TAGS
-        if not isinstance(entry, dict) or not isinstance(entry.get("Config"), str) or not good:
+        layers = (entry.get("Layers") or []) if isinstance(entry, dict) else None
+        tags = (entry.get("RepoTags") or []) if isinstance(entry, dict) else None
+        if not isinstance(layers, list) or not isinstance(tags, list) or not isinstance(entry.get("Config"), str):
             raise Invalid("manifest.json of the archive is malformed", code="archive-invalid")
+        if len(tags) > limits.archive_names:
+            limits.exceeded("archive_names", f"an image of the archive has {len(tags)} names", entry["Config"])
+        if len(layers) > limits.manifest_layers:
+            limits.exceeded("manifest_layers", f"an image of the archive has {len(layers)} layers", entry["Config"])
     return value
+
+
+def _check_images(limits: Limits, count: int) -> None:
+    if count > limits.archive_images:
+        limits.exceeded("archive_images", f"the archive has {count} images")
 
 
 def _tags_by_config(members: Members) -> dict[str, list[str]]:

@@ -13,18 +13,17 @@ from contextlib import AbstractContextManager
 
 import msgspec
 
-from proa.errors import Exhausted, Invalid, NotFound
+from proa.errors import Invalid, NotFound
 from proa.oci import CONFIG_LIMIT, Descriptor, Digest, Verifier, digest_of, media_types
 from proa.storage.content import ContentStore, Ingest, read_blob, write_blob
-from proa.storage.layers.budget import Budget
 from proa.storage.layers.decompress import detect
 from proa.storage.layers.headers import BLOCK
 from proa.storage.layers.names import display
 from proa.storage.layers.reader import TarReader
+from proa.storage.limits import Limits
 from proa.transfer.early_layer import WORTHWHILE, EarlyLayer
 from proa.transfer.stored import Stored
 
-DOCUMENT_BYTES = 32 << 20
 # Kept in memory until a document names it, while there is room: storing a blob takes three flushes of the disk.
 SMALL = 16 << 10
 
@@ -53,7 +52,8 @@ class Member(msgspec.Struct, frozen=True):
 class Members:
     """The files of an archive by name."""
 
-    def __init__(self, content: ContentStore) -> None:
+    def __init__(self, content: ContentStore, limits: Limits) -> None:
+        self.limits = limits
         self._content = content
         self._files: dict[str, Member] = {}
         self._links: dict[str, str] = {}
@@ -93,21 +93,23 @@ class Members:
     def document(self, name: str) -> bytes:
         """The bytes of a small file. Raises Invalid, NotFound."""
         member = self.get(name)
+        if member.size > self.limits.config_bytes:
+            self.limits.exceeded("config_bytes", f"the archive's {name!r} has {member.size} bytes", name)
         if member.data is not None:
             return member.data
         return read_blob(self._content, Descriptor(media_type="", digest=member.digest, size=member.size), CONFIG_LIMIT)
 
 
-def read_members(chunks: Iterator[bytes], stored: Stored, early: EarlyLayer, budget: Budget) -> Members:
+def read_members(chunks: Iterator[bytes], stored: Stored, early: EarlyLayer, limits: Limits) -> Members:
     """Read an uncompressed archive to its end; its blobs are in the store afterwards, held by the caller's lease.
 
     early: begins to unpack the first layer.
 
     Raises Invalid (hostile or malformed), Corrupt (truncated, a blob that is not what its name says), Exhausted.
     """
-    members = Members(stored.content)
+    members = Members(stored.content, limits)
     documents = 0
-    reader = TarReader(chunks, budget)
+    reader = TarReader(chunks, limits.archive)
     for entry in reader:
         stored.check()
         name = _safe_name(entry.name)
@@ -120,16 +122,18 @@ def read_members(chunks: Iterator[bytes], stored: Stored, early: EarlyLayer, bud
             raise Invalid(f"the archive has a member {name!r} that is no file", code="archive-invalid", subject=name)
         if name in members:
             raise Invalid(f"the archive has {name!r} twice", code="archive-invalid", subject=name)
-        if _DOCUMENT.fullmatch(name) or (_JSON.fullmatch(name) and entry.size <= CONFIG_LIMIT):
+        if _DOCUMENT.fullmatch(name) or (_JSON.fullmatch(name) and entry.size <= limits.config_bytes):
             documents += entry.size
-            if entry.size > CONFIG_LIMIT or documents > DOCUMENT_BYTES:
-                raise Exhausted(f"the archive's {name!r} is too large", code="too-large", subject=name)
+            if entry.size > limits.config_bytes:
+                limits.exceeded("config_bytes", f"the archive's {name!r} has {entry.size} bytes", name)
+            if documents > limits.archive_document_bytes:
+                limits.exceeded("archive_document_bytes", f"the archive's documents have {documents} bytes", name)
             data = b"".join(bytes(piece) for piece in reader.data())
             members.add(name, Member(digest_of(data), len(data), data=data, document=True))
             continue
         blob = _BLOB.fullmatch(name)
         expected = Digest(blob[1].replace("/", ":")) if blob else None
-        if entry.size <= SMALL and documents + entry.size <= DOCUMENT_BYTES:
+        if entry.size <= SMALL and documents + entry.size <= limits.archive_document_bytes:
             documents += entry.size
             members.add(name, _keep(reader, expected))
         else:

@@ -26,7 +26,6 @@ from proa.transfer.credentials import Credentials
 from proa.transfer.wire import Flow, HttpReply, HttpRequest, Origin, origin_of
 
 CLIENT_ID = "proa"
-TOKEN_LIMIT = 1 << 20
 # A token server that does not say means 60 s; tokens are dropped a little early, so none dies on its way.
 DEFAULT_LIFE_S = 60.0
 MARGIN_S = 5.0
@@ -145,7 +144,7 @@ def _read_token(reply: HttpReply, origin: Origin) -> Token:
         )
     if reply.status != 200:
         raise Unavailable(f"token server {origin.url} answered {reply.status}", code="token-server", subject=origin.url)
-    value = strict_loads(reply.body, TOKEN_LIMIT, "token reply")
+    value = strict_loads(reply.body, len(reply.body), "token reply")
     text = (value.get("token") or value.get("access_token")) if isinstance(value, dict) else None
     if not isinstance(text, str) or _BEARER.fullmatch(text) is None:
         raise Unavailable(f"token server {origin.url} sent no token", code="token-server", subject=origin.url)

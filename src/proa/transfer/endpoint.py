@@ -10,10 +10,11 @@ from urllib.parse import urljoin
 from urllib3.response import BaseHTTPResponse
 
 from proa.errors import Denied, ProaError, TimedOut, Unavailable
+from proa.storage.limits import Bound
 from proa.transfer.auth import Authorizer
 from proa.transfer.credentials import Credentials
 from proa.transfer.hosts import Host
-from proa.transfer.transport import REPLY_LIMIT, TRIES, Transport
+from proa.transfer.transport import TRIES, Transport
 from proa.transfer.wire import HttpReply, HttpRequest, Origin, origin_of
 
 
@@ -90,13 +91,13 @@ class Endpoint:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
-        limit: int = REPLY_LIMIT,
+        bound: Bound = "reply_bytes",
     ) -> HttpReply:
         """A whole exchange, authorized, repeated on temporary failures. `path` is one of the API, or a URL."""
         transport = self.transport
 
         def once() -> HttpReply:
-            return transport.finish(self._authorized(scopes, send), limit=limit)
+            return transport.finish(self._authorized(scopes, send), bound=bound)
 
         def send(authorization: dict[str, str]) -> BaseHTTPResponse:
             url = self.api(path) if path.startswith("/") else self.url(path)

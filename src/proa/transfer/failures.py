@@ -63,7 +63,7 @@ def resolve_failure(reply: HttpReply, reference: Reference) -> ProaError:
 def _first_error(body: bytes) -> tuple[str, str]:
     """Code and text of the first error in a registry's JSON; without JSON, what the body says in one line."""
     try:
-        errors = strict_loads(body, 64 << 10)["errors"]
+        errors = strict_loads(body, len(body))["errors"]
         code, text = str(errors[0].get("code") or ""), str(errors[0].get("message") or "")
     except (Invalid, LookupError, TypeError, AttributeError):
         plain = body[:_TEXT_LIMIT].decode("utf-8", "replace").strip()

@@ -21,7 +21,7 @@ from proa.oci import (
     media_types,
 )
 from proa.storage import Image, Storage, unpack_image
-from proa.transfer.archive_stream import tar_chunks
+from proa.storage.layers.decompress import decompress
 from proa.transfer.early_layer import EarlyLayer
 from proa.transfer.progress import Meter, Progress, ProgressEvent, silent
 from proa.transfer.stored import Stored
@@ -47,7 +47,7 @@ def import_tar(
     """
     with storage.leases.hold("import"), EarlyLayer(storage) as early:
         stored = Stored(storage.content, stopped)
-        layer = _store_layer(stored, tar_chunks(stream, storage.limits.layer), early, progress)
+        layer = _store_layer(stored, decompress("any", stream.read, storage.limits.layer), early, progress)
         early.settle({layer.digest})
         target = (platform or host_platform()).normalized
         when = datetime.now(UTC) if source_date_epoch is None else datetime.fromtimestamp(source_date_epoch, UTC)

@@ -20,8 +20,6 @@ import msgspec
 
 from proa.errors import Conflict, Corrupt, Invalid, NotFound, ProaError
 from proa.oci import (
-    CONFIG_LIMIT,
-    MANIFEST_LIMIT,
     Descriptor,
     Digest,
     Index,
@@ -34,6 +32,7 @@ from proa.oci import (
     parse_index,
     strict_loads,
 )
+from proa.storage.limits import Bound, Limits
 from proa.transfer.ends import Advance, Source
 from proa.transfer.transport import CHUNK
 
@@ -51,9 +50,10 @@ class Layout:
     Raises Invalid when the directory is no layout, and what ends.Source and ends.Sink say.
     """
 
-    def __init__(self, path: Path, name: str | None = None) -> None:
+    def __init__(self, path: Path, name: str | None = None, limits: Limits | None = None) -> None:
         self.path = path
         self.name = name
+        self._limits = limits or Limits()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
@@ -79,19 +79,20 @@ class Layout:
         version = strict_loads(self._read_file("oci-layout", 4096), 4096, "oci-layout")
         if not isinstance(version, dict) or not str(version.get("imageLayoutVersion", "")).startswith("1."):
             raise Invalid(f"{self.path} is no OCI image layout of version 1", code="layout-invalid")
-        return parse_index(self._read_file("index.json", MANIFEST_LIMIT))
+        index = parse_index(self._read_file("index.json", self._limits.manifest_bytes, "manifest_bytes"))
+        if len(index.manifests) > self._limits.index_manifests:
+            self._limits.exceeded("index_manifests", f"layout {self.path} has {len(index.manifests)} images")
+        return index
 
     def read(self, descriptor: Descriptor) -> bytes:
         """See ends.Source."""
-        document = media_types.is_manifest(descriptor.media_type) or media_types.is_index(descriptor.media_type)
-        limit = MANIFEST_LIMIT if document else CONFIG_LIMIT
-        if descriptor.size > limit:
-            raise Invalid(f"{descriptor.digest} has {descriptor.size} bytes, at most {limit} are accepted")
+        self._limits.check_size(descriptor)
         with self.open(descriptor) as stream:
-            raw = stream.read(limit + 1)
+            raw = stream.read(descriptor.size + 1)
         verifier = Verifier(descriptor.digest, descriptor.size)
         verifier.update(raw)
         verifier.finish()
+        self._limits.admit(descriptor, raw)
         return raw
 
     def open(self, descriptor: Descriptor, offset: int = 0) -> _FileStream:
@@ -198,9 +199,11 @@ class Layout:
             raise Invalid(f"{what} in layout {self.path} is no regular file", code="layout-invalid")
         return fd
 
-    def _read_file(self, name: str, limit: int) -> bytes:
+    def _read_file(self, name: str, limit: int, bound: Bound | None = None) -> bytes:
         with os.fdopen(self._open_file(name), "rb") as f:
             raw = f.read(limit + 1)
+        if len(raw) > limit and bound:
+            self._limits.exceeded(bound, f"{name} in layout {self.path} has more than {limit} bytes")
         if len(raw) > limit:
             raise Invalid(f"{name} in layout {self.path} is longer than {limit} bytes", code="too-large")
         return raw

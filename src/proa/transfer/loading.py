@@ -9,9 +9,9 @@ from typing import BinaryIO
 from proa.errors import Invalid, NotFound
 from proa.oci import Platform, parse_reference
 from proa.storage import Image, Storage, unpack_image
+from proa.storage.layers.decompress import decompress
 from proa.transfer.archive_images import read_images
 from proa.transfer.archive_members import read_members
-from proa.transfer.archive_stream import tar_chunks
 from proa.transfer.archive_write import write_archive
 from proa.transfer.early_layer import EarlyLayer
 from proa.transfer.progress import Progress, ProgressEvent, short_id, silent
@@ -34,8 +34,9 @@ def load(
     Raises Invalid (no image archive, hostile), Corrupt, NotFound (incomplete), Exhausted, Cancelled.
     """
     with storage.leases.hold("load"), EarlyLayer(storage) as early:
-        budget = storage.limits.archive
-        members = read_members(tar_chunks(stream, budget), Stored(storage.content, stopped), early, budget)
+        limits = storage.limits
+        chunks = decompress("any", stream.read, limits.archive)
+        members = read_members(chunks, Stored(storage.content, stopped), early, limits)
         archived = read_images(members, storage.content, platform)
         if not archived:
             raise Invalid("the archive has no image for this platform", code="archive-empty")

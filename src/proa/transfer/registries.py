@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from proa.errors import Invalid
+from proa.storage.limits import Limits
 from proa.transfer.hosts import READ, Host, HostsFile, find_hosts_file
 from proa.transfer.parallel import JOBS
 from proa.transfer.proxies import Proxies
@@ -31,6 +32,7 @@ class Registries(msgspec.Struct, frozen=True, kw_only=True):
     certs_dirs:    directories of `HOST[:PORT]/hosts.toml` or `HOST[:PORT]/*.crt`, the first hosts.toml counts
     proxies:       where they are empty, the environment's
     downloads, uploads: blobs of one image that move side by side
+    limits:        what their answers may cost
     """
 
     mirrors: Mapping[str, tuple[str, ...]] = {}
@@ -40,6 +42,7 @@ class Registries(msgspec.Struct, frozen=True, kw_only=True):
     proxies: Proxies = Proxies()
     downloads: int = JOBS
     uploads: int = UPLOADS
+    limits: Limits = Limits()
 
     def servers(self, registry: str, *, insecure: bool = False, plain_http: bool | None = None) -> list[Host]:
         """Where the registry itself may be, to be tried in order until one answers.

@@ -11,8 +11,6 @@ from typing import TypeVar
 
 from proa.errors import Cancelled, Corrupt, Invalid, ProaError, TimedOut, Unavailable, Unsupported
 from proa.oci import (
-    CONFIG_LIMIT,
-    MANIFEST_LIMIT,
     Descriptor,
     Digest,
     Reference,
@@ -22,6 +20,7 @@ from proa.oci import (
     parse_digest,
     strict_loads,
 )
+from proa.storage.limits import Bound
 from proa.transfer.auth import check_credentials_server
 from proa.transfer.credentials import Credentials
 from proa.transfer.endpoint import Endpoint
@@ -29,7 +28,7 @@ from proa.transfer.ends import Advance, Source
 from proa.transfer.failures import printable, registry_failure, resolve_failure
 from proa.transfer.registries import Registries
 from proa.transfer.remote_stream import RemoteStream, blob_stream
-from proa.transfer.transport import REPLY_LIMIT, TRIES, Transport
+from proa.transfer.transport import TRIES, Transport
 from proa.transfer.upload import push_blob
 from proa.transfer.wire import HttpReply
 
@@ -64,6 +63,7 @@ class Remote:
     ) -> None:
         self.reference = reference
         settings = registries or Registries()
+        self.limits = settings.limits
         self._transport = transport or Transport(registries=settings, stopped=stopped)
         self._own = Endpoint(
             reference.registry,
@@ -89,21 +89,21 @@ class Remote:
 
     def read(self, descriptor: Descriptor) -> bytes:
         """A manifest or index by digest, or a config blob; verified."""
-        if (known := self._documents.get(descriptor.digest)) is not None:
-            return known
+        self.limits.check_size(descriptor)
+        raw = self._documents.get(descriptor.digest)
+        if raw is None:
+            raw = self._fetch_document(descriptor)
+        self.limits.admit(descriptor, raw)
+        return raw
+
+    def _fetch_document(self, descriptor: Descriptor) -> bytes:
         manifest = media_types.is_manifest(descriptor.media_type) or media_types.is_index(descriptor.media_type)
-        limit = MANIFEST_LIMIT if manifest else CONFIG_LIMIT
-        if descriptor.size > limit:
-            raise Invalid(
-                f"{descriptor.digest} has {descriptor.size} bytes, at most {limit} are accepted",
-                code="too-large",
-                subject=descriptor.digest,
-            )
         path = f"{self._repository}/{'manifests' if manifest else 'blobs'}/{descriptor.digest}"
 
         def read(endpoint: Endpoint) -> bytes:
             headers = {"Accept": ACCEPT} if manifest else {}
-            reply = endpoint.call("GET", path, self._pull, headers=headers, limit=limit)
+            bound: Bound = "manifest_bytes" if manifest else "config_bytes"
+            reply = endpoint.call("GET", path, self._pull, headers=headers, bound=bound)
             if reply.status != 200:
                 raise registry_failure(reply, f"cannot get {descriptor.digest}", descriptor.digest)
             verifier = Verifier(descriptor.digest, descriptor.size)
@@ -165,10 +165,10 @@ class Remote:
         scopes = self._push
         push_blob(self._pushed(), self.reference.repository, descriptor, lambda: BytesIO(data), lambda _: None, scopes)
 
-    def ask(self, method: str, path: str, *, action: str = "pull", limit: int = REPLY_LIMIT) -> HttpReply:
+    def ask(self, method: str, path: str, *, action: str = "pull", bound: Bound = "reply_bytes") -> HttpReply:
         """Any request below the repository, at the registry itself; the caller judges the reply."""
         scopes = (f"repository:{self.reference.repository}:{action}",)
-        return self._own.call(method, f"{self._repository}{path}", scopes, limit=limit)
+        return self._own.call(method, f"{self._repository}{path}", scopes, bound=bound)
 
     def warnings(self) -> list[str]:
         """What the registry has asked to tell its user, once each."""
@@ -241,7 +241,7 @@ class Remote:
                     )
                 return Descriptor(media_type=media_type, digest=parse_digest(digest), size=int(length))
         # A HEAD failure has no body to explain it, and some proxies allow no HEAD: GET tells.
-        reply = endpoint.call("GET", path, self._pull, headers={"Accept": ACCEPT}, limit=MANIFEST_LIMIT)
+        reply = endpoint.call("GET", path, self._pull, headers={"Accept": ACCEPT}, bound="manifest_bytes")
         if reply.status != 200:
             raise resolve_failure(reply, self.reference)
         found = digest_of(reply.body)
@@ -294,7 +294,7 @@ def _media_type(reply: HttpReply) -> str:
 
 def _media_type_inside(raw: bytes) -> str:
     """What a manifest says it is, for registries that serve it as plain JSON."""
-    value = strict_loads(raw, MANIFEST_LIMIT, "manifest")
+    value = strict_loads(raw, len(raw), "manifest")
     if isinstance(value, dict):
         if value.get("schemaVersion") == 1:
             return media_types.SCHEMA1[0]

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from proa.errors import Denied, NotFound, ProaError, Unavailable, Unsupported
+from proa.errors import Denied, NotFound, ProaError, Unsupported
 from proa.oci import strict_loads
 from proa.transfer.credentials import Credentials
 from proa.transfer.endpoint import Endpoint
@@ -20,8 +20,6 @@ from proa.transfer.transport import Transport
 from proa.transfer.wire import HttpReply
 
 PAGE = 1000
-REPLY_LIMIT = 4 << 20
-MAX_REPOSITORIES = 100_000
 HUB = "docker.io"
 _HUB_INDEX = "index.docker.io"
 _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._/-]{0,254}")
@@ -66,7 +64,7 @@ def _index(endpoint: Endpoint, term: str, limit: int, *, asked: bool) -> list[Fo
     """`GET /v1/search`; nothing where there is none, unless it is `asked` for and nothing else will do."""
     url = f"{endpoint.origin.url}/v1/search?{urlencode({'q': term, 'n': limit})}"
     try:
-        reply = endpoint.call("GET", url, (), limit=REPLY_LIMIT)
+        reply = endpoint.call("GET", url, (), bound="listing_bytes")
     except ProaError:
         if asked:
             raise
@@ -99,7 +97,7 @@ def _catalog(endpoint: Endpoint, term: str, limit: int) -> list[Found]:
     last, seen = "", 0
     while len(out) < limit:
         page = f"?n={PAGE}" + (f"&last={quote(last, safe='')}" if last else "")
-        reply = endpoint.call("GET", f"/_catalog{page}", ("registry:catalog:*",), limit=REPLY_LIMIT)
+        reply = endpoint.call("GET", f"/_catalog{page}", ("registry:catalog:*",), bound="listing_bytes")
         if reply.status != 200:
             raise _no_catalog(reply, endpoint.registry)
         value = _json(reply)
@@ -109,8 +107,8 @@ def _catalog(endpoint: Endpoint, term: str, limit: int) -> list[Found]:
         seen += len(names)
         if not names or 'rel="next"' not in reply.headers.get("link", "") or names[-1] == last:
             break
-        if seen > MAX_REPOSITORIES:
-            raise Unavailable(f"the catalog of {endpoint.registry} does not end", code="registry-failed")
+        if seen > (limits := endpoint.transport.limits).listing_names:
+            limits.exceeded("listing_names", f"the catalog of {endpoint.registry} has {seen} names and more")
         last = names[-1]
     return out[:limit]
 
@@ -124,7 +122,7 @@ def _no_catalog(reply: HttpReply, registry: str) -> ProaError:
 
 def _json(reply: HttpReply) -> Any:
     try:
-        return strict_loads(reply.body, REPLY_LIMIT)
+        return strict_loads(reply.body, len(reply.body))
     except ProaError:
         return None
 

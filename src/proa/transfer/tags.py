@@ -12,23 +12,22 @@ from proa.transfer.failures import registry_failure
 from proa.transfer.remote import Remote
 
 PAGE = 1000
-PAGE_LIMIT = 16 << 20
-MAX_TAGS = 1_000_000
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _NEXT = re.compile(r'<([^>]*)>\s*;(?:[^,]*;)?\s*rel\s*=\s*"?next"?')
 
 
 def list_tags(remote: Remote) -> list[str]:
     """Every tag of the repository, sorted. Raises NotFound, Unauthorized, Denied, Unavailable."""
-    what = f"cannot list the tags of {remote.reference.familiar_repository}"
+    reference = remote.reference.familiar_repository
+    what = f"cannot list the tags of {reference}"
     found: dict[str, None] = {}
     last = ""
     while True:
         page = f"?n={PAGE}" + (f"&last={quote(last, safe='')}" if last else "")
-        reply = remote.ask("GET", f"/tags/list{page}", limit=PAGE_LIMIT)
+        reply = remote.ask("GET", f"/tags/list{page}", bound="listing_bytes")
         if reply.status != 200:
-            raise registry_failure(reply, what, remote.reference.familiar_repository)
-        value = strict_loads(reply.body, PAGE_LIMIT, "tag list")
+            raise registry_failure(reply, what, reference)
+        value = strict_loads(reply.body, len(reply.body), "tag list")
         tags = (value.get("tags") or []) if isinstance(value, dict) else None
         if not isinstance(tags, list) or not all(isinstance(tag, str) and _TAG.fullmatch(tag) for tag in tags):
             raise Unavailable(f"{what}: the registry's answer is no list of tags", code="registry-failed")
@@ -39,7 +38,9 @@ def list_tags(remote: Remote) -> list[str]:
             return sorted(found)
         # Only the cursor is taken from the link: where it leads is not the registry's to say.
         last = dict(parse_qsl(urlsplit(link[1]).query)).get("last") or tags[-1]
-        if len(found) == known or len(found) > MAX_TAGS:
+        if len(found) > remote.limits.listing_names:
+            remote.limits.exceeded("listing_names", f"{what}: it has {len(found)} and more", reference)
+        if len(found) == known:
             raise Unavailable(f"{what}: the registry's pages do not end", code="registry-failed")
 
 

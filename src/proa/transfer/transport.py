@@ -26,7 +26,8 @@ from urllib3.exceptions import HTTPError, SSLError
 from urllib3.response import BaseHTTPResponse, HTTPResponse
 
 from proa._version import __version__
-from proa.errors import Cancelled, Corrupt, Denied, TimedOut, Unavailable
+from proa.errors import Cancelled, Denied, TimedOut, Unavailable
+from proa.storage.limits import Bound
 from proa.transfer.proxies import Proxies
 from proa.transfer.registries import CERTS_DIRS, Registries
 from proa.transfer.tls import Tls
@@ -41,7 +42,6 @@ BACKOFF_CAP_S = 30.0
 RETRY_AFTER_CAP_S = 120.0
 # Worth asking again: too many requests, and gateways between us and the registry.
 RETRIED = frozenset({429, 500, 502, 503, 504})
-REPLY_LIMIT = 64 << 10
 WARNING_LIMIT = 4096
 MAX_WARNINGS = 20
 CHUNK = 256 << 10
@@ -116,6 +116,7 @@ class Transport:
     ) -> None:
         self.stopped = stopped or threading.Event()
         self._registries = registries or Registries()
+        self.limits = self._registries.limits
         self._proxies = self._registries.proxies.over(Proxies.from_environment())
         self._trusted: dict[Origin, Tls] = {}
         self.warnings: dict[str, None] = {}
@@ -204,14 +205,15 @@ class Transport:
             else:
                 reply.close()
 
-    def read(self, reply: BaseHTTPResponse, limit: int = REPLY_LIMIT) -> bytes:
-        """The whole body of a reply. Raises Corrupt when it is longer than `limit` or shorter than it says."""
+    def read(self, reply: BaseHTTPResponse, bound: Bound = "reply_bytes") -> bytes:
+        """The whole body of a reply. Raises Invalid when it is longer than a limit, Corrupt when it is cut off."""
+        limit = self.limits.size_of(bound)
         with self.reading(reply):
             out = bytearray()
             while chunk := reply.read(min(CHUNK, limit + 1 - len(out))):
                 out += chunk
                 if len(out) > limit:
-                    raise Corrupt(f"a reply is longer than the {limit} bytes accepted", code="too-large")
+                    self.limits.exceeded(bound, f"an answer of the registry has more than {limit} bytes")
             return bytes(out)
 
     def exchange(
@@ -220,7 +222,7 @@ class Transport:
         *,
         local: bool,
         headers: Mapping[str, str] | None = None,
-        limit: int = REPLY_LIMIT,
+        bound: Bound = "reply_bytes",
         truncate: bool = False,
     ) -> HttpReply:
         """One whole exchange with retries, for requests that may be repeated. `truncate` forgives a long body."""
@@ -228,17 +230,17 @@ class Transport:
         def once() -> HttpReply:
             safe = request.method in ("GET", "HEAD")
             send = self.get if safe else self.send
-            return self.finish(send(request, local=local, headers=headers), limit=limit, truncate=truncate)
+            return self.finish(send(request, local=local, headers=headers), bound=bound, truncate=truncate)
 
         return self.retrying(once)
 
-    def finish(self, reply: BaseHTTPResponse, *, limit: int = REPLY_LIMIT, truncate: bool = False) -> HttpReply:
-        """Read a reply to its end into a value; error bodies are cut at REPLY_LIMIT."""
+    def finish(self, reply: BaseHTTPResponse, *, bound: Bound = "reply_bytes", truncate: bool = False) -> HttpReply:
+        """Read a reply to its end into a value; error bodies are cut at `reply-bytes`."""
         headers = {key.lower(): value for key, value in reply.headers.items()}
         if truncate or reply.status >= 400:
             with self.reading(reply):
-                return HttpReply(reply.status, headers, reply.read(min(limit, REPLY_LIMIT)))
-        return HttpReply(reply.status, headers, self.read(reply, limit))
+                return HttpReply(reply.status, headers, reply.read(self.limits.reply_bytes))
+        return HttpReply(reply.status, headers, self.read(reply, bound))
 
     def retrying(self, once: Any, tries: int = TRIES) -> HttpReply:
         """Call `once` until its reply is no temporary failure, up to `tries` times; Retry-After is honoured."""
@@ -261,7 +263,7 @@ class Transport:
         try:
             request = next(flow)
             while True:
-                request = flow.send(self.exchange(request, local=local, limit=1 << 20))
+                request = flow.send(self.exchange(request, local=local, bound="token_bytes"))
         except StopIteration as done:
             result: T = done.value
             return result

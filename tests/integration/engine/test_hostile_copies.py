@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import io
+import lzma
 import os
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zstandard
 from engines import PROA, PrivateEngine, until
 
 import proa
@@ -111,6 +115,23 @@ def test_v03_compressed_archives_start_no_program_of_the_image(box: PrivateEngin
             with pytest.raises(proa.ProaError):
                 victim.put_archive("/tmp", head + b"junk" * 100)
         assert victim.exec(["test", "-e", "/marker"]).exit_code == 1
+
+
+@pytest.mark.parametrize("pack", [bytes, bz2.compress, lzma.compress, gzip.compress, zstandard.compress])
+def test_archives_come_in_any_compression(engine: PrivateEngine, pack: Callable[[bytes], bytes]) -> None:
+    """Docker's five; what is placed in containers has the limits of layers."""
+    config = engine.directory / "proa.toml"
+    config.write_text("[limits]\nfile-bytes = 5000\n")
+    engine.env["PROA_CONFIG"] = str(config)
+    created = "created"
+    engine.proa("create", "--name", created, "hello")
+    with proa.connect(engine.socket) as client:
+        found = client.containers.get(created)
+        found.put_archive("/", pack(archive(packed=b"x" * 5000)))
+        (held,) = members(b"".join(found.get_archive("/packed")))
+        assert held == "packed"
+        with pytest.raises(proa.Exhausted, match=r"more than 5000 bytes in a file at 'large' \(file-bytes\)"):
+            found.put_archive("/", pack(archive(large=b"x" * 5001)))
 
 
 def test_v18_v41_nothing_of_the_host_is_seen_of_the_visitor(box: PrivateEngine) -> None:

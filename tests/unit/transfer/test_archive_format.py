@@ -7,7 +7,7 @@ import pytest
 
 from proa.errors import Corrupt, Exhausted
 from proa.storage.layers.budget import DEFAULT_BUDGET
-from proa.transfer.archive_stream import tar_chunks
+from proa.storage.layers.decompress import decompress
 from proa.transfer.archive_write import _header
 
 
@@ -28,9 +28,9 @@ def test_short_reads_and_concatenated_streams():
             return super().read(min(size, 3))
 
     for pack in (bytes, bz2.compress, lzma.compress):
-        assert b"".join(tar_chunks(Slow(pack(b"abc" * 1000)))) == b"abc" * 1000
-    assert b"".join(tar_chunks(io.BytesIO(bz2.compress(b"a") + bz2.compress(b"b")))) == b"ab"
-    assert b"".join(tar_chunks(io.BytesIO(lzma.compress(b"a") + bytes(8) + lzma.compress(b"b")))) == b"ab"
+        assert b"".join(decompress("any", Slow(pack(b"abc" * 1000)).read)) == b"abc" * 1000
+    assert b"".join(decompress("any", io.BytesIO(bz2.compress(b"a") + bz2.compress(b"b")).read)) == b"ab"
+    assert b"".join(decompress("any", io.BytesIO(lzma.compress(b"a") + bytes(8) + lzma.compress(b"b")).read)) == b"ab"
 
 
 def test_broken_and_explosive_streams():
@@ -40,9 +40,9 @@ def test_broken_and_explosive_streams():
     for pack in (bz2.compress, lzma.compress):
         data = pack(bytes(range(256)) * 1000)
         with pytest.raises(Corrupt, match="truncated"):
-            list(tar_chunks(io.BytesIO(data[:-20])))
+            list(decompress("any", io.BytesIO(data[:-20]).read))
         with pytest.raises(Corrupt, match="damaged"):
-            list(tar_chunks(io.BytesIO(data[: len(data) // 2] + b"\0" * 50 + data[len(data) // 2 :])))
+            list(decompress("any", io.BytesIO(data[: len(data) // 2] + b"\0" * 50 + data[len(data) // 2 :]).read))
         budget = DEFAULT_BUDGET._replace(ratio_floor_bytes=1 << 20, ratio=50)
         with pytest.raises(Exhausted):
-            list(tar_chunks(io.BytesIO(pack(bytes(64 << 20))), budget))
+            list(decompress("any", io.BytesIO(pack(bytes(64 << 20))).read, budget))

@@ -24,8 +24,8 @@ from proa.linux.seccomp import (
 
 __all__ = ["confine_decoder", "confine_worker"]
 
-# A zstd window (128 MiB) and the ring are far below; Python's own address space is about 100 MiB.
-_ADDRESS_SPACE = 1 << 30
+# Python's own address space is about 100 MiB; the ring and the chunks under way are far below the rest.
+_ADDRESS_SPACE = 768 << 20
 
 _CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER, _CAP_FSETID = 0, 1, 3, 4
 _CAP_SYS_ADMIN, _CAP_MKNOD, _CAP_SETFCAP = 21, 27, 31
@@ -62,10 +62,11 @@ _NR, _ARCH = 0, 4
 _LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 
 
-def confine_worker(target_fd: int) -> None:
+def confine_worker(target_fd: int, memory_bytes: int) -> None:
     """See nothing but the target directory (and the lower layers, by their fds), and change nothing else.
 
-    Raises Unsupported where neither chroot nor landlock can do it.
+    memory_bytes: what may be held beside the interpreter. Raises Unsupported where neither chroot nor landlock can do
+    it.
     """
     forbid_imports()
     prctl(PR_SET_NO_NEW_PRIVS, 1)  # without it an ordinary user may not restrict itself
@@ -83,7 +84,7 @@ def confine_worker(target_fd: int) -> None:
                 hint="run the engine as root or in a user namespace",
             ) from error
     _keep(_WORKER_CAPABILITIES)
-    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
+    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE + memory_bytes,) * 2)
 
 
 def confine_decoder(fds: tuple[int, ...]) -> None:

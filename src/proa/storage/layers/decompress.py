@@ -13,7 +13,8 @@ from typing import Any
 import zstandard
 
 from proa.errors import Corrupt, Invalid, Unsupported
-from proa.storage.layers.budget import DEFAULT_BUDGET, Budget, exceeded
+from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
+from proa.storage.layers.old_formats import old_format, old_pieces
 from proa.storage.layers.zstd_frames import zstd_pieces
 
 igzip: Any
@@ -28,7 +29,7 @@ Read = Callable[[int], bytes]
 
 CHUNK = 256 << 10
 
-COMPRESSIONS = ("none", "gzip", "zstd", "auto")
+COMPRESSIONS = ("none", "gzip", "zstd", "auto", "any")
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_HEADER_LIMIT = 256 << 10
@@ -45,30 +46,32 @@ def detect(head: bytes) -> str:
     # Skippable frames may come first.
     if head.startswith(_ZSTD_MAGIC) or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
         return "zstd"
-    for magic, name in ((b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz")):
-        if head.startswith(magic):
-            raise Unsupported(f"layer is compressed with {name}", code="layer-compression")
+    if name := old_format(head):
+        raise Unsupported(f"layer is compressed with {name}", code="layer-compression")
     return "none"
 
 
 def decompress(compression: str, read: Read, budget: Budget = DEFAULT_BUDGET) -> Iterator[bytes]:
     """The uncompressed chunks of a blob whose bytes `read(n)` returns, b"" at its end.
 
-    compression: one of COMPRESSIONS; "auto" looks at the first bytes. Raises Corrupt (damaged, cut off, followed by
+    compression: one of COMPRESSIONS; "auto" looks at the first bytes, "any" also allows what is no layer's: bzip2 and
+    xz. Raises Corrupt (damaged, cut off, followed by
     something else), Exhausted (ratio), Invalid (not a compression).
     """
-    if compression == "auto":
+    if compression in ("auto", "any"):
         head = read(CHUNK)
         while head and len(head) < 6 and (more := read(CHUNK)):
             head += more
-        compression = detect(head)
         read = _prefixed(head, read)
+        if compression == "any" and (old := old_format(head)):
+            return old_pieces(old, read, budget)
+        compression = detect(head)
     if compression == "none":
         return iter(lambda: read(CHUNK), b"")
     if compression == "gzip":
         return _capped(_gunzip, read, budget)
     if compression == "zstd":
-        return _capped(lambda counted: _unzstd(counted, budget.zstd_window_bytes), read, budget)
+        return _capped(lambda counted: _unzstd(counted, budget), read, budget)
     raise Invalid(f"unknown layer compression {compression!r}", code="layer-compression")
 
 
@@ -89,7 +92,7 @@ def _capped(codec: Callable[[Read], Iterator[bytes]], read: Read, budget: Budget
     for chunk in codec(counted):
         produced += len(chunk)
         if produced > budget.ratio_floor_bytes and produced > consumed * budget.ratio:
-            exceeded("times the compressed size", budget.ratio)
+            budget.exceeded("ratio", "times the compressed size")
         yield chunk
 
 
@@ -180,9 +183,9 @@ class _ZlibDecoder:
         return chunk
 
 
-def _unzstd(read: Read, window: int) -> Iterator[bytes]:
+def _unzstd(read: Read, budget: Budget) -> Iterator[bytes]:
     """All frames of a zstd stream, skippable ones included (RFC 8878)."""
-    decompressor = zstandard.ZstdDecompressor(max_window_size=window)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=budget.zstd_window_bytes)
     decoder = None
     for piece in zstd_pieces(read):
         decoder = decoder or decompressor.decompressobj()
@@ -190,7 +193,7 @@ def _unzstd(read: Read, window: int) -> Iterator[bytes]:
             chunk = decoder.decompress(piece)
         except zstandard.ZstdError as error:
             if "too much memory" in str(error):
-                exceeded("bytes of zstd window", window)
+                budget.exceeded("zstd_window_bytes", "bytes of zstd window")
             raise Corrupt(f"zstd stream is damaged: {error}", code="layer-compression") from error
         if decoder.eof:
             decoder = None

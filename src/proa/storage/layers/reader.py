@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from proa.errors import Corrupt, Invalid, ProaError
+from proa.errors import Corrupt, Exhausted, Invalid, ProaError
 from proa.storage.layers import headers, pax, sparse
-from proa.storage.layers.budget import DEFAULT_BUDGET, Budget, exceeded
+from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
 from proa.storage.layers.headers import BLOCK, ZERO_BLOCK, Entry
 from proa.storage.layers.names import display
 
@@ -62,7 +62,7 @@ class TarReader:
             return None
         self.entries += 1
         if self.entries > self._budget.entries:
-            exceeded("entries", self._budget.entries)
+            self._budget.exceeded("entries", "entries")
         self._unread = entry.stored
         self._padding = -entry.stored % BLOCK
         return entry
@@ -90,7 +90,7 @@ class TarReader:
         self._position = 0
         self._view = memoryview(next(self._chunks, b""))
         if self._started + len(self._view) > self._budget.unpacked_bytes:
-            exceeded("unpacked bytes", self._budget.unpacked_bytes)
+            self._budget.exceeded("unpacked_bytes", "unpacked bytes")
         return len(self._view) > 0
 
     def _take(self, count: int) -> bytes:
@@ -150,9 +150,10 @@ class TarReader:
             extensions += 1
             size += entry.size
             if extensions > _EXTENSIONS_PER_ENTRY:
-                exceeded("extended headers for one entry", _EXTENSIONS_PER_ENTRY)
+                text = f"layer refused: more than {_EXTENSIONS_PER_ENTRY} extended headers for one entry"
+                raise Exhausted(text, code="layer-budget")
             if size > self._budget.header_bytes:
-                exceeded("bytes of extended headers for one entry", self._budget.header_bytes)
+                self._budget.exceeded("header_bytes", "bytes of extended headers for one entry")
             data = self._extension(entry.size)
             if kind == _PAX:
                 records = pax.parse_records(data)
@@ -201,11 +202,11 @@ class TarReader:
             sparse.apply_pax(entry, records, self._block, self._budget)
         budget = self._budget
         if len(entry.name) > budget.name_bytes or len(entry.linkname) > budget.name_bytes:
-            exceeded("bytes in a path", budget.name_bytes, display(entry.name))
+            budget.exceeded("name_bytes", "bytes in a path", display(entry.name))
         if entry.size > budget.file_bytes:
-            exceeded("bytes in a file", budget.file_bytes, display(entry.name))
+            budget.exceeded("file_bytes", "bytes in a file", display(entry.name))
         if entry.stored > budget.unpacked_bytes:
-            exceeded("unpacked bytes", budget.unpacked_bytes, display(entry.name))
+            budget.exceeded("unpacked_bytes", "unpacked bytes", display(entry.name))
         if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
             raise Invalid(
                 f"{display(entry.name)!r} has an impossible owner {entry.uid}:{entry.gid}",

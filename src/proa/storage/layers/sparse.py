@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from proa.errors import Corrupt, Invalid, Unsupported
-from proa.storage.layers.budget import Budget, exceeded
+from proa.storage.layers.budget import Budget
 from proa.storage.layers.headers import BLOCK, Entry, number
 from proa.storage.layers.names import display
 from proa.storage.layers.pax import Records, decimal
@@ -39,7 +39,7 @@ def read_old_gnu(entry: Entry, header: bytes, read_block: ReadBlock, budget: Bud
     more = header[_OLD_MORE]
     while more:
         if len(segments) > budget.sparse_segments:
-            exceeded("sparse segments", budget.sparse_segments, display(entry.name))
+            budget.exceeded("sparse_segments", "sparse segments", display(entry.name))
         block = read_block()
         take(block, 0, _EXTENSION_COUNT)
         more = block[_EXTENSION_MORE]
@@ -70,7 +70,9 @@ def apply_pax(entry: Entry, records: Records, read_block: ReadBlock, budget: Bud
         values = [decimal(v, b"GNU.sparse.map") for v in text.split(b",")] if text else []
     else:
         values = _repeated_keys(records)
-    if len(values) % 2 or len(values) // 2 > budget.sparse_segments:
+    if len(values) // 2 > budget.sparse_segments:
+        budget.exceeded("sparse_segments", "sparse segments", display(entry.name))
+    if len(values) % 2:
         raise Corrupt(f"the sparse map of {display(entry.name)!r} is malformed", code="tar-sparse")
     entry.segments = _checked(entry, list(zip(values[::2], values[1::2], strict=True)))
 
@@ -106,7 +108,7 @@ def _leading_map(entry: Entry, read_block: ReadBlock, budget: Budget) -> list[in
             values.append(decimal(line, b"sparse map"))
             if len(values) == 1:
                 if values[0] > budget.sparse_segments:
-                    exceeded("sparse segments", budget.sparse_segments, display(entry.name))
+                    budget.exceeded("sparse_segments", "sparse segments", display(entry.name))
                 wanted = 1 + 2 * values[0]
     return values[1:]
 

@@ -82,8 +82,8 @@ def _unpack(sock: socket.socket) -> Iterator[dict[str, Any]]:
         if not more:
             raise Internal("unpack worker got too few directories", code="unpack-worker")
         lower_fds += more
-    confine_worker(target_fd)
     budget = Budget(**job["budget"])
+    confine_worker(target_fd, budget.memory_bytes)
     decoder = Decoder(job["compression"], data_fd, budget, confine_decoder) if job["decoded"] else None
     applied = apply(
         iter(decoder) if decoder else iter(lambda: os.read(data_fd, CHUNK), b""),

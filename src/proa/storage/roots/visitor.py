@@ -35,7 +35,7 @@ from proa.linux.process import (
 )
 from proa.linux.sockets import receive_fds, send_fds
 from proa.runtime.users import resolve_user
-from proa.storage.layers.budget import Budget
+from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
 from proa.storage.layers.confine import confine_decoder, forbid_imports
 from proa.storage.layers.decompress import CHUNK
 from proa.storage.layers.names import display
@@ -96,9 +96,10 @@ def _visit(sock: socket.socket) -> dict[str, Any]:
     job: dict[str, Any] = json.loads(message)
     data_fd, container = fds
     path = absolute(job["path"])
-    own_devices = _enter(container)
+    budget = Budget(**job["budget"]) if "budget" in job else DEFAULT_BUDGET
+    own_devices = _enter(container, budget.memory_bytes)
     if job["verb"] == "place":
-        return {"entries": _place(job, path, data_fd, skip_devices=not own_devices)}
+        return {"entries": _place(job, path, data_fd, budget, skip_devices=not own_devices)}
     status = look_up(path)
     found = describe(path, status)
     if job["verb"] == "look":
@@ -106,7 +107,7 @@ def _visit(sock: socket.socket) -> dict[str, Any]:
     return {"entries": pack(path, found["name"], _Pipe(data_fd))}
 
 
-def _enter(container: int) -> bool:
+def _enter(container: int, memory_bytes: int) -> bool:
     """Join the container's mounts and, where it has one, its user namespace; returns whether devices can be made."""
     forbid_imports()
     own_user = True
@@ -125,11 +126,11 @@ def _enter(container: int) -> bool:
     _, permitted, _ = capability.capget()
     capability.clear_ambient()
     capability.capset(permitted & _CAPABILITIES, permitted & _CAPABILITIES, 0)
-    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
+    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE + memory_bytes,) * 2)
     return own_user
 
 
-def _place(job: dict[str, Any], path: str, data_fd: int, *, skip_devices: bool) -> int:
+def _place(job: dict[str, Any], path: str, data_fd: int, budget: Budget, *, skip_devices: bool) -> int:
     try:
         root_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except NotADirectoryError:
@@ -141,10 +142,9 @@ def _place(job: dict[str, Any], path: str, data_fd: int, *, skip_devices: bool) 
     if job["owner"]:
         top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         owner = resolve_user(top, job["owner"])[:2]
-    budget = Budget(**job["budget"])
     chunks: Iterator[bytes | memoryview]
     if job["compressed"]:
-        chunks = iter(Decoder("auto", data_fd, budget, confine_decoder))
+        chunks = iter(Decoder("any", data_fd, budget, confine_decoder))
     else:
         chunks = iter(lambda: os.read(data_fd, CHUNK), b"")
     return place(

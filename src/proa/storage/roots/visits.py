@@ -9,8 +9,9 @@ from typing import Any, BinaryIO, cast
 
 from proa.errors import TimedOut, from_record
 from proa.storage.layers.archive import Sink
-from proa.storage.layers.budget import DEFAULT_BUDGET
+from proa.storage.layers.budget import Budget
 from proa.storage.layers.decompress import detect
+from proa.storage.layers.old_formats import old_format
 from proa.storage.layers.workers import VISIT, Job, Workers
 
 __all__ = ["look", "pack", "place"]
@@ -66,7 +67,14 @@ def pack(workers: Workers, container: int, path: str, sink: Sink) -> None:
 
 
 def place(
-    workers: Workers, container: int, path: str, source: BinaryIO, *, keep_kinds: bool = False, owner: str = ""
+    workers: Workers,
+    container: int,
+    path: str,
+    source: BinaryIO,
+    *,
+    budget: Budget,
+    keep_kinds: bool = False,
+    owner: str = "",
 ) -> None:
     """Place the members of a tar archive, compressed or not, in the directory at a path.
 
@@ -81,8 +89,8 @@ def place(
             "path": path,
             "owner": owner,
             "keep_kinds": keep_kinds,
-            "budget": DEFAULT_BUDGET._asdict(),
-            "compressed": detect(peeked.head) != "none",
+            "budget": budget._asdict(),
+            "compressed": bool(old_format(peeked.head)) or detect(peeked.head) != "none",
         }
         job.send(order, [container], None)
         _result(job, cast("BinaryIO", peeked))
