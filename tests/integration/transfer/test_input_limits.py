@@ -254,13 +254,11 @@ def test_a_layout_in_a_directory(tmp_path):
 
     path = image(3, padding=5000).layout(tmp_path / "layout", "v1")
     for setting, low, high in (("manifest_bytes", 100, 2000), ("manifest_layers", 2, 3), ("blob_bytes", 10, 10_000)):
-        layout = Layout(path, "v1", Limits(**{setting: low}))
-        root = layout.resolve()
+        root = Layout(path, "v1").resolve()
         with pytest.raises(ProaError) as caught:
-            layout.read(root)
+            Layout(path, "v1", Limits(**{setting: low})).read(root)
         named(caught.value, setting.replace("_", "-"))
-        layout = Layout(path, "v1", Limits(**{setting: high}))
-        assert layout.read(root)
+        assert Layout(path, "v1", Limits(**{setting: high})).read(root)
 
 
 def test_what_users_put_together(tmp_path):
