@@ -134,6 +134,9 @@ ROWS: dict[tuple[str, str], Row] = {
             "repair": (FLAG, "Fetch, unpack or write again what is damaged"),
             "quick": (FLAG, "Look at sizes and times instead of every byte"),
         },
+        headers={
+            "X-Registry-Config": "Credentials by registry, as docker build sends them: base64url of a JSON object"
+        },
         answer=_PROGRESS,
     ),
     ("POST", "/networks/reload"): Row(answer=(200, JSON, _object(Warnings=TEXTS))),
@@ -177,6 +180,7 @@ ROWS: dict[tuple[str, str], Row] = {
         query={**_NAME, "tag": (TEXT, "A tag or digest that was written apart from the name")},
         answer=(200, JSON, _object(Name=TEXT, Registry=TEXT)),
     ),
+    ("GET", "/repositories"): Row(answer=(200, JSON, _object(Repositories=TEXTS))),
     ("GET", "/volumes/{name}/export"): Row(answer=(200, TAR, {})),
     ("PUT", "/volumes/{name}/import"): Row(
         query={"replace": (FLAG, "Remove what is in the volume first")},

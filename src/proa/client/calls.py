@@ -83,6 +83,14 @@ def registry_headers(image: str, name: str = "X-Registry-Auth") -> Flow[tuple[tu
     return (auth_header(image, name),)
 
 
+def headers_of_all_registries() -> Flow[tuple[tuple[str, str], ...]]:
+    """The credentials for the registries that the engine's images come from. Raises as `registry_headers`."""
+    from proa.client.credentials import headers_of_places
+
+    body = yield from exchange("GET", "/proa/v1/repositories")
+    return headers_of_places(decode(body, dict[str, list[str]])["Repositories"])
+
+
 def outputs(channel: Channel, *, tty: bool) -> Stream[Output]:
     """What a process writes, until its end; with a terminal everything is stdout. Closes the channel."""
     demultiplexer = Demultiplexer()

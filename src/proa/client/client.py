@@ -14,7 +14,7 @@ import msgspec
 
 from proa.client.artifacts import Artifacts, Manifests
 from proa.client.blocking import BlockingTransport
-from proa.client.calls import decode, exchange, filters_text, json_stream, transfer
+from proa.client.calls import decode, exchange, filters_text, headers_of_all_registries, json_stream, transfer
 from proa.client.containers import Containers
 from proa.client.endpoint import Endpoint, locate
 from proa.client.flow import Blocking, Flow, Request, Stream, Transport, operation, stream
@@ -68,11 +68,12 @@ class ClientCore:
     ) -> Flow[list[Problem]]:
         """Check everything that is stored for damage; what was found, in order. An empty list is a clean root.
 
-        repair: put right what can be
+        repair: put right what can be; what is fetched again needs the logins that a pull needs
         quick: leave out what reads all bytes
         """
         target = f"/proa/v1/check{query(repair=repair, quick=quick)}"
-        records = yield from transfer(Request("POST", target), progress)
+        headers = (yield from headers_of_all_registries()) if repair else ()
+        records = yield from transfer(Request("POST", target, headers=headers), progress)
         found = [record["aux"] for record in records if "kind" in (record.get("aux") or {})]
         return msgspec.convert(found, list[Problem])
 

@@ -14,13 +14,14 @@ import binascii
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from proa.client import credential_helpers
 from proa.client.names import DOCKER_HUB, registry_of
 from proa.errors import Invalid, NotFound
 
-__all__ = ["auth_header", "config_path", "credentials_for", "forget", "header_of", "store"]
+__all__ = ["auth_header", "config_path", "credentials_for", "forget", "header_of", "headers_of_places", "store"]
 
 
 def config_path() -> str:
@@ -30,7 +31,11 @@ def config_path() -> str:
 
 def header_of(credentials: dict[str, str], name: str = "X-Registry-Auth") -> tuple[str, str]:
     """The header that carries these credentials."""
-    raw = json.dumps(credentials).encode()
+    return _header(credentials, name)
+
+
+def _header(value: Mapping[str, object], name: str) -> tuple[str, str]:
+    raw = json.dumps(value).encode()
     return (name, base64.urlsafe_b64encode(raw).decode())
 
 
@@ -40,6 +45,23 @@ def auth_header(image: str, name: str = "X-Registry-Auth") -> tuple[str, str]:
     Raises Invalid when the configuration cannot be read.
     """
     return header_of(credentials_for(registry_of(image), image), name)
+
+
+def headers_of_places(repositories: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The header with the credentials for repositories (`registry/repository`), of those that have some.
+
+    Raises Invalid when the configuration cannot be read.
+    """
+    places: dict[str, dict[str, str]] = {}
+    for repository in repositories:
+        name = repository.partition("/")[0]
+        registry = registry_of(repository)
+        if name not in places:
+            places[name] = credentials_for(registry)
+        if (own := credentials_for(registry, repository)) != places[name]:
+            places[repository] = own
+    known = {place: found for place, found in places.items() if found}
+    return (_header(known, "X-Registry-Config"),) if known else ()
 
 
 def credentials_for(registry: str, image: str = "") -> dict[str, str]:

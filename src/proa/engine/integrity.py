@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from proa.engine.clock import now
 from proa.engine.volumes import Volume
 from proa.errors import NotFound, ProaError
 from proa.storage import write_record
+from proa.transfer import Credentials
 from proa.transfer.progress import Progress, ProgressEvent, silent
 
 if TYPE_CHECKING:
@@ -38,11 +40,19 @@ class Integrity:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def check(self, *, repair: bool = False, quick: bool = False, progress: Progress = silent) -> Checked:
+    def check(
+        self,
+        *,
+        repair: bool = False,
+        quick: bool = False,
+        credentials: Mapping[str, Credentials] | None = None,
+        progress: Progress = silent,
+    ) -> Checked:
         """Look at everything that is stored; containers and transfers go on meanwhile.
 
         quick:    leave out what reads all bytes: blobs and layers
         repair:   put right what memory, the index, a registry or the layers' blobs still know
+        credentials: of registries, to fetch from: see `Transfers.refetch`
         progress: a phase's progress, and each problem as `aux`
         """
         # What few need, and no start of an engine should wait for.
@@ -52,6 +62,7 @@ class Integrity:
         engine = self._engine
         storage = engine.storage
         checked = Checked()
+        fetch = partial(engine.transfers.refetch, credentials=credentials)
 
         def looked(what: str, done: int, total: int) -> None:
             progress(ProgressEvent(status="Checking", id=what, current=done, total=total))
@@ -59,7 +70,7 @@ class Integrity:
         def settle(problems: Iterable[Problem]) -> bool:
             """Repair and tell; True when something was repaired."""
             found = list(problems)
-            mender = Repair(storage, graph, engine.transfers.refetch, self._running_on)
+            mender = Repair(storage, graph, fetch, self._running_on)
             for problem in found:
                 problem.affected = sorted({*problem.affected, *self._containers_on(problem.subject)})
                 if repair and not problem.repaired:

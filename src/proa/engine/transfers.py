@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -142,17 +142,27 @@ class Transfers:
             )
         return tags
 
-    def refetch(self, descriptor: Descriptor, names: Sequence[str]) -> None:
+    def repositories(self) -> list[str]:
+        """Where the images here may be fetched again: `registry/repository` of each name, once."""
+        named = [i.name for i in self._storage.images.walk() if not i.name.startswith("sha256:")]
+        references = [parse_reference(name) for name in named]
+        return sorted({f"{r.registry}/{r.repository}" for r in references})
+
+    def refetch(
+        self, descriptor: Descriptor, names: Sequence[str], credentials: Mapping[str, Credentials] | None = None
+    ) -> None:
         """Fetch what is damaged in the store from the registries of the images that need it.
 
-        Raises what the last of them said.
+        credentials: by `registry/repository` or registry. Raises what the last of them said.
         """
         failure: ProaError = NotFound(f"no registry is known to have {descriptor.digest}", hint="load its image again")
         for name in names:
             if name.startswith("sha256:"):
                 continue
             reference = parse_reference(name)
-            remote = transfer.Remote(reference, registries=self._registries)
+            known = credentials or {}
+            own = known.get(f"{reference.registry}/{reference.repository}") or known.get(reference.registry)
+            remote = transfer.Remote(reference, own, registries=self._registries)
             try:
                 transfer.Stored(self._storage.content).replace(descriptor, remote)
                 return

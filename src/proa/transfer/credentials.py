@@ -42,20 +42,37 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=
 
 def credentials_from_header(header: str) -> Credentials | None:
     """What X-Registry-Auth carries: base64url of JSON; empty, `{}` and `e30=` mean none. Raises Invalid."""
+    value = _decoded(header, "X-Registry-Auth")
+    return credentials_from_mapping(value)
+
+
+def credentials_by_place(header: str) -> dict[str, Credentials]:
+    """What X-Registry-Config carries, as docker build sends it: the same by registry, here also `registry/repository`.
+
+    Raises Invalid.
+    """
+    found = {}
+    for place, value in _decoded(header, "X-Registry-Config").items():
+        if isinstance(value, dict) and (credentials := credentials_from_mapping(value)):
+            found[place] = credentials
+    return found
+
+
+def _decoded(header: str, name: str) -> dict[str, Any]:
     header = header.strip()
     if not header:
-        return None
+        return {}
     if len(header) > LIMIT or re.fullmatch(r"[A-Za-z0-9+/_-]+={0,2}", header) is None:
-        raise Invalid("invalid X-Registry-Auth header: it is no base64", code="registry-auth-invalid")
+        raise Invalid(f"invalid {name} header: it is no base64", code="registry-auth-invalid")
     text = header.rstrip("=").replace("+", "-").replace("/", "_")
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except (ValueError, binascii.Error):
-        raise Invalid("invalid X-Registry-Auth header: it is no base64", code="registry-auth-invalid") from None
-    value = strict_loads(raw, LIMIT, "X-Registry-Auth")
+        raise Invalid(f"invalid {name} header: it is no base64", code="registry-auth-invalid") from None
+    value = strict_loads(raw, LIMIT, name)
     if not isinstance(value, dict):
-        raise Invalid("invalid X-Registry-Auth header: it is no JSON object", code="registry-auth-invalid")
-    return credentials_from_mapping(value)
+        raise Invalid(f"invalid {name} header: it is no JSON object", code="registry-auth-invalid")
+    return value
 
 
 def credentials_from_mapping(value: Mapping[str, Any]) -> Credentials | None:

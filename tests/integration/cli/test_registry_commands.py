@@ -8,6 +8,7 @@ import pty
 import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import engines
 import pytest
@@ -56,6 +57,37 @@ def test_a_login_is_needed_kept_and_forgotten(
     assert "Removing login credentials" in shared.out("logout", guarded.host)
     assert guarded.host not in json.loads(config.read_text())["auths"]
     assert shared.proa("pull", name, check=False).returncode == 1
+
+
+@pytest.mark.parametrize("by", ["command", "sdk"])
+def test_repair_fetches_with_the_login(
+    engine: engines.PrivateEngine, guarded: registries.Registry, busybox_tar: Path, by: str
+) -> None:
+    """What is damaged comes from a registry that tells nobody else."""
+    name = f"{guarded.host}/things/damaged-{by}:1"
+    engine.proa("import", str(busybox_tar), name)
+    log_in(engine, guarded.host, registries.PASSWORD)
+    engine.proa("push", "-q", name)
+    engine.proa("rmi", name)
+    engine.proa("pull", "-q", name)
+    layer = max((engine.root / "content/blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    whole = layer.read_bytes()
+    layer.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    config = engine.directory / ".docker" / "config.json"
+    known = config.read_text()
+    engine.proa("logout", guarded.host)
+    refused = engine.proa("system", "check", "--repair", check=False)
+    assert refused.returncode == 1
+    assert "not repaired" in refused.stdout.decode()
+    config.write_text(known)
+    if by == "command":
+        assert "1 problem found, 1 repaired" in engine.out("system", "check", "--repair")
+    else:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("DOCKER_CONFIG", str(config.parent))
+            with proa.connect(engine.socket) as client:
+                assert [p.repaired for p in client.check(repair=True)] == ["fetched again"]
+    assert layer.read_bytes() == whole
 
 
 def test_pull_tells_what_it_does(shared: engines.PrivateEngine, guarded: registries.Registry, name: str) -> None:

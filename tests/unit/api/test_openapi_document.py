@@ -17,7 +17,11 @@ from proa.api.routes import Route, Router
 OWN = [route for route in ROUTES if route.template.startswith("/proa")]
 DOCUMENT = json.loads(json.dumps(describe(ROUTES)))
 READS = re.compile(r'query\.(?:text|texts|flag|number|seconds)\(\s*"(\w+)"')
-HEADERS = {"X-Registry-Auth": ("credentials(request",), "X-Proa-Source-Auth": ("SOURCE_AUTH",)}
+HEADERS = {
+    "X-Registry-Auth": ("credentials(request",),
+    "X-Proa-Source-Auth": ("SOURCE_AUTH",),
+    "X-Registry-Config": ("x-registry-config",),
+}
 
 
 def name(route: Route) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proa.client.credentials import auth_header, credentials_for, forget, store
+from proa.client.credentials import auth_header, credentials_for, forget, headers_of_places, store
 from proa.client.names import DOCKER_HUB, registry_of, split_tag
 from proa.errors import Invalid
 
@@ -71,6 +71,27 @@ def test_other_settings_survive(config: Path) -> None:
     assert credentials_for("reg")["username"] == "u"
     store("other", "a", "b")
     assert json.loads(config.read_text())["detachKeys"] == "ctrl-x"
+
+
+def test_all_that_is_known_of_some_repositories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One entry a registry, and one of its own where a repository has others; nothing of registries not asked about."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+    def auth(user: str) -> dict[str, str]:
+        return {"auth": base64.b64encode(f"{user}:x".encode()).decode()}
+
+    auths = {"reg:1": auth("all"), "reg:1/team": auth("team"), "other": auth("other"), DOCKER_HUB: auth("hub")}
+    (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
+    repositories = ["reg:1/one", "reg:1/team/app", "docker.io/library/busybox", "no.login/x"]
+    ((header, value),) = headers_of_places(repositories)
+    assert header == "X-Registry-Config"
+    places = json.loads(base64.urlsafe_b64decode(value))
+    assert {place: found["username"] for place, found in places.items()} == {
+        "reg:1": "all",
+        "reg:1/team/app": "team",
+        "docker.io": "hub",
+    }
+    assert headers_of_places(["no.login/x"]) == ()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"auths": {"reg": {"auth": "***"}}}', '{"credsStore": "../evil"}'])

@@ -54,13 +54,19 @@ async def usage(service: Service, request: Request) -> Outcome:  # noqa: ARG001
 
 
 async def check(service: Service, request: Request) -> Outcome:
-    """`POST /proa/v1/check?repair=&quick=`: progress lines, each problem found as `aux`, last a summary as `aux`."""
+    """`POST /proa/v1/check?repair=&quick=`: progress lines, each problem found as `aux`, last a summary as `aux`.
+
+    X-Registry-Config, as docker build sends it: credentials by registry, to fetch what is damaged.
+    """
+    from proa.transfer.credentials import credentials_by_place
+
+    credentials = credentials_by_place(request.headers.get("x-registry-config", ""))
     repair, quick = request.query.flag("repair"), request.query.flag("quick")
 
     def work(report: Report) -> None:
         from proa.transfer import ProgressEvent
 
-        checked = service.engine.integrity.check(repair=repair, quick=quick, progress=report)
+        checked = service.engine.integrity.check(repair=repair, quick=quick, credentials=credentials, progress=report)
         report(ProgressEvent(aux={"Found": len(checked.problems), "Left": checked.left}))
 
     return await progress(service, work)

@@ -113,6 +113,11 @@ async def reference(service: Service, request: Request) -> Outcome:
     return Reply(value={"Name": read.name, "Registry": read.registry})
 
 
+async def repositories(service: Service, request: Request) -> Outcome:  # noqa: ARG001
+    """`GET /proa/v1/repositories`: where the images here may be fetched again, as `registry/repository`."""
+    return Reply(value={"Repositories": await service.pools.quick(service.engine.transfers.repositories)})
+
+
 ROUTES = (
     Route("GET", "/distribution/{name:path}/json", distribution),
     Route("GET", "/images/search", search),
@@ -121,4 +126,5 @@ ROUTES = (
     Route("GET", "/proa/v1/registry/tags", tags),
     Route("POST", "/proa/v1/registry/copy", copy),
     Route("GET", "/proa/v1/reference", reference),
+    Route("GET", "/proa/v1/repositories", repositories),
 )

@@ -38,7 +38,13 @@ def _text(problem: dict[str, Any]) -> str:
 
 def _act(settings: Settings, options: Options, _: list[str]) -> int:
     target = f"/proa/v1/check{query(repair=options.flag('repair'), quick=options.flag('quick'))}"
-    connection = Caller(locate(settings.host)).open("POST", target)
+    caller = Caller(locate(settings.host))
+    headers: tuple[tuple[str, str], ...] = ()
+    if options.flag("repair"):
+        from proa.client.credentials import headers_of_places
+
+        headers = headers_of_places(caller.call("GET", "/proa/v1/repositories")["Repositories"])
+    connection = caller.open("POST", target, headers=headers)
     template = None
     if options.given("format"):
         from proa.cli.template import Template
