@@ -14,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
+import certificates
 import engines
 import images
 import leaks
@@ -67,6 +68,14 @@ def debian_tar() -> Path:
 def alpine_tar() -> Path:
     """A genuine Alpine root file system as a tar."""
     return images.alpine_tar()
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificates for TLS, see `certificates.make_pairs`; the directory is a DOCKER_CERT_PATH."""
+    directory = tmp_path_factory.mktemp("tls")
+    certificates.make_pairs(directory)
+    return directory
 
 
 @pytest.fixture

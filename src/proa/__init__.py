@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         RunResult,
         Session,
         Stats,
+        Tls,
         connect,
         connect_async,
     )
@@ -71,6 +72,7 @@ __all__ = [
     "Health",
     "Healthcheck",
     "Stats",
+    "Tls",
     "ProaError",
     "Invalid",
     "Unauthorized",

@@ -8,7 +8,9 @@ none.
 from __future__ import annotations
 
 from proa.cli.commands import COMMANDS, GROUPS, load
-from proa.cli.options import GLOBALS
+from proa.cli.options import GLOBALS, HELP, UsageError, take_globals
+from proa.client.endpoint import Endpoint, locate
+from proa.errors import ProaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,21 +60,23 @@ def _all(before: list[str], last: str) -> Iterator[Candidate]:
         yield from _of_command(name, load(name), rest, last, host)
 
 
-def _globals(words: list[str]) -> tuple[str, list[str], bool]:
-    """The host that was given, the words from the command on, and whether a value of an option is being written."""
-    host = ""
+def _globals(words: list[str]) -> tuple[str | Endpoint, list[str], bool]:
+    """Where the engine is, the words from the command on, and whether a value of an option is being written."""
+    valued = {flag for row in GLOBALS if row[2] != "flag" for flag in (f"--{row[0]}", f"-{row[1]}")}
     rest = list(words)
     while rest and rest[0].startswith("-"):
-        option = rest.pop(0)
-        name, mark, value = option.partition("=")
-        if name in ("-H", "--host"):
-            if not mark and not rest:
+        if rest.pop(0) in valued:
+            if not rest:
                 return "", [], True
-            host = value if mark else rest.pop(0)
-    return host, rest, False
+            rest.pop(0)
+    try:
+        settings, _ = take_globals(words[: len(words) - len(rest)])
+    except (UsageError, ProaError):
+        return "", rest, False  # the command will say what is wrong with it
+    return settings.host, rest, False
 
 
-def _of_command(name: str, command: Command, rest: list[str], last: str, host: str) -> Iterator[Candidate]:
+def _of_command(name: str, command: Command, rest: list[str], last: str, host: str | Endpoint) -> Iterator[Candidate]:
     given = 0
     asks: Row | None = None  # the option whose value comes next
     by_flag = {flag: row for row in command.rows for flag in (f"--{row[0]}", f"-{row[1]}") if flag != "-"}
@@ -95,7 +99,7 @@ def _of_command(name: str, command: Command, rest: list[str], last: str, host: s
         if mark:
             yield from ((f"{option}={value}", text) for value, text in _names(_VALUES.get(option[2:], ()), host))
         else:
-            yield from _options((*command.rows, GLOBALS[1]))
+            yield from _options((*command.rows, HELP))
     elif name in ("completion", "help"):
         yield from () if given else _SHELLS if name == "completion" else _commands()
     elif name == "cp":
@@ -136,17 +140,15 @@ def _options(rows: tuple[Row, ...]) -> Iterator[Candidate]:
             yield f"-{short}", text
 
 
-def _names(kinds: tuple[str, ...], host: str) -> Iterator[Candidate]:
+def _names(kinds: tuple[str, ...], host: str | Endpoint) -> Iterator[Candidate]:
     """The engine's names of these kinds; nothing when it does not answer."""
     if not kinds:
         return
     from proa.client.caller import Caller
-    from proa.client.endpoint import Endpoint, locate
-    from proa.errors import ProaError
 
     try:
         place = locate(host)
-        caller = Caller(Endpoint(path=place.path, host=place.host, port=place.port))
+        caller = Caller(Endpoint(path=place.path, host=place.host, port=place.port, tls=place.tls))
         for kind in kinds:
             yield from sorted(_READ[kind](caller))
     except (ProaError, OSError):

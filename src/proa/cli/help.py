@@ -43,9 +43,9 @@ def _wrap(text: str, width: int) -> list[str]:
 
 def command_help(command: Command) -> int:
     """Print a command's usage."""
-    from proa.cli.options import GLOBALS
+    from proa.cli.options import HELP
 
-    rows = (*command.rows, GLOBALS[1])
+    rows = (*command.rows, HELP)
     emit(f"Usage:  {program()} {command.path} {command.usage}\n\n{command.summary}\n\nOptions:\n{option_lines(rows)}")
     return 0
 

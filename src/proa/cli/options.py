@@ -11,21 +11,35 @@ The syntax is Docker's: --name x, --name=x, -it, -eK=V, -e K, `--` ends options.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from proa.client.endpoint import Endpoint
 
     Row = tuple[str, str, str, str, str]
     Value = bool | str | list[str]
 
 __all__ = ["Command", "Options", "Settings", "UsageError", "parse", "take_globals"]
 
+HELP: Row = ("help", "", "flag", "", "Print usage")
 GLOBALS: tuple[Row, ...] = (
+    ("context", "c", "text", "string", "One of Docker's contexts, instead of --host"),
     ("debug", "D", "flag", "", "Show where in proa a failure happened"),
-    ("help", "", "flag", "", "Print usage"),
+    HELP,
     ("host", "H", "text", "string", "The engine's socket: unix:///path or tcp://host:port"),
+    ("tls", "", "flag", "", "Speak TLS on TCP; implied by --tlsverify"),
+    ("tlscacert", "", "text", "path", "Trust certificates signed by this authority (default ~/.docker/ca.pem)"),
+    ("tlscert", "", "text", "path", "The certificate to show (default ~/.docker/cert.pem)"),
+    ("tlskey", "", "text", "path", "Its key (default ~/.docker/key.pem)"),
+    ("tlsverify", "", "flag", "", "Speak TLS on TCP, with an engine whose certificate is valid only"),
     ("version", "v", "flag", "", "Print version information and quit"),
 )
+
+#: Those that say more than --host of where the engine is.
+REMOTE = ("context", "tls", "tlscacert", "tlscert", "tlskey", "tlsverify")
 
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
@@ -102,14 +116,15 @@ class Options:
 
 
 class Settings:
-    """What comes before the command's name."""
+    """What comes before the command's name; `host` is for `proa.client.endpoint.locate`."""
 
-    __slots__ = ("debug", "help", "host", "version")
+    __slots__ = ("context", "debug", "help", "host", "version")
 
     def __init__(self) -> None:
+        self.context = ""
         self.debug = False
         self.help = False
-        self.host = ""
+        self.host: str | Endpoint = ""
         self.version = False
 
 
@@ -248,10 +263,12 @@ def parse(
 def take_globals(arguments: list[str]) -> tuple[Settings, list[str]]:
     """Read what stands before the command's name.
 
-    Raises UsageError as `parse` does.
+    Raises UsageError as `parse` does, NotFound for a context that does not exist.
     """
     settings = Settings()
     if not arguments or arguments[0][:1] != "-":
+        if sys.argv[0] == "docker":
+            _follow(settings, arguments)
         return settings, arguments
     options, rest = parse(GLOBALS, arguments, interspersed=False)
     if options is None:
@@ -261,4 +278,17 @@ def take_globals(arguments: list[str]) -> tuple[Settings, list[str]]:
     settings.help = options.flag("help")
     settings.version = options.flag("version")
     settings.host = options.text("host")
+    if any(options.given(name) for name in REMOTE):
+        from proa.cli.remote import choose
+
+        choose(settings, options)
+    elif sys.argv[0] == "docker" and not settings.host:
+        _follow(settings, rest)
     return settings, rest
+
+
+def _follow(settings: Settings, arguments: list[str]) -> None:
+    if arguments and arguments[0] != "context":  # which must work when the current one is gone
+        from proa.cli.remote import follow
+
+        follow(settings)

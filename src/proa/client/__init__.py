@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from proa.client.sessions import AsyncSession, Session
     from proa.client.stats import Stats
+    from proa.client.tls import Tls
 
 __all__ = [
     "connect",
@@ -66,6 +67,7 @@ __all__ = [
     "PruneResult",
     "RunResult",
     "Stats",
+    "Tls",
     "Version",
     "VolumeDetails",
 ]
@@ -83,6 +85,7 @@ _MODULES = {
     "AsyncSession": "sessions",
     "Healthcheck": "creation",
     "Stats": "stats",
+    "Tls": "tls",
 }
 
 

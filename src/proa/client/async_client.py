@@ -12,6 +12,7 @@ from proa.client.endpoint import Endpoint, locate
 from proa.client.flow import AsyncTransport, Awaiting
 from proa.client.images import AsyncImages
 from proa.client.resources import AsyncNetworks, AsyncVolumes
+from proa.client.tls import Tls
 
 __all__ = ["AsyncClient", "connect_async"]
 
@@ -36,6 +37,6 @@ class AsyncClient(ClientCore, Awaiting):
         self.close()
 
 
-def connect_async(host: str = "", *, start: bool = True) -> AsyncClient:
+def connect_async(host: str = "", *, start: bool = True, tls: Tls | bool | None = None) -> AsyncClient:
     """As `connect`, for asyncio."""
-    return AsyncClient(locate(host), start=start)
+    return AsyncClient(locate(host, tls), start=start)

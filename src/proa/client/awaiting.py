@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from proa.client.connection import MAX_BODY_BYTES, RECEIVE_BYTES, unreachable
+from proa.client.connection import MAX_BODY_BYTES, RECEIVE_BYTES, dial_tls, unreachable
 from proa.client.endpoint import Endpoint
 from proa.client.failures import failure
 from proa.client.flow import Channel, Exchange, Instruction, Open, Read, Reply, Request, Write
 from proa.client.http import Head, ReplyReader, request_head
 from proa.errors import Exhausted, Invalid, Unavailable
+
+if TYPE_CHECKING:
+    from proa.client.tls_relay import Relay
 
 __all__ = ["AwaitingTransport"]
 
@@ -22,9 +25,10 @@ _IDLE = 8
 class _Stream:
     """One connection: asyncio's reader and writer, and the reply being read."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, relay: Relay | None = None) -> None:
         self.reader = reader
         self.writer = writer
+        self._relay = relay
         self.reply = ReplyReader()
         self.early: list[bytes] = []
         self._reading: asyncio.Future[bytes] | None = None  # a read begun while writing
@@ -55,9 +59,11 @@ class _Stream:
     async def head(self) -> Head:
         while self.reply.head is None:
             data = await self.receive()
+            if not data and self._relay is not None and self._relay.failure:
+                raise self._relay.refusal()
             if not data:
                 # A unix socket is reset when its other end is closed with bytes of ours unread (`Connection`).
-                local = self.writer.get_extra_info("socket").family == socket.AF_UNIX
+                local = self._relay is None and self.writer.get_extra_info("socket").family == socket.AF_UNIX
                 raise Unavailable(
                     "the engine closed the connection without an answer",
                     code="engine-gone",
@@ -195,6 +201,7 @@ class AwaitingTransport:
                     headers=request.headers,
                     upgrade=request.upgrade,
                     content_type=kind,
+                    host=self.endpoint.authority,
                 )
             except ValueError as error:
                 raise Invalid(str(error)) from None
@@ -245,6 +252,9 @@ class AwaitingTransport:
 async def _dial(endpoint: Endpoint) -> _Stream:
     if endpoint.path:
         return _Stream(*await asyncio.open_unix_connection(endpoint.path, limit=RECEIVE_BYTES))
+    relay = await asyncio.to_thread(dial_tls, endpoint)
+    if relay is not None:
+        return _Stream(*await asyncio.open_connection(sock=relay.socket, limit=RECEIVE_BYTES), relay)
     return _Stream(*await asyncio.open_connection(endpoint.host, endpoint.port, limit=RECEIVE_BYTES))
 
 

@@ -22,6 +22,7 @@ from proa.client.http import query
 from proa.client.images import Images
 from proa.client.models import DiskUsage, Event, Info, Problem, Progress, Version
 from proa.client.resources import Networks, Volumes
+from proa.client.tls import Tls
 
 __all__ = ["Client", "ClientCore", "connect"]
 
@@ -102,11 +103,13 @@ class Client(ClientCore, Blocking):
         self.close()
 
 
-def connect(host: str = "", *, start: bool = True) -> Client:
-    """The engine at `host`, else the one PROA_HOST or DOCKER_HOST name, else this user's own.
+def connect(host: str = "", *, start: bool = True, tls: Tls | bool | None = None) -> Client:
+    """The engine at `host`, else the one PROA_HOST, DOCKER_HOST or DOCKER_CONTEXT name, else this user's own.
 
-    host: `unix:///path` or `tcp://host:port`.
+    host: `unix:///path`, `tcp://host` or `tcp://host:port`.
     start: whether this user's own engine is started when it does not run yet.
+    tls: for TCP: `proa.Tls` names the files; True takes Docker's (ca.pem, cert.pem, key.pem in DOCKER_CERT_PATH or
+        ~/.docker); default: as DOCKER_TLS_VERIFY says.
     Nothing is sent yet: operations raise Unavailable when the engine cannot be reached. Raises Invalid for a bad host.
     """
-    return Client(locate(host), start=start)
+    return Client(locate(host, tls), start=start)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from proa.client.endpoint import Endpoint
+    from proa.client.tls_relay import Relay
 
 RECEIVE_BYTES = 256 << 10
 MAX_BODY_BYTES = 256 << 20
@@ -25,9 +26,10 @@ MAX_BODY_BYTES = 256 << 20
 class Connection:
     """One connection; not for several threads at once."""
 
-    def __init__(self, socket: _socket.socket, host: str = "proa") -> None:
+    def __init__(self, socket: _socket.socket, host: str = "proa", relay: Relay | None = None) -> None:
         self._socket = socket
         self._host = host
+        self._relay = relay
         self._reader = ReplyReader()
         self._reader.done = True
         self.request: tuple[str, str, bytes, Iterable[tuple[str, str]], bool] | None = None
@@ -39,7 +41,7 @@ class Connection:
         Raises Unavailable when nobody listens there and `start` is false or the engine is not ours to start.
         """
         try:
-            return cls(_connect(endpoint), _host_header(endpoint))
+            return cls._dial(endpoint)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             if not (start and endpoint.starts):
                 raise unreachable(endpoint, error) from None
@@ -47,11 +49,21 @@ class Connection:
             raise unreachable(endpoint, error) from None
         from proa.client.autostart import start_engine
 
-        return start_engine(endpoint, lambda: cls(_connect(endpoint), _host_header(endpoint)))
+        return start_engine(endpoint, lambda: cls._dial(endpoint))
+
+    @classmethod
+    def _dial(cls, endpoint: Endpoint) -> Connection:
+        relay = dial_tls(endpoint)
+        return cls(relay.socket if relay else _connect(endpoint), endpoint.authority, relay)
+
+    @property
+    def _local(self) -> bool:
+        """Whether the engine's own socket is at the other end."""
+        return self._relay is None and self._socket.family == _socket.AF_UNIX
 
     def peer_pid(self) -> int:
         """The process that serves this connection (unix(7), SO_PEERCRED); 0 when it is not one of this machine's."""
-        if self._socket.family != _socket.AF_UNIX:
+        if not self._local:
             return 0
         return int.from_bytes(self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[:4], byteorder)
 
@@ -219,14 +231,17 @@ class Connection:
         A unix socket tells: it is reset when its other end is closed with bytes of ours unread.
         """
         told = unread and isinstance(error, (ConnectionResetError, BrokenPipeError))
-        local = self._socket.family == _socket.AF_UNIX
-        return Unavailable(f"the engine went away: {error.strerror}", code="engine-gone", unread=told and local)
+        if self._relay is not None and self._relay.failure:
+            return self._relay.refusal()
+        return Unavailable(f"the engine went away: {error.strerror}", code="engine-gone", unread=told and self._local)
 
     def _receive(self, *, in_body: bool = False) -> bytes:
         try:
             data = self._socket.recv(RECEIVE_BYTES)
         except OSError as error:
             raise self._gone(error, unread=not in_body and self._reader.head is None) from None
+        if not data and self._relay is not None and self._relay.failure:
+            raise self._relay.refusal()
         if not data and not in_body and self._reader.head is None:
             raise Unavailable("the engine closed the connection without an answer", code="engine-gone")
         return data
@@ -246,6 +261,15 @@ def unreachable(endpoint: Endpoint, error: OSError) -> Unavailable:
         subject=str(endpoint),
         hint=hint,
     )
+
+
+def dial_tls(endpoint: Endpoint) -> Relay | None:
+    """TLS with the engine, None where it is not spoken. Raises OSError, and as `proa.client.tls_relay.secure` does."""
+    if endpoint.tls is None:
+        return None
+    from proa.client.tls_relay import secure
+
+    return secure(_connect(endpoint), endpoint.host, endpoint.tls)
 
 
 def _connect(endpoint: Endpoint) -> _socket.socket:
@@ -275,7 +299,3 @@ def _connect(endpoint: Endpoint) -> _socket.socket:
         else:
             return sock
     raise last
-
-
-def _host_header(endpoint: Endpoint) -> str:
-    return "proa" if endpoint.path else f"{endpoint.host}:{endpoint.port}"

@@ -21,7 +21,16 @@ from proa.client import credential_helpers
 from proa.client.names import DOCKER_HUB, registry_of
 from proa.errors import Invalid, NotFound
 
-__all__ = ["auth_header", "config_path", "credentials_for", "forget", "header_of", "headers_of_places", "store"]
+__all__ = [
+    "auth_header",
+    "choose_context",
+    "config_path",
+    "credentials_for",
+    "forget",
+    "header_of",
+    "headers_of_places",
+    "store",
+]
 
 
 def config_path() -> str:
@@ -128,6 +137,13 @@ def forget(registry: str) -> bool:
     if known:
         _write(config)
     return known
+
+
+def choose_context(name: str) -> None:
+    """Write into the same file which of Docker's contexts is the current one. Raises Invalid."""
+    config = _read()
+    config["currentContext"] = name
+    _write(config)
 
 
 def _read() -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Engine:
         self.root, self.run = directory / "root", directory / "run"
         self.socket = self.run / "engine.sock"
         self.log = directory / "engine.log"
+        self.address = ""
         self.process: subprocess.Popen[bytes] | None = None
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PROA_", "DOCKER_"))}
         self.env |= {"HOME": str(directory), "DOCKER_HOST": f"unix://{self.socket}"}
@@ -145,6 +146,21 @@ def shared(busybox_tar: Path) -> Iterator[Engine]:
     """An engine with the image `busybox`, for all tests of a module."""
     engine = Engine(Path(tempfile.mkdtemp(prefix="proa-api-")))
     engine.start()
+    load_busybox(engine, busybox_tar)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def remote(pairs: Path, busybox_tar: Path) -> Iterator[Engine]:
+    """An engine with the image `busybox` that listens with mutual TLS at its `address`, IP:PORT, too."""
+    engine = Engine(Path(tempfile.mkdtemp(prefix="proa-api-")))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        engine.address = f"127.0.0.1:{probe.getsockname()[1]}"
+    files = {"ca": "ca", "cert": "servercert", "key": "serverkey"}
+    options = [word for option, file in files.items() for word in (f"--tls-{option}", f"{pairs}/{file}.pem")]
+    engine.start("--tcp", engine.address, *options)
     load_busybox(engine, busybox_tar)
     yield engine
     engine.close()

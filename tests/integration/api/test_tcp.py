@@ -20,28 +20,6 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _pair(directory: Path, name: str, authority: Path | None) -> None:
-    key, certificate = directory / f"{name}key.pem" if name else directory / "key.pem", directory / f"{name}cert.pem"
-    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    words += ["-subj", f"/CN={name or 'client'}", "-addext", "subjectAltName=IP:127.0.0.1"]
-    words += ["-keyout", str(key), "-out", str(certificate)]
-    if authority is not None:
-        words += ["-CA", str(authority / "cacert.pem"), "-CAkey", str(authority / "cakey.pem")]
-        words += ["-addext", "basicConstraints=critical,CA:FALSE"]
-    subprocess.run(words, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ca.pem, servercert.pem, serverkey.pem, and what the docker command shows: cert.pem, key.pem."""
-    directory = tmp_path_factory.mktemp("tls")
-    _pair(directory, "ca", None)
-    _pair(directory, "server", directory)
-    _pair(directory, "", directory)
-    (directory / "ca.pem").write_bytes((directory / "cacert.pem").read_bytes())
-    return directory
-
-
 def _told(engine: Any, way: str, address: str, **settings: str) -> tuple[str, ...]:
     """Say it by options, which are returned, or in the engine's configuration file."""
     if way == "options":

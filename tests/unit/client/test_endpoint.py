@@ -10,7 +10,20 @@ from proa.client.connection import Connection
 from proa.client.endpoint import Endpoint, locate, parse_host
 from proa.errors import Invalid, Unavailable
 
-NAMES = ("PROA_HOST", "DOCKER_HOST", "PROA_ROOT", "PROA_RUN", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "HOME")
+NAMES = (
+    "DOCKER_CONTEXT",
+    "DOCKER_TLS",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_CERT_PATH",
+    "DOCKER_CONFIG",
+    "PROA_HOST",
+    "DOCKER_HOST",
+    "PROA_ROOT",
+    "PROA_RUN",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "HOME",
+)
 
 
 @pytest.fixture
@@ -66,8 +79,16 @@ def test_hosts_go_before_places_and_are_never_started(environment: Callable[...,
     assert (found.host, found.port, str(found)) == ("127.0.0.1", 2375, "tcp://127.0.0.1:2375")
 
 
+def test_tcp_without_a_port_is_at_dockers(environment: Callable[..., Endpoint]) -> None:
+    assert str(environment(host="tcp://engine.lan/")) == "tcp://engine.lan:2375"
+    assert str(environment(host="tcp://engine.lan", DOCKER_TLS_VERIFY="1")) == "tcp://engine.lan:2376"
+    assert str(environment(host="tcp://[::1]", DOCKER_TLS="1")) == "tcp://[::1]:2376"
+    found = environment(host="tcp://[fd00::1]:99")
+    assert (found.host, found.port, found.authority) == ("fd00::1", 99, "[fd00::1]:99")
+
+
 @pytest.mark.parametrize(
-    "text", ["", "x", "unix://relative", "tcp://host", "tcp://:1", "tcp://h:0", "tcp://h:1x", "ssh://h"]
+    "text", ["", "x", "unix://relative", "tcp://", "tcp://h/x:1", "tcp://:1", "tcp://h:0", "tcp://h:1x", "ssh://h"]
 )
 def test_what_is_no_host(text: str) -> None:
     with pytest.raises(Invalid):

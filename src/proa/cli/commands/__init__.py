@@ -56,7 +56,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "context inspect": ("context", "INSPECT", "Display detailed information on one or more contexts"),
     "context ls": ("context", "LS", "List contexts"),
     "context show": ("context", "SHOW", "Print the name of the current context"),
-    "context use": ("context", "USE", "Set the current context"),
+    "context use": ("context", "USE", "Set the current context of `docker`"),
     "container execs": ("execs", "EXECS", "List the commands that exec runs in a container"),
     "container kill-exec": ("execs", "KILL_EXEC", "Send a signal to a command that exec runs"),
     "config create": ("secret", "CONFIG_CREATE", "Create a config from a file or STDIN"),

@@ -69,7 +69,8 @@ def _act(_: Settings, __: Options, words: list[str]) -> int:
     if shell == "words":  # what the scripts ask
         from proa.cli.candidates import candidates
 
-        emit("".join([f"{word}\t{text}\n" for word, text in candidates(words[1:])]))
+        asked = words[2:] if words[1:2] == ["--"] else words[1:]
+        emit("".join([f"{word}\t{text}\n" for word, text in candidates(asked)]))
         return 0
     if shell not in _SCRIPTS or len(words) > 1:
         raise Invalid(f"no completion for `{' '.join(words)}`", code="unknown-shell", hint=f"use {', '.join(_SCRIPTS)}")

@@ -6,7 +6,7 @@ from proa.cli.options import Command
 from proa.cli.output import emit, note
 from proa.client.caller import Caller
 from proa.client.connection import Connection
-from proa.client.endpoint import data_root, locate, parse_host, run_dir, variable
+from proa.client.endpoint import data_root, locate, run_dir, variable
 from proa.errors import NotFound, Unavailable, Unsupported
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ def _service(settings: Settings, options: Options, words: list[str]) -> int:
     command = engine_command(os.path.abspath(root), os.path.abspath(run))
     host = settings.host or variable("PROA_HOST")
     if host:
-        endpoint = parse_host(host)
+        endpoint = locate(host)
         if not endpoint.path:
             raise Unsupported(
                 f"the engine's own socket cannot be at {endpoint}",

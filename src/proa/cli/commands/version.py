@@ -7,7 +7,7 @@ from proa.cli.humanise import binary_size
 from proa.cli.options import Command
 from proa.cli.output import emit
 from proa.client.caller import Caller
-from proa.client.endpoint import locate
+from proa.client.endpoint import locate, variable
 from proa.errors import ProaError
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ API_VERSION = "1.51"
 FORMAT: Row = ("format", "f", "text", "string", "Format output: json, or a Go template")
 
 
-def _client() -> dict[str, Any]:
+def _client(context: str) -> dict[str, Any]:
     import sys
     from posix import uname
 
@@ -36,7 +36,7 @@ def _client() -> dict[str, Any]:
         "PythonVersion": python,
         "Os": "linux",
         "Arch": arch,
-        "Context": "default",
+        "Context": context or variable("DOCKER_CONTEXT") or "default",
     }
 
 
@@ -47,7 +47,7 @@ def _render(document: Any, template: str) -> None:
 
 
 def _version(settings: Settings, options: Options, _: list[str]) -> int:
-    client = _client()
+    client = _client(settings.context)
     failure: ProaError | None = None
     server = None
     try:
@@ -114,7 +114,7 @@ _INFO_LINES = (
 def _info(settings: Settings, options: Options, _: list[str]) -> int:
     document = Caller(locate(settings.host)).call("GET", "/info")
     if options.given("format"):
-        _render({**document, "ClientInfo": _client()}, options.text("format"))
+        _render({**document, "ClientInfo": _client(settings.context)}, options.text("format"))
         return 0
     lines = ["Client:", f" Version:    {__version__}", "", "Server:"]
     for label, key in _INFO_LINES:
