@@ -21,7 +21,7 @@ from proa.engine.names import check_name, new_id, random_name
 from proa.engine.namespaces import check_namespaces
 from proa.engine.resources import fill_in, limit_warnings, linux_resources
 from proa.engine.restarts import check_policy
-from proa.engine.rootless import NO_PORTS, limits_asked
+from proa.engine.rootless import limits_asked
 from proa.engine.runtimes import runtime_program
 from proa.engine.secrets import check as check_secrets
 from proa.engine.security import check_security
@@ -110,8 +110,6 @@ class Containers:
         out = []
         if able.no_limits and limits_asked(host):
             out.append(able.no_limits)
-        if host.port_bindings or host.publish_all_ports:
-            out += [reason for reason in able.reasons if reason.startswith(NO_PORTS)]
         if not able.connected and host.network_mode in ("", "default", "bridge"):
             host.network_mode = "none"
             out.append(next(reason for reason in able.reasons if "no network" in reason))

@@ -42,10 +42,11 @@ from proa.engine.manifest_lists import ManifestLists
 from proa.engine.networks import Networks
 from proa.engine.ooms import Ooms
 from proa.engine.reconcile import reconcile
+from proa.engine.relay import Relay
 from proa.engine.remote_images import RemoteImages
 from proa.engine.resolver import Resolver
 from proa.engine.restarts import Restarts
-from proa.engine.rootless import abilities
+from proa.engine.rootless import abilities, keeper_of_doors
 from proa.engine.runs import Runs
 from proa.engine.secrets import Secrets
 from proa.engine.streams import Streams
@@ -90,6 +91,7 @@ class Engine:
         self.secrets = Secrets(root / "secrets", "secret", self.events)
         self.configs = Secrets(root / "configs", "config", self.events)
         self.kept = {"secret": self.secrets, "config": self.configs}
+        self.relay = Relay(run, keeper_of_doors())
         self.networks = Networks(self)
         self.resolver = Resolver(run, self.networks.find)
         self.endpoints = Endpoints(self)
@@ -179,6 +181,7 @@ class Engine:
         self._nursery.close()
         self.resolver.close()
         self.networks.close()
+        self.relay.close()
         self.events.close()
         self.storage.close()
         self._lock.close()

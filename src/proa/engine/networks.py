@@ -44,7 +44,7 @@ class Networks:
         self._lock = threading.RLock()
         self._created = now()
         self._store = NetworkStore(engine.root)
-        self._fabric = Fabric(engine.root, engine.run / "network")
+        self._fabric = Fabric(engine.root, engine.run / "network", engine.relay)
         self._records = {name: self._predefined(name) for name in PREDEFINED}
         self._drivers: dict[str, Driver] = {}
         records, self._damaged = self._store.load()

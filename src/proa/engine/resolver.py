@@ -10,8 +10,6 @@ import logging
 import os
 import select
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -21,12 +19,12 @@ from typing import Any
 import msgspec
 
 from proa import errors
+from proa.engine.companion import connect_companion, start_companion
 from proa.engine.network_records import NetworkRecord
 from proa.engine.types import Container, EndpointSettings
 from proa.errors import NotFound, ProaError, Unavailable
 from proa.linux.sockets import send_fds
 from proa.monitor.nursery import NetworkNamespace
-from proa.monitor.sealed import import_locations
 from proa.network.name_port import redirect_name_port
 
 __all__ = ["Resolver"]
@@ -35,8 +33,6 @@ log = logging.getLogger(__name__)
 
 SOCKET_FILE = "resolver.sock"
 LOG_FILE = "resolver.log"
-PATIENCE_S = 20.0
-_BOOT = "import sys;sys.path+=sys.argv[2:];from proa.resolver.program import main;main(int(sys.argv[1]))"
 
 Find = Callable[[str], NetworkRecord]
 
@@ -169,44 +165,13 @@ class Resolver:
                     ) from error
 
     def _connect(self) -> socket.socket | None:
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        try:
-            channel.connect(str(self._run / SOCKET_FILE))
-        except OSError:
-            channel.close()
-            return None
-        # Never hang on a process that was stopped.
-        channel.settimeout(PATIENCE_S)
-        return channel
+        return connect_companion(self._run / SOCKET_FILE)
 
     def _start(self) -> socket.socket:
         path = self._run / SOCKET_FILE
-        path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as listener:
-            listener.bind(str(path))
-            os.chmod(path, 0o600)
-            listener.listen(8)
-            log_fd = os.open(
-                self._run / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
-            try:
-                process = subprocess.Popen(
-                    [
-                        *(sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(listener.fileno())),
-                        *import_locations(errors, msgspec),
-                        *("proa resolver", str(self._run)),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log_fd,
-                    env={},
-                    cwd="/",
-                    pass_fds=(listener.fileno(),),
-                    start_new_session=True,
-                )
-            finally:
-                os.close(log_fd)
-        threading.Thread(target=process.wait, name="proa-resolver", daemon=True).start()
+        start_companion(
+            "proa.resolver.program", errors, msgspec, title="proa resolver", path=path, log=self._run / LOG_FILE
+        )
         channel = self._connect()
         if channel is None:
             raise Unavailable("the resolver did not start", code="resolver-gone", subject=str(path))

@@ -6,6 +6,7 @@
     ranges of /etc/subuid after it; or 0 alone
     pasta or slirp4netns attaches to its network
     rootless.json -------------------------------> becomes root, executes `sleep infinity`
+    door keeper, which opens published ports here (`proa.relay.door`)
     setns(holder), exec itself again: the same engine as root's from here on
 
 The holder keeps the namespaces for the next engine, whose containers still run in them; the last engine that leaves no
@@ -17,7 +18,6 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
-import re
 import signal
 import socket
 import subprocess
@@ -27,6 +27,7 @@ from pathlib import Path
 
 import msgspec
 
+from proa import errors
 from proa.engine.config import config_path
 from proa.engine.resources import DEFAULT_PIDS
 from proa.engine.types import HostConfig
@@ -35,6 +36,7 @@ from proa.errors import Internal, Invalid, ProaError, Unsupported
 from proa.linux import mount as m
 from proa.linux import process as p
 from proa.linux.sockets import set_interface_up
+from proa.monitor.sealed import import_locations
 from proa.runtime import cgroups
 from proa.runtime.userns import Mapping
 from proa.storage.records import write_record
@@ -43,10 +45,11 @@ RECORD = "rootless.json"
 LOCK = "rootless.lock"
 _NAMESPACES = p.CLONE_NEWUSER | p.CLONE_NEWNS
 _TOOL_TIMEOUT_S = 20
-# How the reason begins that is told whoever publishes ports.
-NO_PORTS = "published ports are not reachable from outside"
 # Descriptor of the held lock, across exec.
 _LOCK_VARIABLE = "PROA_ROOTLESS_LOCK"
+# Descriptor of the channel to the process that opens ports outside, across exec.
+_DOORS_VARIABLE = "PROA_ROOTLESS_DOORS"
+_DOORS = "import sys;sys.path+=sys.argv[2:];from proa.relay.door import keep_doors;keep_doors(int(sys.argv[1]))"
 
 
 class Rootless(msgspec.Struct, kw_only=True):
@@ -137,6 +140,8 @@ def enter(run: Path) -> None:
     if pidfd is None:
         record, pidfd = _make(run)
     fcntl.flock(lock, fcntl.LOCK_SH)
+    if record and record.network:
+        _leave_a_keeper_outside()
     p.setns(pidfd, _NAMESPACES | (p.CLONE_NEWNET if record and record.network else 0))
     os.close(pidfd)
     try:
@@ -149,6 +154,39 @@ def enter(run: Path) -> None:
     os.environ[_LOCK_VARIABLE] = str(lock)
     # As another program image, whose /proc files belong to this namespace's root and not to the machine's.
     os.execv(sys.executable, sys.orig_argv)  # noqa: S606
+
+
+def _leave_a_keeper_outside() -> None:
+    """Start what opens the doors of published ports where their clients are; it ends with the engine."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        subprocess.Popen(
+            [
+                *(sys.executable, "-I", "-S", "-X", "utf8", "-c", _DOORS, str(theirs.fileno())),
+                *import_locations(errors),
+                "proa doors",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+    os.set_inheritable(ours.fileno(), True)
+    os.environ[_DOORS_VARIABLE] = str(ours.detach())
+
+
+def keeper_of_doors() -> socket.socket | None:
+    """The channel to it, once; None for an engine in the network namespace of its clients."""
+    number = os.environ.pop(_DOORS_VARIABLE, "")
+    if not number:
+        return None
+    channel = socket.socket(fileno=int(number))
+    channel.set_inheritable(False)
+    channel.settimeout(_TOOL_TIMEOUT_S)
+    return channel
 
 
 def leave(run: Path) -> None:
@@ -323,27 +361,16 @@ def _connect(run: Path, pid: int, record: Rootless) -> None:
         helper, refused = start(run, pid)
         if helper:
             record.network, record.helper, record.helper_start = name, helper, p.start_time(helper)
-            if name != "pasta" or not _pasta_sees_new_ports():
-                record.reasons.append(f"{NO_PORTS}: that needs pasta of June 2023 or later")
             return
         refusals.append(refused)
     record.reasons.append(f"containers have no network: {'; '.join(refusals)}")
 
 
-def _pasta_sees_new_ports() -> bool:
-    """Whether pasta opens ports outside that programs open inside later; Debian 12's looks for them in vain."""
-    try:
-        done = subprocess.run(
-            ["/usr/bin/pasta", "--version"], capture_output=True, timeout=_TOOL_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    found = re.search(rb"(20\d\d)[_-](\d\d)[_-]\d\d", done.stdout + done.stderr)
-    return found is not None and (int(found[1]), int(found[2])) >= (2023, 6)
-
-
 def _pasta(run: Path, pid: int) -> tuple[int, str]:
-    """Start pasta(1): the world as it is outside, listening ports inside are opened outside, never the reverse."""
+    """Start pasta(1): the world as it is outside, listening ports inside are opened outside, never the reverse.
+
+    Those are ports of containers that share the namespace: published ones listen outside already.
+    """
     file = run / "pasta.pid"
     file.unlink(missing_ok=True)
     ports = ("-t", "auto", "-u", "auto", "-T", "none", "-U", "none")

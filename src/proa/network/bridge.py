@@ -323,15 +323,12 @@ class BridgeNetwork:
         return self._fabric
 
     def _detach(self, endpoint: Endpoint) -> None:
-        sweeper = self._fabric.sweeper
         if endpoint.ports:
             self._unpublish(endpoint, endpoint.ports)
-            for text in (endpoint.ip, endpoint.ip6):
-                if text:
-                    sweeper.forget_container(ip_address(text))
+            self._fabric.part(ip_address(text) for text in (endpoint.ip, endpoint.ip6) if text)
         del self._endpoints[endpoint.container_id]
         self._records.remove(endpoint.container_id)
-        sweeper.delete_link(endpoint.host_number, endpoint.host_interface)
+        self._fabric.sweeper.delete_link(endpoint.host_number, endpoint.host_interface)
         for text in (endpoint.ip, endpoint.ip6):
             if text and (address := ip_address(text)).version in self._pools:
                 self._pools[address.version].release(address)
@@ -341,7 +338,9 @@ class BridgeNetwork:
         if not request.host_ip and asked == _ANY[4]:
             return [_ANY[version] for version, ip in ((4, endpoint.ip), (6, endpoint.ip6)) if ip]
         version = 6 if ":" in asked else 4
-        if not (endpoint.ip6 if version == 6 else endpoint.ip):
+        relay = self._fabric.relay
+        only_relayed = relay is not None and (relay.everything or asked == "::1")
+        if not only_relayed and not (endpoint.ip6 if version == 6 else endpoint.ip):
             raise Unsupported(
                 f"cannot publish on {asked}: network {self.name} has no IPv{version}",
                 code="ipv6-publish" if version == 6 else "ipv4-publish",
@@ -356,7 +355,7 @@ class BridgeNetwork:
         self._remember(endpoint, endpoint.ports + tuple(ports))
         try:
             try:
-                fabric.firewall.add(_target(endpoint, port) for port in ports)
+                fabric.publish([_target(endpoint, port) for port in ports])
             except NetlinkFailure as error:
                 if error.errno not in {errno.ENOENT, errno.EEXIST}:
                     raise
@@ -370,8 +369,7 @@ class BridgeNetwork:
             fabric.sweeper.forget_udp(udp_ports)
 
     def _unpublish(self, endpoint: Endpoint, ports: Sequence[PublishedPort]) -> None:
-        self._fabric.firewall.remove(_target(endpoint, port) for port in ports)
-        self._fabric.holders.release(ports)
+        self._fabric.withdraw([_target(endpoint, port) for port in ports])
 
     def _remember(self, endpoint: Endpoint, ports: tuple[PublishedPort, ...]) -> None:
         changed = msgspec.structs.replace(endpoint, ports=ports)
@@ -380,7 +378,9 @@ class BridgeNetwork:
 
 
 def _target(endpoint: Endpoint, port: PublishedPort) -> Target:
-    return ip_address(endpoint.ip6 if ":" in port.host_ip else endpoint.ip), port
+    """Where a port leads: to the container's address of its family, or by a relay to the one that it has."""
+    wanted, other = (endpoint.ip6, endpoint.ip) if ":" in port.host_ip else (endpoint.ip, endpoint.ip6)
+    return ip_address(wanted or other), port
 
 
 def _already(endpoint: Endpoint, request: PortRequest, addresses: Sequence[str]) -> list[PublishedPort]:

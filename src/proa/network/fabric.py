@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Protocol
 
 from proa.errors import ProaError
+from proa.network.addresses import AnyNetwork
 from proa.network.endpoint import Endpoint
 from proa.network.firewall import Firewall, Target, Zone
 from proa.network.host import switch_forwarding_off
 from proa.network.links import Links
 from proa.network.netlink import NETLINK_ROUTE, Channel
 from proa.network.ports import PortHolders
+from proa.network.relay import Relay, redirected, settle
 from proa.network.sweeper import Sweeper
 from proa.network.watch import RuleWatch
 
@@ -48,10 +51,11 @@ class Member(Protocol):
 class Fabric:
     """The ground that an engine's bridge networks stand on, in the network namespace of the calling threads.
 
-    lock: held for everything that changes any network; `members` has those that are known.
+    lock: held for everything that changes any network; `members` has those that are known; relay: what carries ports
+    that the kernel cannot redirect, which are refused without one.
     """
 
-    def __init__(self, root: Path, run_dir: Path) -> None:
+    def __init__(self, root: Path, run_dir: Path, relay: Relay | None = None) -> None:
         self.root = root
         self.run_dir = run_dir
         self.number = root_number(root, "bridge")
@@ -60,7 +64,8 @@ class Fabric:
         self.port_prefixes = {ipv6: f"p{'w' if ipv6 else 'v'}{self.number & 0xFFFF:04x}" for ipv6 in (False, True)}
         self.lock = threading.RLock()
         self.members: dict[str, Member] = {}
-        self.holders = PortHolders()
+        self.relay = relay
+        self.holders = PortHolders(relay)
         self.sweeper = Sweeper()
         self.warnings: list[str] = []
         self._watch: RuleWatch | None = None
@@ -90,10 +95,61 @@ class Fabric:
         up = [member for member in self.members.values() if member.zone is not None]
         zones = [member.zone for member in up if member.zone is not None]
         self.warnings = []
-        if not self.firewall.install(zones, [target for member in up for target in member.targets()]):
+        targets = [target for member in up for target in member.targets()]
+        relay = self.relay
+        complete = self.firewall.install(
+            zones,
+            [target for target in targets if redirected(target)],
+            relayed=relay is not None and relay.everything,
+            to_loopback=relay is not None,
+        )
+        if relay is not None:
+            self._settle(relay, targets, [subnet for zone in zones for subnet in zone.subnets])
+        if not complete:
             self.warnings.append("this kernel cannot filter bridged IPv6 frames, or cannot refuse connections to [::1]")
         if self._watch is None:
             self._watch = RuleWatch(self.table, self.firewall.author, self._repair)
+
+    def publish(self, targets: Collection[Target]) -> None:
+        """Lead ports to containers. FileExistsError, FileNotFoundError: the table is not what we wrote."""
+        self.firewall.add(target for target in targets if redirected(target))
+        self._open_doors(targets)
+
+    def withdraw(self, targets: Collection[Target]) -> None:
+        """Lead them nowhere; let go of them."""
+        self.firewall.remove(target for target in targets if redirected(target))
+        self.holders.release(port for _, port in targets)
+
+    def part(self, addresses: Iterable[IPv4Address | IPv6Address]) -> None:
+        """A container has gone: nothing of its connections shall be remembered."""
+        for address in addresses:
+            self.sweeper.forget_container(address)
+            if self.relay is not None:
+                self.relay.part(str(address))
+
+    def _settle(self, relay: Relay, targets: Collection[Target], near: Sequence[AnyNetwork]) -> None:
+        try:
+            reason = settle(relay, self.links, near)
+            if reason:
+                self.warnings.append(reason)
+            relay.settle([port for _, port in targets if self.holders.door(port) is not None])
+            self._open_doors(targets)
+        except (OSError, ProaError) as error:
+            self.warnings.append(f"published ports are not all reachable: {error}")
+
+    def _open_doors(self, targets: Iterable[Target]) -> None:
+        if self.relay is None:
+            return
+        others = {
+            first: second
+            for member in self.members.values()
+            for endpoint in member.owned_links().values()
+            for first, second in ((endpoint.ip, endpoint.ip6), (endpoint.ip6, endpoint.ip))
+        }
+        for address, port in targets:
+            door = self.holders.door(port)
+            if door is not None:
+                self.relay.open(port, [text for text in (str(address), others.get(str(address))) if text], door)
 
     def mend_links(self) -> None:
         """Strays of a crash go: links that look like ours and belong to no endpoint."""
@@ -139,7 +195,7 @@ class Fabric:
             self.sweeper.flush()
             for member in self.members.values():
                 member.zone = None
-            self.holders.release_all()
+            self.holders.close()
             if self._channel is not None:
                 self._channel.close()
                 self._channel = None

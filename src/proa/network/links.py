@@ -51,6 +51,7 @@ AnyInterface = IPv4Interface | IPv6Interface
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWRULE = 32
 
 IFF_UP = 0x1
 
@@ -69,14 +70,18 @@ RTEXT_FILTER_SKIP_STATS = 1 << 3
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
-RT_SCOPE_UNIVERSE = 0
+FRA_PRIORITY, FRA_FWMARK = 6, 10
+RT_SCOPE_UNIVERSE, RT_SCOPE_HOST = 0, 254
 RT_TABLE_MAIN, RT_TABLE_LOCAL = 254, 255
 RTPROT_BOOT = 3
-RTN_UNICAST = 1
+RTN_UNICAST, RTN_LOCAL = 1, 2
+FR_ACT_TO_TBL = 1
+# The table of what is delivered to us by its mark, and the priority of the rule that leads there: before the main one.
+_MARKED = 112
 
 _INTERFACE = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _ADDRESS = struct.Struct("=BBBBi")  # struct ifaddrmsg: family, prefix length, flags, scope, index
-_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
+_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg, and struct fib_rule_hdr
 
 
 @functools.cache
@@ -300,6 +305,19 @@ class Links:
                 if error.errno not in {errno.ESRCH, errno.ENOENT}:
                     raise
                 return
+
+    def deliver_marked(self, mark: int, version: int) -> None:
+        """Deliver what bears that mark to this namespace's sockets, whatever its destination. Idempotent."""
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        route = _ROUTE.pack(family, 0, 0, 0, _MARKED, RTPROT_BOOT, RT_SCOPE_HOST, RTN_LOCAL, 0) + u32(RTA_OIF, 1)
+        rule = _ROUTE.pack(family, 0, 0, 0, _MARKED, 0, 0, FR_ACT_TO_TBL, 0)
+        rule += u32(FRA_PRIORITY, _MARKED) + u32(FRA_FWMARK, mark)
+        for what, kind, body in (("route", RTM_NEWROUTE, route), ("rule", RTM_NEWRULE, rule)):
+            try:
+                self._channel.request(Step(f"add {what} for marked packets", kind, NLM_F_CREATE | NLM_F_EXCL, body))
+            except NetlinkFailure as error:
+                if error.errno != errno.EEXIST:
+                    raise
 
     def delete(self, name: str) -> bool:
         """Delete a link (both ends of a veth pair); False when there was none."""

@@ -55,7 +55,6 @@ INET = 1
 IPV4 = 2
 BRIDGE = 7
 IPV6 = 10
-_ETHERTYPE_IPV6 = 0x86DD
 
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN = 0, 1, 2, 3, 4
 NEWRULE, NEWSET, NEWSETELEM, DELSETELEM = 6, 9, 12, 14
@@ -68,7 +67,8 @@ CT_STATUS_DNAT = 1 << 5
 
 _REGISTER0 = 8  # NFT_REG32_00
 _SCRATCH = 15  # the register comparisons load into, away from what lookups read and write
-_META = {"nfproto": 15, "l4proto": 16, "iifname": 6, "oifname": 7}
+_META = {"protocol": 1, "mark": 3, "nfproto": 15, "l4proto": 16, "iifname": 6, "oifname": 7}
+_CT_MARK = 3
 _FIB_ADDRTYPE, _FIB_DADDR, _RTN_LOCAL = 3, 2, 2
 _INTERVAL, _MAP = 0x4, 0x8
 _INTERVAL_END = 1
@@ -142,17 +142,15 @@ class Rule:
         return self._meta("nfproto", bytes([IPV6]))
 
     def router_advertisement(self) -> Rule:
-        """An ICMPv6 router advertisement or redirect without extension headers (bridge family; RFC 4861 4.2, 4.5)."""
-        self.ethertype(_ETHERTYPE_IPV6)
+        """An ICMPv6 router advertisement without extension headers (RFC 4861 4.2), of a frame that has IPv6 in it."""
         self._add("payload", be32(1, _SCRATCH - 1), be32(2, NETWORK), be32(3, 6), be32(4, 1))
         self._compare(bytes([58]))
         self._add("payload", be32(1, _SCRATCH - 1), be32(2, TRANSPORT), be32(3, 0), be32(4, 1))
         return self._compare(bytes([134]))
 
-    def ethertype(self, number: int) -> Rule:
-        """The frame's type (bridge family)."""
-        self._add("payload", be32(1, _SCRATCH - 1), be32(2, 0), be32(3, 12), be32(4, 2))
-        return self._compare(struct.pack(">H", number))
+    def protocol(self, number: int) -> Rule:
+        """The frame carries that, whether it has a VLAN's tag or not (bridge family)."""
+        return self._meta("protocol", struct.pack(">H", number))
 
     def saddr(self, network: IPv4Network | IPv6Network, *, equal: bool = True) -> Rule:
         """Source inside (or outside) the network; `ipv4` or `ipv6` goes before."""
@@ -188,6 +186,25 @@ class Rule:
     def ct_status(self, bits: int) -> Rule:
         """Connection tracking status has one of these bits."""
         return self._ct(2, bits)
+
+    def mark(self, number: int) -> Rule:
+        """The packet bears that mark."""
+        return self._meta("mark", struct.pack("=I", number))
+
+    def ct_mark(self, number: int) -> Rule:
+        """The packet's connection bears that mark."""
+        self._add("ct", be32(1, _SCRATCH - 1), be32(2, _CT_MARK))
+        return self._compare(struct.pack("=I", number))
+
+    def set_mark(self, number: int) -> Rule:
+        """Mark the packet."""
+        self._add("immediate", be32(1, _SCRATCH - 1), _value(2, struct.pack("=I", number)))
+        return self._add("meta", be32(2, _META["mark"]), be32(3, _SCRATCH - 1))
+
+    def set_ct_mark(self, number: int) -> Rule:
+        """Mark the connection."""
+        self._add("immediate", be32(1, _SCRATCH - 1), _value(2, struct.pack("=I", number)))
+        return self._add("ct", be32(2, _CT_MARK), be32(4, _SCRATCH - 1))
 
     def _ct(self, key: int, bits: int) -> Rule:
         register = _SCRATCH - 1

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 
 from proa.errors import Conflict, Denied, Invalid, ProaError, Unsupported
 from proa.network.endpoint import PROTOCOL_NUMBERS, PortRequest, PublishedPort
+from proa.network.relay import Relay, carried
 
 __all__ = ["PortHolders"]
 
@@ -31,8 +32,14 @@ _TRIES = 16
 class PortHolders:
     """The sockets that hold one network's host ports. Not thread-safe, its network holds a lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, relay: Relay | None = None) -> None:
+        """relay: what carries ports that the kernel does not redirect."""
         self._held: dict[PublishedPort, socket.socket | None] = {}
+        self._relay = relay
+
+    def door(self, port: PublishedPort) -> socket.socket | None:
+        """The socket of a port that a relay carries."""
+        return self._held.get(port) if carried(self._relay, port.protocol, port.host_ip) else None
 
     def reserve(
         self, request: PortRequest, host_ips: Sequence[str], owner: str, container_ip: str
@@ -42,7 +49,7 @@ class PortHolders:
         owner: how error texts name the endpoint. Raises Conflict (code `port-allocated`), Invalid, Denied.
         """
         request.check()
-        addresses = [_host_address(host_ip) for host_ip in host_ips]
+        addresses = [_host_address(host_ip, relayed=self._relay is not None) for host_ip in host_ips]
         chosen_by_kernel = request.host_port == 0
         candidates = [0] * _TRIES if chosen_by_kernel else _range(request)
         refusal: ProaError | None = None
@@ -68,6 +75,11 @@ class PortHolders:
             return True
         request = PortRequest(container_port=port.container_port, protocol=port.protocol)
         try:
+            if self._relay is not None and carried(self._relay, port.protocol, port.host_ip):
+                door = self._relay.regain(port)
+                if door is not None:
+                    self._held[port] = door
+                    return True
             self._hold(request, port.host_ip, port.host_port)
         except OSError:
             return False
@@ -78,17 +90,27 @@ class PortHolders:
         for port in ports:
             holder = self._held.pop(port, None)
             if holder is not None:
+                if self._relay is not None and carried(self._relay, port.protocol, port.host_ip):
+                    self._relay.shut(port)
                 holder.close()
 
-    def release_all(self) -> None:
-        """Let go of everything."""
-        self.release(list(self._held))
+    def close(self) -> None:
+        """Close our sockets; a relay goes on with its own."""
+        for holder in self._held.values():
+            if holder is not None:
+                holder.close()
+        self._held = {}
 
     def _hold(self, request: PortRequest, host_ip: str, number: int) -> PublishedPort:
         holder: socket.socket | None
         if request.protocol == "sctp":
+            if self._relay is not None and (self._relay.everything or host_ip == "::1"):
+                raise OSError(errno.EPROTONOSUPPORT, "sctp cannot be relayed")
             number = self._free_sctp(host_ip, number)
             holder = None
+        elif self._relay is not None and carried(self._relay, request.protocol, host_ip):
+            holder = self._relay.bind(request.protocol, host_ip, number)
+            number = holder.getsockname()[1]
         else:
             holder = _bind(request.protocol, host_ip, number)
             number = holder.getsockname()[1]
@@ -133,17 +155,25 @@ class PortHolders:
             text += "cannot assign requested address"
             return Invalid(text, code="address-not-here", subject=where, hint="this host has no such address")
         if error.errno in {errno.EACCES, errno.EPERM}:
-            return Denied(f"{text}permission denied", code="port-denied", subject=where)
+            hint = ""
+            if self._relay is not None and self._relay.everything and number:
+                hint = (
+                    "ports below net.ipv4.ip_unprivileged_port_start (1024) are root's: choose a higher host port, or "
+                    f"have root lower it: sysctl net.ipv4.ip_unprivileged_port_start={number}"
+                )
+            return Denied(f"{text}permission denied", code="port-denied", subject=where, hint=hint)
+        if error.errno == errno.EPROTONOSUPPORT:
+            return Unsupported(f"{text}a relay carries tcp and udp only", code="port-relayed", subject=where)
         return Conflict(f"{text}{error.strerror}", code="port-bind", subject=where, errno=error.errno)
 
 
-def _host_address(text: str) -> str:
+def _host_address(text: str, *, relayed: bool) -> str:
     """The address in its canonical spelling. Raises Invalid."""
     try:
         address = ip_address(text)
     except ValueError as error:
         raise Invalid(f"invalid IP address: {text!r}", code="address-syntax", subject=text) from error
-    if address.version == 6 and address.is_loopback:
+    if address.version == 6 and address.is_loopback and not relayed:
         raise Unsupported(
             "cannot publish on ::1: Linux does not redirect IPv6 loopback traffic",
             code="loopback-publish",

@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from pathlib import Path
 from typing import Self
 
+from proa.engine.relay import Relay
 from proa.network import AttachRequest, BridgeNetwork, Endpoint, Fabric, NetworkSpec
 from proa.network.addresses import DEFAULT_POOLS
 from proa.network.endpoint import mac_of
@@ -194,10 +195,11 @@ class LabNetwork(BridgeNetwork):
         key: str = "bridge",
         pools: Sequence[IPv4Network] = DEFAULT_POOLS,
         fabric: Fabric | None = None,
+        relay: Relay | None = None,
         **spec: object,
     ) -> None:
         wanted = NetworkSpec(key=key, name=key, **spec)  # type: ignore[arg-type]
-        super().__init__(fabric or Fabric(root, root / "run"), wanted, pools=pools)
+        super().__init__(fabric or Fabric(root, root / "run", relay), wanted, pools=pools)
 
     @property
     def subnet(self) -> IPv4Network | None:
@@ -291,6 +293,14 @@ class Lab:
         service = Service(namespace, port, **options)  # type: ignore[arg-type]
         self._open.append(service)
         return service
+
+    def relay(self, root: str = "engine") -> Relay:
+        """What carries ports of the engine at `root` that the kernel cannot redirect."""
+        run = self.tmp_path / root / "run"
+        run.mkdir(parents=True, exist_ok=True)
+        relay = Relay(run)
+        self._open.append(relay)
+        return relay
 
     def fabric(self, root: str = "engine") -> Fabric:
         """The ground of an engine's networks."""

@@ -7,6 +7,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -99,3 +100,27 @@ def no_tun() -> Iterator[None]:
     """/dev/net/tun for root only."""
     with tun_mode(0o600):
         yield
+
+
+@pytest.fixture(scope="module")
+def peer() -> Iterator[str]:
+    """Another machine, the network namespace `proa-peer-PID`, which says hello on port 8080; its address."""
+    name = f"proa-peer-{os.getpid()}"
+    link = f"pv{os.getpid()}"
+    net = os.getpid() % 200
+
+    def ip(*args: str) -> None:
+        subprocess.run(["ip", *args], check=True)
+
+    ip("netns", "add", name)
+    ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+    ip("addr", "add", f"198.18.{net}.1/24", "dev", link)
+    ip("link", "set", link, "up")
+    ip("-n", name, "addr", "add", f"198.18.{net}.2/24", "dev", "eth0")
+    ip("-n", name, "link", "set", "eth0", "up")
+    serve = "while :; do echo hello from outside | busybox nc -l -p 8080; done"
+    server = subprocess.Popen(["ip", "netns", "exec", name, "sh", "-c", serve], start_new_session=True)
+    yield f"198.18.{net}.2"
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+    ip("netns", "del", name)

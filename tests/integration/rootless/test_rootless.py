@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +17,6 @@ from engines import until
 @pytest.fixture(scope="module")
 def mine(tun: None, user_engine: Callable[..., Any]) -> Any:
     return user_engine()
-
-
-@pytest.fixture(scope="module")
-def peer() -> Iterator[str]:
-    """Another machine, a network namespace, which says hello on port 8080; its address."""
-    name = f"proa-peer-{os.getpid()}"
-    link = f"pv{os.getpid()}"
-    net = os.getpid() % 200
-
-    def ip(*args: str) -> None:
-        subprocess.run(["ip", *args], check=True)
-
-    ip("netns", "add", name)
-    ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
-    ip("addr", "add", f"198.18.{net}.1/24", "dev", link)
-    ip("link", "set", link, "up")
-    ip("-n", name, "addr", "add", f"198.18.{net}.2/24", "dev", "eth0")
-    ip("-n", name, "link", "set", "eth0", "up")
-    serve = "while :; do echo hello from outside | busybox nc -l -p 8080; done"
-    server = subprocess.Popen(["ip", "netns", "exec", name, "sh", "-c", serve], start_new_session=True)
-    yield f"198.18.{net}.2"
-    os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
-    ip("netns", "del", name)
 
 
 def test_root_inside_is_the_user_outside(mine: Any) -> None:
@@ -149,14 +125,6 @@ def test_networks_with_names(mine: Any, peer: str) -> None:
     assert mine.out("exec", "client", "wget", "-qO-", "http://named") == "page"
     mine.proa("rm", "-f", "named", "client")
     mine.proa("network", "rm", "front")
-
-
-def test_published_ports_are_open_or_said_not_to_be(mine: Any) -> None:
-    done = mine.proa("run", "-d", "--name", "published", "-p", "127.0.0.1:38080:80", "busybox", "nc", "-l", "-p", "80")
-    if b"not reachable from outside" not in done.stderr:
-        fetch = ["busybox", "nc", "-w", "2", "127.0.0.1", "38080"]
-        until(lambda: subprocess.run(fetch, input=b"", capture_output=True, check=False).returncode == 0, "the port")
-    mine.proa("rm", "-f", "published")
 
 
 def test_limits_are_said_not_to_hold(mine: Any) -> None:

@@ -1,0 +1,81 @@
+"""The relay's socket towards a container: with the client's own address where answers to it come back to us.
+
+    client 203.0.113.9:40000 -> door | relay -> container      bound to 203.0.113.9:40000 (IP_TRANSPARENT), marked
+                                     | relay <- container      by the mark of its connection, routed to us: a local
+                                                               route that the engine has made
+
+ip(7) IP_TRANSPARENT, socket(7) SO_MARK; both ask for CAP_NET_ADMIN in the network namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+__all__ = ["Place", "Sources"]
+
+Place = tuple[str, int]
+_IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
+_SO_MARK = 36
+# What connect_ex says of a connection that is being made, or is there.
+_UNDER_WAY = {0, errno.EINPROGRESS}
+_TAKEN = {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
+
+
+class Sources:
+    """Which clients' addresses are kept: of which IP versions, and not those of networks that containers are on."""
+
+    def __init__(self) -> None:
+        self._mark = 0
+        self._versions: frozenset[int] = frozenset()
+        self._near: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    def keep(self, mark: int, versions: Sequence[int], near: Sequence[IPv4Network | IPv6Network]) -> None:
+        """Keep addresses of these versions from now on, on sockets with that mark.
+
+        near: where a container would look for the client on its own link.
+        """
+        self._mark, self._versions, self._near = mark, frozenset(versions), tuple(near)
+
+    def connect(self, kind: int, target: Place, client: Place) -> socket.socket:
+        """A socket, not blocking, that is being connected to the container. Raises OSError."""
+        places = [client, (client[0], 0)] if self._kept(target[0], client[0]) else []
+        for source in (*places, None):
+            made = socket.socket(
+                socket.AF_INET6 if ":" in target[0] else socket.AF_INET,
+                kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
+            )
+            try:
+                if source is not None:
+                    self._take(made, source)
+                number = made.connect_ex(target)
+            except OSError as error:
+                number = error.errno or errno.EIO
+            if number in _UNDER_WAY:
+                return made
+            made.close()
+            if number not in _TAKEN:
+                break
+        raise OSError(number, "connect to a container")
+
+    def _take(self, made: socket.socket, source: Place) -> None:
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+        else:
+            made.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+        made.setsockopt(socket.SOL_SOCKET, _SO_MARK, self._mark)
+        # One client's port may lead to several containers.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(source)
+
+    def _kept(self, target: str, client: str) -> bool:
+        if not self._versions or "%" in client:
+            return False
+        address = ip_address(client)
+        if address.version not in self._versions or address.version != (6 if ":" in target else 4):
+            return False
+        if address.is_loopback or address.is_link_local:
+            return False
+        return not any(address in network for network in self._near if network.version == address.version)
