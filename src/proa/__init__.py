@@ -10,10 +10,9 @@ Importing this package is cheap; what it exports is imported when it is first us
 
 from __future__ import annotations
 
-from proa._version import __version__
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from proa._version import __version__
     from proa.client import (
         AsyncClient,
         AsyncContainer,
@@ -93,6 +92,10 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__version__":
+        from proa._version import __version__
+
+        return __version__
     from proa import client, errors
 
     value = getattr(errors if hasattr(errors, name) else client, name)

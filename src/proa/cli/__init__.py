@@ -31,10 +31,12 @@ def main() -> NoReturn:
 
 def _keep_bundle() -> None:
     """Write the bundle for the next command when it is missing or has become stale."""
-    from proa.cli import bundle
+    from proa import bundle
 
     if bundle.stale:
-        bundle.write(__file__.removesuffix("/proa/cli/__init__.py"))
+        from proa.cli.modules import COMMANDS, LATER
+
+        bundle.write(__file__.removesuffix("/proa/cli/__init__.py"), "proa.cli", COMMANDS, LATER)
 
 
 def dispatch(arguments: list[str]) -> int:

@@ -1,26 +1,75 @@
 """The one table of C prototypes, and how a failed call becomes an OSError.
 
 Calls that glibc 2.31 exports are taken from it; newer ones go through `syscall` by number. Numbers from 424 up are the
-same on every architecture proa knows; the few older ones are listed per machine. `ctypes.CDLL(None)` looks at the
-running program only, so nothing is searched on disk.
+same on every architecture proa knows; the few older ones are listed per machine. `dlopen(None)` looks at the running
+program only, so nothing is searched on disk.
+
+Of ctypes only the part in C is used: what the package adds in Python takes 2 ms to import.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-from collections.abc import Callable
-from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
-from typing import Any, NoReturn
+from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, addressof, get_errno
+from _ctypes import dlopen as _dlopen
 
-__all__ = ["MACHINE", "Path", "buffer", "call", "fail", "libc", "path_bytes", "syscall", "syscall_holding_gil"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _ctypes import Array
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+__all__ = [
+    "MACHINE",
+    "Path",
+    "addressof",
+    "buffer",
+    "c_char_p",
+    "c_uint",
+    "call",
+    "fail",
+    "get_errno",
+    "path_bytes",
+    "syscall",
+    "syscall_holding_gil",
+]
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 MACHINE = os.uname().machine
 
-libc = ctypes.CDLL(None, use_errno=True)
-_libc_holding_gil = ctypes.PyDLL(None, use_errno=True)
+
+# C's types as ctypes names them; the letters are its own (as struct's, `z` for char *, `P` for void *).
+if TYPE_CHECKING:
+    from ctypes import c_char, c_char_p, c_int, c_long, c_size_t, c_uint, c_uint64, c_ulong, c_void_p
+else:
+
+    def _c_type(letter: str) -> type[_SimpleCData]:
+        return type(f"c_{letter}", (_SimpleCData,), {"_type_": letter})
+
+    c_char, c_int, c_uint, c_long = _c_type("c"), _c_type("i"), _c_type("I"), _c_type("l")
+    c_char_p, c_void_p = _c_type("z"), _c_type("P")
+    c_ulong = c_size_t = c_uint64 = _c_type("L")  # as on every 64-bit Linux
+
+
+class _Program:
+    """What functions are looked up in: the running program and the C library it is linked with."""
+
+    _handle = _dlopen(None, 0)  # type: ignore[arg-type]
+
+
+_program: Any = _Program
+
+
+class _Function(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = c_int
+
+
+class _FunctionHoldingGil(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO | FUNCFLAG_PYTHONAPI
+    _restype_ = c_int
+
 
 # Functions of glibc. All pointers to structs are c_void_p: callers pass packed bytes, a ctypes buffer or None.
 _PROTOTYPES: dict[str, tuple[Any, ...]] = {
@@ -82,18 +131,17 @@ _SYSCALLS: dict[str, tuple[int | dict[str, int], tuple[Any, ...]]] = {
 
 def call(name: str) -> Callable[..., int]:
     """The glibc function `name` with its prototype set; it returns -1 and sets errno as in C."""
-    function = libc[name]
+    function = _Function((name, _program))
     function.restype, *arguments = _PROTOTYPES[name]
     function.argtypes = arguments
     return function
 
 
-def _bind(library: ctypes.CDLL, name: str) -> Callable[..., int]:
+def _bind(kind: type[CFuncPtr], name: str) -> Callable[..., int]:
     number, arguments = _SYSCALLS[name]
     if isinstance(number, dict):
         number = number.get(MACHINE, -1)  # the kernel answers ENOSYS to -1
-    # Indexing (unlike attribute access) makes a new function object each time, so every call has its own prototype.
-    function = library["syscall"]
+    function = kind(("syscall", _program))  # a new one each time, so every call has its own prototype
     function.restype = c_long
     function.argtypes = (c_long, *arguments)
 
@@ -106,17 +154,21 @@ def _bind(library: ctypes.CDLL, name: str) -> Callable[..., int]:
 
 def syscall(name: str) -> Callable[..., int]:
     """The raw system call `name`; it returns -1 and sets errno as glibc's wrapper does."""
-    return _bind(libc, name)
+    return _bind(_Function, name)
 
 
 def syscall_holding_gil(name: str) -> Callable[..., int]:
     """Like `syscall`, without giving up the interpreter lock: for calls that return in a new process."""
-    return _bind(_libc_holding_gil, name)
+    return _bind(_FunctionHoldingGil, name)
 
 
-def buffer(size: int) -> ctypes.Array[ctypes.c_char]:
-    """Writable memory of `size` bytes for a kernel's answer; read it with `.raw`."""
-    return ctypes.create_string_buffer(size)
+def buffer(content: int | bytes) -> Array[c_char]:
+    """Writable memory of so many bytes for a kernel's answer, or with a copy of these; read it with `.raw`."""
+    if isinstance(content, int):
+        return (c_char * content)()
+    memory = (c_char * len(content))()
+    memory.raw = content
+    return memory
 
 
 def path_bytes(path: Path) -> bytes:
@@ -129,7 +181,7 @@ def path_bytes(path: Path) -> bytes:
 
 def fail(name: str, path: Path | None = None, path2: Path | None = None) -> NoReturn:
     """Raise the OSError of the last failed call: `[Errno 16] pivot_root: Device or resource busy: '/x'`."""
-    errno = ctypes.get_errno()
+    errno = get_errno()
     text = f"{name}: {os.strerror(errno)}"
     if path2 is not None:
         raise OSError(errno, text, path, None, path2)

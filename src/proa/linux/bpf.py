@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
-from proa.linux._libc import fail, syscall
+from proa.linux._libc import addressof, buffer, c_uint, fail, syscall
 
 BPF_PROG_LOAD = 5
 BPF_PROG_ATTACH = 8
@@ -33,10 +32,10 @@ _bpf = syscall("bpf")
 
 def load(program_type: int, program: bytes) -> int:
     """Load a verified program (packed bpf_insn records); returns its fd, close-on-exec."""
-    code = ctypes.create_string_buffer(program, len(program))
-    licence = ctypes.create_string_buffer(b"Apache-2.0")
+    code = buffer(program)
+    licence = buffer(b"Apache-2.0\0")
     attr = _PROG_LOAD.pack(
-        program_type, len(program) // BPF_INSN.size, ctypes.addressof(code), ctypes.addressof(licence), 0, 0, 0, 0, 0
+        program_type, len(program) // BPF_INSN.size, addressof(code), addressof(licence), 0, 0, 0, 0, 0
     )
     fd = _bpf(BPF_PROG_LOAD, attr, len(attr))
     if fd < 0:
@@ -61,10 +60,8 @@ def detach(cgroup_fd: int, program_fd: int, kind: int) -> None:
 
 def attached(cgroup_fd: int, kind: int, limit: int = 64) -> list[int]:
     """Ids of the programs of one kind attached to a cgroup directory."""
-    ids = (ctypes.c_uint32 * limit)()
-    attr = ctypes.create_string_buffer(
-        _PROG_QUERY.pack(cgroup_fd, kind, 0, 0, ctypes.addressof(ids), limit), _PROG_QUERY.size
-    )
+    ids = (c_uint * limit)()
+    attr = buffer(_PROG_QUERY.pack(cgroup_fd, kind, 0, 0, addressof(ids), limit))
     if _bpf(BPF_PROG_QUERY, attr, len(attr)) < 0:
         fail("bpf(PROG_QUERY)")
     return list(ids[: _PROG_QUERY.unpack(attr.raw)[5]])

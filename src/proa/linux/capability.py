@@ -5,7 +5,6 @@ Sets are int masks: bit n is capability number n.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import struct
 
@@ -30,7 +29,7 @@ _capset = call("capset")
 
 def capget() -> tuple[int, int, int]:
     """The (effective, permitted, inheritable) sets."""
-    header = ctypes.create_string_buffer(CAP_HEADER.pack(LINUX_CAPABILITY_VERSION_3, 0), CAP_HEADER.size)
+    header = buffer(CAP_HEADER.pack(LINUX_CAPABILITY_VERSION_3, 0))
     data = buffer(CAP_DATA.size)
     if _capget(header, data) < 0:
         fail("capget")
@@ -44,7 +43,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     data = CAP_DATA.pack(
         effective & low, permitted & low, inheritable & low, effective >> 32, permitted >> 32, inheritable >> 32
     )
-    header = ctypes.create_string_buffer(CAP_HEADER.pack(LINUX_CAPABILITY_VERSION_3, 0), CAP_HEADER.size)
+    header = buffer(CAP_HEADER.pack(LINUX_CAPABILITY_VERSION_3, 0))
     if _capset(header, data) < 0:
         fail("capset")
 

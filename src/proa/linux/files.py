@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
 
-from proa.linux._libc import Path, buffer, call, fail, path_bytes, syscall
+from proa.linux._libc import Path, buffer, call, fail, get_errno, path_bytes, syscall
 from proa.linux.mount import AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW
 
 RESOLVE_NO_XDEV = 0x01
@@ -51,7 +50,7 @@ def openat2(dir_fd: int, path: Path, flags: int, *, mode: int = 0, resolve: int 
     fd = -1
     for _ in range(128):
         fd = _openat2(dir_fd, raw, how, OPEN_HOW.size)
-        if fd >= 0 or ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
+        if fd >= 0 or get_errno() not in (errno.EAGAIN, errno.EINTR):
             break
     if fd < 0:
         fail("openat2", path)

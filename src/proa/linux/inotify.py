@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import NamedTuple
 
 from proa.linux._libc import Path, call, fail, path_bytes
+from proa.linux.tuples import NamedTuple
 
 IN_MODIFY = 0x2
 IN_ATTRIB = 0x4

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
+import posix
 
 MFD_CLOEXEC = 0x1
 MFD_ALLOW_SEALING = 0x2
@@ -26,11 +26,11 @@ def memfd_executable(name: str) -> int:
     """A sealable memory file that may be executed, also where vm.memfd_noexec asks to say so."""
     flags = MFD_CLOEXEC | MFD_ALLOW_SEALING
     try:
-        return os.memfd_create(name, flags | MFD_EXEC)
+        return posix.memfd_create(name, flags | MFD_EXEC)
     except OSError as error:
         if error.errno != errno.EINVAL:  # kernels before 6.3 do not know the flag
             raise
-        return os.memfd_create(name, flags)
+        return posix.memfd_create(name, flags)
 
 
 def seal(fd: int) -> None:
@@ -49,27 +49,27 @@ def sealed_interpreter(name: str) -> int:
     image = memfd_executable(name)
     try:
         with open("/proc/self/exe", "rb", buffering=0) as interpreter:
-            size = os.fstat(interpreter.fileno()).st_size
-            while os.sendfile(image, interpreter.fileno(), None, size):
+            size = posix.fstat(interpreter.fileno()).st_size
+            while posix.sendfile(image, interpreter.fileno(), None, size):
                 pass
-        os.fchmod(image, 0o511)
+        posix.fchmod(image, 0o511)
         seal(image)
     except BaseException:
-        os.close(image)
+        posix.close(image)
         raise
     return image
 
 
 def runs_sealed() -> bool:
     """Whether this process runs from a memory file."""
-    return os.readlink("/proc/self/exe").startswith("/memfd:")
+    return posix.readlink("/proc/self/exe").startswith("/memfd:")
 
 
-def library_path() -> dict[str, str]:
+def library_path() -> dict[bytes, bytes]:
     """Where the dynamic linker finds libpython, as environment: a memory file has no place that $ORIGIN could name."""
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+    with open("/proc/self/maps", "rb") as maps:
         for line in maps:
-            path = line.partition("/")[2]
-            if "/libpython" in path and ".so" in path:
-                return {"LD_LIBRARY_PATH": os.path.dirname("/" + path.rstrip("\n"))}
+            path = line.partition(b"/")[2]
+            if b"/libpython" in path and b".so" in path:
+                return {b"LD_LIBRARY_PATH": b"/" + path.rpartition(b"/")[0]}
     return {}

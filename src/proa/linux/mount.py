@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import NoReturn
 
 from proa.linux._libc import Path, buffer, call, fail, path_bytes, syscall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100

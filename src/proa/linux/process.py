@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
-from collections.abc import Sequence
+import sys
 
-from proa.linux._libc import Path, buffer, call, fail, path_bytes, syscall, syscall_holding_gil
+from proa.linux._libc import Path, addressof, buffer, c_char_p, call, fail, path_bytes, syscall, syscall_holding_gil
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CLONE_PIDFD = 0x1000
 CLONE_PARENT = 0x8000
@@ -69,18 +72,16 @@ def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> tup
     `cgroup_fd` (an O_PATH or read-only fd of a cgroup v2 directory) the child is born in that cgroup. The interpreter
     lock is not released around the call. The pidfd is close-on-exec.
     """
-    pidfd = ctypes.c_int(-1)
+    pidfd = buffer(4)
     if cgroup_fd is not None:
         flags |= CLONE_INTO_CGROUP
-    args = CLONE_ARGS.pack(
-        flags | CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup_fd or 0
-    )
+    args = CLONE_ARGS.pack(flags | CLONE_PIDFD, addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup_fd or 0)
     pid = _clone3(args, CLONE_ARGS.size)
     if pid < 0:
         fail("clone3")
     if pid == 0:
         return 0, -1
-    return pid, pidfd.value
+    return pid, int.from_bytes(pidfd.raw, sys.byteorder)
 
 
 def setns(fd: int, kinds: int) -> None:
@@ -136,8 +137,8 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
 
 def set_name(name: str) -> None:
     """Set this thread's name as ps shows it (cut to 15 bytes)."""
-    raw = ctypes.create_string_buffer(name.encode()[:15])
-    prctl(PR_SET_NAME, ctypes.addressof(raw))
+    raw = buffer(name.encode()[:15] + b"\0")
+    prctl(PR_SET_NAME, addressof(raw))
 
 
 def personality(persona: int) -> int:
@@ -171,8 +172,8 @@ def setdomainname(name: bytes) -> None:
 
 def execveat(dir_fd: int, path: Path, argv: Sequence[bytes], env: Sequence[bytes], flags: int = 0) -> None:
     """execveat(2); an empty path with AT_EMPTY_PATH runs the file `dir_fd` itself. Returns only by raising."""
-    argv_array = (ctypes.c_char_p * (len(argv) + 1))(*argv, None)
-    env_array = (ctypes.c_char_p * (len(env) + 1))(*env, None)
+    argv_array = (c_char_p * (len(argv) + 1))(*argv, None)
+    env_array = (c_char_p * (len(env) + 1))(*env, None)
     _execveat(dir_fd, path_bytes(path), argv_array, env_array, flags)
     fail("execveat", path)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
-from proa.linux._libc import fail, syscall
+from proa.linux._libc import addressof, buffer, fail, syscall
 
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_GET_ACTION_AVAIL = 2
@@ -40,8 +39,8 @@ def seccomp_set_filter(program: bytes, flags: int = 0) -> int:
     Returns the listener's fd, close-on-exec, with SECCOMP_FILTER_FLAG_NEW_LISTENER, else 0.
     Needs no_new_privs or CAP_SYS_ADMIN; raises OSError(EINVAL) for a program the kernel's verifier refuses.
     """
-    memory = ctypes.create_string_buffer(program, len(program))
-    fprog = SOCK_FPROG.pack(len(program) // SOCK_FILTER.size, ctypes.addressof(memory))
+    memory = buffer(program)
+    fprog = SOCK_FPROG.pack(len(program) // SOCK_FILTER.size, addressof(memory))
     result = _seccomp(SECCOMP_SET_MODE_FILTER, flags, fprog)
     if result < 0:
         fail("seccomp")

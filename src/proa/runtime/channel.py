@@ -15,14 +15,17 @@ The child encodes by hand (fields joined by NUL) because it must not need any co
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
-import socket
-from collections.abc import Callable
-from typing import NamedTuple
 
 from proa.errors import KINDS, Internal, ProaError
 from proa.linux.sockets import receive_fds, send_fds
+from proa.linux.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LIMIT = 16 << 10
 _EXHAUSTED = (errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EDQUOT, errno.EAGAIN)
@@ -45,7 +48,7 @@ class Channel:
 
     __slots__ = ("fd", "socket")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: _socket.socket) -> None:
         self.socket = sock
         self.fd = sock.fileno()
 
@@ -93,7 +96,7 @@ def _kind(number: int) -> str:
 
 
 def receive(
-    sock: socket.socket,
+    sock: _socket.socket,
     keep_waiting: Callable[[], bool] | None = None,
     answer: Callable[[bytes], bytes] | None = None,
 ) -> Outcome:
@@ -130,7 +133,7 @@ def receive(
             if answer is not None:
                 sock.send(b"G" + answer(data))
             else:
-                sock.shutdown(socket.SHUT_WR)  # nobody here can do that, and it must not wait
+                sock.shutdown(_socket.SHUT_WR)  # nobody here can do that, and it must not wait
         for fd in fds:
             os.close(fd)
     return Outcome(ready, tuple(warnings), terminal_fd, error)

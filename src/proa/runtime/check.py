@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-import re
 import resource
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from typing import Any, NamedTuple
 
 from proa.errors import Invalid, Unsupported
 from proa.linux.sched import IOPRIO_CLASS_BE, IOPRIO_CLASS_IDLE, IOPRIO_CLASS_RT, SCHEDULING_FLAGS, SCHEDULING_POLICIES
-from proa.runtime import seccomp, userns
+from proa.linux.tuples import NamedTuple
+from proa.runtime import userns
 from proa.runtime.defaults import CAPABILITY_NUMBERS, DEFAULT_PATH
 from proa.runtime.hooks import Hook
 from proa.runtime.mount_options import PROPAGATION
+from proa.runtime.shapes import ALPHANUMERIC
 from proa.runtime.spec import (
     Capabilities,
     HookProgram,
@@ -35,7 +33,13 @@ from proa.runtime.steps.credentials import FilterSystemCalls
 from proa.runtime.steps.isolation import NAMESPACE_FLAGS
 from proa.runtime.steps.mounts import PROC_FILES
 
-_FILE_SYSTEM = re.compile(r"[a-zA-Z0-9_.-]{1,64}", re.ASCII)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from typing import Any
+
+_NAME = ALPHANUMERIC | frozenset("_.-")  # of file systems and hosts, up to 64 characters
 
 _IPC_SYSCTLS = frozenset(
     {
@@ -49,9 +53,8 @@ _IPC_SYSCTLS = frozenset(
         "kernel/shm_rmid_forced",
     }
 )
-_SYSCTL_NAME = re.compile(r"[a-zA-Z0-9_./:-]+", re.ASCII)
-_SYSCTL_VALUE = re.compile(r"[\t\x20-\x7e]*", re.ASCII)
-_HOSTNAME = re.compile(r"[a-zA-Z0-9_.-]{0,64}", re.ASCII)
+_SYSCTL_NAME = ALPHANUMERIC | frozenset("_./:-")
+_SYSCTL_VALUE = frozenset("\t" + "".join([chr(code) for code in range(0x20, 0x7F)]))
 _PERSONALITIES = {"LINUX": 0, "LINUX32": 0x0008}
 _IO_CLASSES = {
     "IOPRIO_CLASS_RT": IOPRIO_CLASS_RT,
@@ -109,7 +112,7 @@ def check_spec(spec: Spec, *, created_first: bool) -> None:
     if linux.rootfs_propagation and linux.rootfs_propagation not in PROPAGATION:
         text = f"unknown root propagation `{linux.rootfs_propagation}`"
         raise Invalid(text, code="invalid-config", subject=linux.rootfs_propagation)
-    if not _HOSTNAME.fullmatch(spec.hostname) or not _HOSTNAME.fullmatch(spec.domainname):
+    if any(len(name) > 64 or not _NAME.issuperset(name) for name in (spec.hostname, spec.domainname)):
         raise Invalid("host and domain name may have letters, digits, `-`, `_`, `.`, up to 64", code="invalid-hostname")
     kinds = {namespace.type for namespace in linux.namespaces}
     if "mount" not in kinds:
@@ -195,7 +198,7 @@ def check_mount(point: MountPoint, *, bind: bool) -> None:
         if unsafe and destination not in PROC_FILES:
             raise Invalid(f"nothing may be mounted on {destination}", code="unsafe-destination", subject=destination)
         return
-    if not _FILE_SYSTEM.fullmatch(point.type):
+    if not 0 < len(point.type) <= 64 or not _NAME.issuperset(point.type):
         raise Invalid(f"`{point.type}` is not a file system", code="mount-type", subject=destination)
     if (point.type == "proc") != (destination == "/proc") or destination.startswith("/proc/"):
         raise Invalid(
@@ -208,7 +211,8 @@ def check_sysctls(values: Mapping[str, str], own: AbstractSet[str]) -> dict[str,
     for name, value in values.items():
         path = sysctl_path(name)
         parts = path.split("/")
-        if not _SYSCTL_NAME.fullmatch(name) or not _SYSCTL_VALUE.fullmatch(value) or not all(parts) or ".." in parts:
+        plain = _SYSCTL_NAME.issuperset(name) and _SYSCTL_VALUE.issuperset(value)
+        if not plain or not all(parts) or ".." in parts:
             raise Invalid(f"sysctl {name!r} is malformed", code="invalid-sysctl", subject=name)
         if path.startswith("net/"):
             needed = "network"
@@ -319,12 +323,14 @@ def capability_sets(wanted: Capabilities | None) -> CapabilitySets:
 def seccomp_step(spec: Spec, bounding: int) -> FilterSystemCalls | None:
     """The step of the config's filter, or None when it asks for none. Raises as `seccomp.compile_filter` does."""
     asked = spec.annotations.get("proa.seccomp", "")
+    if spec.linux.seccomp is None and asked in ("", "unconfined"):
+        return None
+    from proa.runtime import seccomp  # only now: `proa-runtime` may do without
+
     if spec.linux.seccomp is not None:
         compiled = seccomp.compile_filter(spec.linux.seccomp)
     elif asked == "default":
         compiled = seccomp.default_filter(bounding)
-    elif asked in ("", "unconfined"):
-        return None
     else:
         raise Invalid(f"unknown seccomp profile `{asked}`", code="invalid-config")
     return FilterSystemCalls(compiled.program, compiled.flags)

@@ -7,7 +7,10 @@ caller may change. This module imports nothing heavy.
 from __future__ import annotations
 
 import os
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Mount options of our own: what of the source to mount, and whether to give it to the container's user.
 SUBPATH = "proa.subpath"

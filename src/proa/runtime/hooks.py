@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import select
-import signal
-from collections.abc import Sequence
-from typing import NamedTuple
 
 from proa.errors import Invalid, ProaError, TimedOut
+from proa.linux import signals
+from proa.linux.tuples import NamedTuple
 from proa.runtime.steps.command import restore_signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Hook", "run_hook", "run_hooks"]
 
@@ -51,7 +54,7 @@ def run_hook(kind: str, hook: Hook, state: bytes) -> None:
             ended.register(pidfd, select.POLLIN)
             in_time = bool(ended.poll(hook.timeout_s * 1000 or None))
             if not in_time:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                signals.pidfd_send_signal(pidfd, signals.SIGKILL)
         finally:
             os.close(pidfd)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -13,13 +13,13 @@ for a signal). A Python process would cost megabytes per container and put an in
 
 from __future__ import annotations
 
-import functools
 import os
 import struct
 
 from proa.errors import Unsupported
 from proa.linux import memory_files
 from proa.linux._libc import MACHINE
+from proa.linux.once import once
 
 _BASE = 0x400000
 _HEADERS = 64 + 2 * 56
@@ -185,7 +185,7 @@ def init_elf() -> bytes:
     return header + load + stack + text
 
 
-@functools.lru_cache(maxsize=1)
+@once
 def init_program() -> int:
     """A sealed memory file with the program, made once per process. Raises Unsupported elsewhere than x86-64."""
     if MACHINE != "x86_64":

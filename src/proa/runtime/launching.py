@@ -7,20 +7,18 @@ container it joins.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import gc
 import os
 import select
-import signal
-import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple, NoReturn, Protocol
 
 from proa.errors import Conflict, Internal, Invalid
 from proa.linux import process as p
+from proa.linux import signals
 from proa.linux.sockets import receive_fds, send_fds
+from proa.linux.tuples import NamedTuple
 from proa.runtime import userns
 from proa.runtime.channel import Channel, receive
 from proa.runtime.init_program import init_program
@@ -28,6 +26,13 @@ from proa.runtime.plan import Plan, compile_exec_plan
 from proa.runtime.preparing import prepare
 from proa.runtime.steps.isolation import NAMESPACE_FLAGS, EnterContainer, JoinCgroups, JoinNamespaces, NewSession
 from proa.runtime.steps.step import Init, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, NoReturn, Protocol
+else:
+    Protocol = object
 
 __all__ = ["Joinable", "Launch", "Process", "Stdio", "begin", "launch", "launch_exec", "run_steps", "take_stdio"]
 
@@ -65,7 +70,7 @@ class Launch:
 
     __slots__ = ("_channel", "pid", "pidfd", "start_time")
 
-    def __init__(self, pid: int, pidfd: int, channel: socket.socket) -> None:
+    def __init__(self, pid: int, pidfd: int, channel: _socket.socket) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.start_time = p.start_time(pid)
@@ -74,8 +79,10 @@ class Launch:
     def outcome(self, answer: Callable[[bytes], bytes] | None = None) -> Process:
         """Wait until execve succeeded; the pidfd is the caller's then. Raises as `launch` does, and as `answer`, which
         is asked when the process has to wait for something done here (`channel.receive`)."""
-        with self._channel:
+        try:
             outcome = receive(self._channel, answer=answer)
+        finally:
+            self._channel.close()
         if outcome.error is None and outcome.ready:
             terminal = outcome.terminal_fd if outcome.terminal_fd >= 0 else None
             return Process(self.pid, self.pidfd, self.start_time, terminal, outcome.warnings)
@@ -98,7 +105,7 @@ class Launch:
             return 0
         pidfd, self.pidfd = self.pidfd, -1
         try:
-            p.pidfd_send_signal(pidfd, signal.SIGKILL)
+            p.pidfd_send_signal(pidfd, signals.SIGKILL)
             return (p.waitid(p.P_PIDFD, pidfd, os.WEXITED) or (0, 0, 0))[2]
         except ChildProcessError:
             ended = select.poll()
@@ -243,7 +250,9 @@ def launch_exec(
         launched = _start(
             steps, flags, lambda ch: Init(ch, {}), stdio=stdio, born_in=born_in, pid_namespace=target.pidfd
         )
-        return launched.outcome(partial(answer, launched.pid) if answer is not None else None)
+        if answer is None:
+            return launched.outcome()
+        return launched.outcome(lambda line: answer(launched.pid, line))
     except (ProcessLookupError, Conflict):
         raise Conflict("the container is not running", code="container-not-running") from None
     except Internal as error:
@@ -285,10 +294,10 @@ def _start(
     # One system call; `threading` would add memory and a fork hook to every monitor.
     if os.stat("/proc/self/task").st_nlink != 3:
         raise Internal("processes are started from single-threaded processes only", code="threads-running")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     own_namespace = own_time = -1
     # Handlers of the monitor must not run in the child: it unblocks signals after resetting them, just before execve.
-    mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    mask = signals.pthread_sigmask(signals.SIG_SETMASK, signals.valid_signals())
     dumpable = p.prctl(p.PR_GET_DUMPABLE)
     try:
         p.prctl(p.PR_SET_DUMPABLE, 0)  # inherited: the child is never traceable, not even at birth
@@ -303,7 +312,7 @@ def _start(
             _write_time_offsets(time_offsets)
         try:
             # With CLONE_PARENT the exit signal is this process's own, and none may be given.
-            exit_signal = 0 if flags & p.CLONE_PARENT else int(signal.SIGCHLD)
+            exit_signal = 0 if flags & p.CLONE_PARENT else int(signals.SIGCHLD)
             if user_namespace < 0:
                 pid, pidfd = p.clone3(flags, exit_signal=exit_signal, cgroup_fd=born_in)
             elif flags & p.CLONE_PARENT:
@@ -330,7 +339,7 @@ def _start(
             os.close(own_time)
         if dumpable == 1:
             p.prctl(p.PR_SET_DUMPABLE, 1)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signals.pthread_sigmask(signals.SIG_SETMASK, mask)
     return Launch(pid, pidfd, ours)
 
 
@@ -363,12 +372,14 @@ def _clone_by_another(flags: int, user_namespace: int, born_in: int | None) -> t
 
     Returns as clone3 does: twice, the second time in the new process.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    between, between_fd = p.clone3(0, exit_signal=int(signal.SIGCHLD))
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    between, between_fd = p.clone3(0, exit_signal=int(signals.SIGCHLD))
     if between:
         theirs.close()
-        with ours:
+        try:
             data, fds = receive_fds(ours, 64, 1)
+        finally:
+            ours.close()
         p.waitid(p.P_PIDFD, between_fd, os.WEXITED)
         os.close(between_fd)
         if fds:
@@ -411,8 +422,8 @@ def run_steps(steps: Sequence[Step], init: Init, stdio: Stdio | None) -> NoRetur
         sys.path[:] = []
         sys.path_hooks[:] = []
         sys.excepthook = sys.unraisablehook = _silent
-        signal.set_wakeup_fd(-1)
-        p.prctl(p.PR_SET_PDEATHSIG, signal.SIGKILL)
+        signals.set_wakeup_fd(-1)
+        p.prctl(p.PR_SET_PDEATHSIG, signals.SIGKILL)
         os.umask(0)
         if stdio is not None:
             take_stdio(init, stdio)
@@ -454,4 +465,4 @@ def preload() -> None:
     seccomp.default_filter(capability_sets(Capabilities(bounding=list(defaults.CAPABILITIES))).bounding)
     init_program()
     parse_spec({"process": {"args": ["true"]}, "linux": {}})
-    cgroups.hierarchies()
+    cgroups.in_directories({hierarchy.name: "/" for hierarchy in cgroups.hierarchies()})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 from proa.errors import Invalid, Unsupported
 from proa.linux import mount as m
+from proa.linux.tuples import NamedTuple
 from proa.runtime.defaults import CHOWN, SUBPATH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class MountOptions(NamedTuple):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from proa.errors import Invalid, Unsupported
 from proa.linux import process as p
@@ -42,6 +40,11 @@ from proa.runtime.steps import (
 from proa.runtime.steps.command import CloseFiles, EnterWorkingDirectory, Execute
 from proa.runtime.steps.step import Step
 from proa.runtime.userns import Mappings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 __all__ = ["Plan", "compile_exec_plan", "compile_plan", "compile_root"]
 

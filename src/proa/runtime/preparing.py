@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
 
 from proa.errors import Unsupported
 from proa.runtime.plan import Plan
@@ -16,6 +15,10 @@ from proa.runtime.steps.mounts import Bind
 from proa.runtime.steps.rootfs import MountRoot
 from proa.runtime.steps.shifting import is_shifted, shifted_overlay
 from proa.runtime.userns import Mappings, Target, outside_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def prepare(plan: Plan, user_namespace: int, streams: Sequence[int]) -> tuple[dict[str, int], int]:

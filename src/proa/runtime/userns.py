@@ -18,18 +18,21 @@ files from outside (commit, cp, diff) need not know. File systems that cannot be
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
-import signal
-import socket
-from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 from proa.errors import KINDS, Internal, Invalid, ProaError, Unsupported
 from proa.linux import mount as m
 from proa.linux import process as p
+from proa.linux import signals
 from proa.linux.sockets import receive_fds, send_fds
+from proa.linux.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "Mapping",
@@ -97,10 +100,10 @@ def outside_id(mappings: Sequence[Mapping], inside: int) -> int | None:
 def make(mappings: Mappings) -> int:
     """A descriptor of a new user namespace with these maps; no process is left in it. Raises Invalid, Unsupported."""
     reader, writer = os.pipe()
-    mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    mask = signals.pthread_sigmask(signals.SIG_SETMASK, signals.valid_signals())
     try:
         try:
-            pid, pidfd = p.clone3(p.CLONE_NEWUSER, exit_signal=int(signal.SIGCHLD))
+            pid, pidfd = p.clone3(p.CLONE_NEWUSER, exit_signal=int(signals.SIGCHLD))
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOSPC, errno.EPERM, errno.EUSERS):
                 raise _refused(error) from None
@@ -110,7 +113,7 @@ def make(mappings: Mappings) -> int:
             os.read(reader, 1)
             os._exit(0)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signals.pthread_sigmask(signals.SIG_SETMASK, mask)
         os.close(reader)
     try:
         for name, maps in (("uid_map", mappings.uids), ("gid_map", mappings.gids)):
@@ -161,14 +164,14 @@ def from_child(work: Callable[[], int]) -> int:
 
     Raises what `work` did. Only for single-threaded processes.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    mask = signals.pthread_sigmask(signals.SIG_SETMASK, signals.valid_signals())
     try:
-        pid, pidfd = p.clone3(0, exit_signal=int(signal.SIGCHLD))
+        pid, pidfd = p.clone3(0, exit_signal=int(signals.SIGCHLD))
         if pid == 0:
             _answer(theirs, work)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signals.pthread_sigmask(signals.SIG_SETMASK, mask)
         theirs.close()
     try:
         data, fds = receive_fds(ours, 8192, 1)
@@ -184,7 +187,7 @@ def from_child(work: Callable[[], int]) -> int:
     raise KINDS.get(kind.decode(), Internal)(os.fsdecode(text) or "a child ended without a word", code="child-failed")
 
 
-def _answer(channel: socket.socket, work: Callable[[], int]) -> None:
+def _answer(channel: _socket.socket, work: Callable[[], int]) -> None:
     try:
         send_fds(channel, b"ok", [work()])
     except ProaError as error:

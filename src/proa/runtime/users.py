@@ -8,17 +8,18 @@ digits is only ever a number (CVE-2016-3697, CVE-2026-46680), and numbers are ch
 from __future__ import annotations
 
 import errno
-import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from proa.errors import Invalid
+from proa.linux.tuples import NamedTuple
 from proa.runtime.root import read_regular
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 FILE_LIMIT = 10 << 20
 LINE_LIMIT = 64 << 10
 HIGHEST_ID = (1 << 32) - 2
-_DIGITS = re.compile(r"[0-9]+", re.ASCII)
 
 
 class ResolvedUser(NamedTuple):
@@ -70,9 +71,13 @@ def resolve_user(root_fd: int, user: str, group_add: Sequence[str] = ()) -> Reso
     return ResolvedUser(found_uid if uid is None else uid, gid, tuple(unique), home or "/")
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
 def _number(text: str, what: str) -> int | None:
     """The id that a string of ASCII digits is, or None for any other string. Raises Invalid out of range."""
-    if not _DIGITS.fullmatch(text):
+    if not _is_number(text):
         return None
     value = int(text) if len(text) <= 20 else HIGHEST_ID + 1
     if value > HIGHEST_ID:
@@ -113,7 +118,7 @@ def _find_group(groups: Sequence[_Group], wanted: str) -> int:
 
 
 def _field_id(text: str) -> int | None:
-    return int(text) if _DIGITS.fullmatch(text) and len(text) <= 10 and int(text) <= HIGHEST_ID else None
+    return int(text) if _is_number(text) and len(text) <= 10 and int(text) <= HIGHEST_ID else None
 
 
 def _lines(root_fd: int, path: str) -> Iterator[list[str]]:

@@ -15,6 +15,7 @@ from proa.runtime.seccomp import compile_filter, default_filter, default_profile
 from proa.runtime.seccomp.compiler import INT_ARGUMENTS, Profile, assemble
 from proa.runtime.seccomp.profile import ALWAYS_ALLOWED
 from proa.runtime.seccomp.syscalls import AUDIT_ARCH, X32_BIT, syscall_numbers
+from proa.runtime.shapes import convert
 
 ALLOW = s.SECCOMP_RET_ALLOW
 EPERM = s.SECCOMP_RET_ERRNO | 1
@@ -282,9 +283,7 @@ def test_far_jumps_and_the_limit() -> None:
 
 
 def test_aarch64() -> None:
-    import msgspec
-
-    profile = msgspec.convert(default_profile(set(defaults.CAPABILITIES), "aarch64"), Profile)
+    profile = convert(default_profile(set(defaults.CAPABILITIES), "aarch64"), Profile)
     program = assemble(profile, "aarch64")
     assert run(program, "openat", arch="aarch64") == ALLOW
     assert run(program, "mount", arch="aarch64") == EPERM

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Protocol
+else:
+    Protocol = object
 
-from msgspec import Struct
 
-
-class Stats(Struct):
+class Stats:
     """What a cgroup used: nanoseconds and bytes; -1 where there is no limit or no such count.
 
     memory_stat: the kernel's own breakdown (memory.stat), keys differ between versions.
     io_bytes, io_operations: by (major, minor, operation), operation `read` or `write`.
     """
 
-    cpu_total_ns: int = 0
-    cpu_user_ns: int = 0
-    cpu_system_ns: int = 0
-    cpu_periods: int = 0
-    cpu_throttled_periods: int = 0
-    cpu_throttled_ns: int = 0
-    memory_usage: int = 0
-    memory_max_usage: int = 0
-    memory_limit: int = -1
-    memory_failures: int = 0
-    memory_stat: dict[str, int] = {}
-    pids_current: int = 0
-    pids_limit: int = -1
-    io_bytes: dict[tuple[int, int, str], int] = {}
-    io_operations: dict[tuple[int, int, str], int] = {}
+    def __init__(self) -> None:
+        self.cpu_total_ns = 0
+        self.cpu_user_ns = 0
+        self.cpu_system_ns = 0
+        self.cpu_periods = 0
+        self.cpu_throttled_periods = 0
+        self.cpu_throttled_ns = 0
+        self.memory_usage = 0
+        self.memory_max_usage = 0
+        self.memory_limit = -1
+        self.memory_failures = 0
+        self.memory_stat: dict[str, int] = {}
+        self.pids_current = 0
+        self.pids_limit = -1
+        self.io_bytes: dict[tuple[int, int, str], int] = {}
+        self.io_operations: dict[tuple[int, int, str], int] = {}
 
 
 class Cgroup(Protocol):

@@ -5,11 +5,14 @@ Rules apply in order, the last one that says something about an access decides i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
 from proa.errors import Invalid
 from proa.linux.bpf import BPF_INSN
+from proa.linux.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 # include/uapi/linux/bpf.h: BPF_DEVCG_*
 _ACCESS = {"m": 1, "r": 2, "w": 4}

@@ -8,14 +8,11 @@ In the hybrid layout the version 2 hierarchy has no controllers, and the version
 
 from __future__ import annotations
 
-import functools
 import os
-import re
-from typing import NamedTuple
 
 from proa.errors import Unsupported
-
-_ESCAPE = re.compile(rb"\\([0-7]{3})")
+from proa.linux.once import once
+from proa.linux.tuples import NamedTuple
 
 
 class Hierarchy(NamedTuple):
@@ -50,7 +47,7 @@ class Hierarchy(NamedTuple):
         return tuple(dict.fromkeys((self.mount_point, given)))
 
 
-@functools.lru_cache(maxsize=1)
+@once
 def hierarchies() -> tuple[Hierarchy, ...]:
     """The hierarchies to use: all of version 1 with controllers, else the one of version 2. Raises Unsupported."""
     with open("/proc/self/mountinfo", "rb") as mountinfo, open("/proc/self/cgroup", "rb") as memberships:
@@ -99,4 +96,5 @@ def _match(options: list[str], own_paths: dict[str, str]) -> str:
 
 
 def _unescape(field: bytes) -> str:
-    return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field))
+    first, *rest = field.split(b"\\")  # the kernel escapes blanks and backslashes, always with three octal digits
+    return os.fsdecode(first + b"".join([bytes([int(part[:3], 8)]) + part[3:] for part in rest]))

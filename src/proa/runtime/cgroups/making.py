@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-from collections.abc import Mapping
-from typing import Any
 
 from proa.errors import Conflict, Denied, Invalid
-from proa.runtime.cgroups import control_files, version2
+from proa.runtime.cgroups import control_files
 from proa.runtime.cgroups.cgroup import Cgroup, Stats
 from proa.runtime.cgroups.hierarchy import Hierarchy, hierarchies
 from proa.runtime.cgroups.resources import parse_resources
-from proa.runtime.cgroups.version1 import CgroupV1
-from proa.runtime.cgroups.version2 import CgroupV2
+from proa.runtime.shapes import ALPHANUMERIC
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from proa.runtime.cgroups.version1 import CgroupV1
+    from proa.runtime.cgroups.version2 import CgroupV2
 
 __all__ = ["Cgroup", "Stats", "create", "hierarchies", "in_directories", "open_existing", "rehearse"]
 
-_PATH = re.compile(r"(/[A-Za-z0-9_.:@-]{1,200}){2,8}", re.ASCII)
-_ANY_PATH = re.compile(r"(/[^/\0\n]{1,255}){1,32}")
+_NAME = ALPHANUMERIC | frozenset("_.:@-")
 
 
 def create(path: str, resources: Mapping[str, Any] | None = None, *, adopt: bool = False) -> Cgroup:
@@ -35,7 +38,7 @@ def create(path: str, resources: Mapping[str, Any] | None = None, *, adopt: bool
     wanted = parse_resources(resources)
     if not adopt:
         _check(path)
-    elif not _ANY_PATH.fullmatch("/" + path.removeprefix("/")) or not {".", ".."}.isdisjoint(path.split("/")):
+    elif not _possible(path.removeprefix("/").split("/")):
         raise Invalid(f"`{path}` is not a cgroup path", code="invalid-path", subject=path)
     made: dict[str, str] = {}
     try:
@@ -75,14 +78,30 @@ def open_existing(path: str) -> Cgroup | None:
     return in_directories(found) if found else None
 
 
+def _possible(parts: list[str]) -> bool:
+    """Whether these can be directories, one in the other."""
+    return len(parts) <= 32 and all(
+        0 < len(part) <= 255 and part not in (".", "..") and {"\0", "\n"}.isdisjoint(part) for part in parts
+    )
+
+
 def _check(path: str) -> None:
-    if not _PATH.fullmatch(path) or any(part in (".", "..") for part in path.split("/")):
+    first, *parts = path.split("/")
+    plain = all(len(part) <= 200 and _NAME.issuperset(part) for part in parts)
+    if first or not plain or not 2 <= len(parts) <= 8 or not _possible(parts):
         raise Invalid(f"`{path}` is not a cgroup path such as /proa/<id>", code="invalid-path", subject=path)
 
 
 def in_directories(directories: Mapping[str, str]) -> CgroupV1 | CgroupV2:
     """The cgroup whose directories by hierarchy are known (`Cgroup.directories`)."""
-    return CgroupV2(directories[""]) if list(directories) == [""] else CgroupV1(directories)
+    # Only what this machine has: the code of the other is not needed at all.
+    if list(directories) == [""]:
+        from proa.runtime.cgroups.version2 import CgroupV2
+
+        return CgroupV2(directories[""])
+    from proa.runtime.cgroups.version1 import CgroupV1
+
+    return CgroupV1(directories)
 
 
 def _adopt(hierarchy: Hierarchy, path: str) -> str | None:
@@ -107,7 +126,9 @@ def _make(hierarchy: Hierarchy, path: str) -> str:
             refused = error
             continue
         if not hierarchy.name:
-            version2.enable_controllers(base, "/" + path.removeprefix("/"))
+            from proa.runtime.cgroups.version2 import enable_controllers
+
+            enable_controllers(base, "/" + path.removeprefix("/"))
         return directory
     raise Denied(
         f"cgroups cannot be made in {hierarchy.mount_point}: {refused.strerror if refused else ''}",

@@ -2,78 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
-
-import msgspec
-from msgspec import Meta, Struct
-
 from proa.errors import Invalid
 from proa.runtime import defaults
 from proa.runtime.cgroups.device_rules import DeviceRule, parse_rules
+from proa.runtime.shapes import (
+    Mismatch,
+    Shape,
+    anything,
+    boolean,
+    convert,
+    field,
+    integer,
+    listed,
+    mapped,
+    optional,
+    shaped,
+    text,
+)
 
-Limit = Annotated[int, Meta(ge=-1, le=(1 << 63) - 1)]
-Positive = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+_LIMIT = integer(-1, (1 << 63) - 1)
+_POSITIVE = integer(0, (1 << 63) - 1)
+_TEXTS = listed(text)
 
 
-class Memory(Struct, frozen=True, rename="camel"):
+class Memory(Shape):
     """Bytes; -1 is unlimited; `swap` counts memory and swap together."""
 
-    limit: Limit | None = None
-    reservation: Limit | None = None
-    swap: Limit | None = None
-    swappiness: Annotated[int, Meta(ge=0, le=100)] | None = None
-    disable_oom_killer: bool = msgspec.field(name="disableOOMKiller", default=False)
-    kernel: int | None = None
-    kernel_tcp: int | None = msgspec.field(name="kernelTCP", default=None)
+    limit: int | None = field(optional(_LIMIT), None)
+    reservation: int | None = field(optional(_LIMIT), None)
+    swap: int | None = field(optional(_LIMIT), None)
+    swappiness: int | None = field(optional(integer(0, 100)), None)
+    disable_oom_killer: bool = field(boolean, False, wire="disableOOMKiller")
+    kernel: int | None = field(optional(integer()), None)
+    kernel_tcp: int | None = field(optional(integer()), None, wire="kernelTCP")
 
 
-class Cpu(Struct, frozen=True, rename="camel"):
+class Cpu(Shape):
     """Times in microseconds."""
 
-    shares: Positive | None = None
-    quota: Limit | None = None
-    period: Positive | None = None
-    burst: Positive | None = None
-    cpus: str | None = None
-    mems: str | None = None
-    idle: int | None = None
-    realtime_runtime: Limit | None = None
-    realtime_period: Positive | None = None
+    shares: int | None = field(optional(_POSITIVE), None)
+    quota: int | None = field(optional(_LIMIT), None)
+    period: int | None = field(optional(_POSITIVE), None)
+    burst: int | None = field(optional(_POSITIVE), None)
+    cpus: str | None = field(optional(text), None)
+    mems: str | None = field(optional(text), None)
+    idle: int | None = field(optional(integer()), None)
+    realtime_runtime: int | None = field(optional(_LIMIT), None)
+    realtime_period: int | None = field(optional(_POSITIVE), None)
 
 
-class Pids(Struct, frozen=True):
+class Pids(Shape):
     """Count of tasks; 0 and -1 are unlimited."""
 
-    limit: Limit
+    limit: int = field(_LIMIT)
 
 
-class ThrottleDevice(Struct, frozen=True):
+class ThrottleDevice(Shape):
     """Bytes or operations per second on one block device."""
 
-    major: Positive
-    minor: Positive
-    rate: Positive
+    major: int = field(_POSITIVE)
+    minor: int = field(_POSITIVE)
+    rate: int = field(_POSITIVE)
 
 
-class WeightDevice(Struct, frozen=True, rename="camel"):
+class WeightDevice(Shape):
     """The weight of one block device, 10 to 1000."""
 
-    major: Positive
-    minor: Positive
-    weight: Annotated[int, Meta(ge=10, le=1000)]
+    major: int = field(_POSITIVE)
+    minor: int = field(_POSITIVE)
+    weight: int = field(integer(10, 1000))
 
 
-class BlockIo(Struct, frozen=True, rename="camel"):
+class BlockIo(Shape):
     """Block device bandwidth."""
 
-    weight: Annotated[int, Meta(ge=0, le=1000)] | None = None
-    weight_device: list[WeightDevice] = []
-    throttle_read_bps_device: list[ThrottleDevice] = []
-    throttle_write_bps_device: list[ThrottleDevice] = []
-    throttle_read_iops_device: list[ThrottleDevice] = msgspec.field(name="throttleReadIOPSDevice", default_factory=list)
-    throttle_write_iops_device: list[ThrottleDevice] = msgspec.field(
-        name="throttleWriteIOPSDevice", default_factory=list
+    weight: int | None = field(optional(integer(0, 1000)), None)
+    weight_device: Sequence[WeightDevice] = field(listed(shaped(WeightDevice)), ())
+    throttle_read_bps_device: Sequence[ThrottleDevice] = field(listed(shaped(ThrottleDevice)), ())
+    throttle_write_bps_device: Sequence[ThrottleDevice] = field(listed(shaped(ThrottleDevice)), ())
+    throttle_read_iops_device: Sequence[ThrottleDevice] = field(
+        listed(shaped(ThrottleDevice)), (), wire="throttleReadIOPSDevice"
+    )
+    throttle_write_iops_device: Sequence[ThrottleDevice] = field(
+        listed(shaped(ThrottleDevice)), (), wire="throttleWriteIOPSDevice"
     )
 
     def throttles(self) -> list[tuple[str, str, ThrottleDevice]]:
@@ -87,25 +103,40 @@ class BlockIo(Struct, frozen=True, rename="camel"):
         return [(f"blkio.throttle.{name}_device", key, device) for name, key, devices in kinds for device in devices]
 
 
-class NetworkPriority(Struct, frozen=True):
+def _interface(value: Any) -> str:
+    name = text(value)
+    if not 0 < len(name) <= 15 or not set(" /\n").isdisjoint(name):
+        raise Mismatch("Expected the name of an interface")
+    return name
+
+
+def _page_size(value: Any) -> str:
+    size = text(value)
+    number = size[:-2]
+    if size[-2:] not in ("KB", "MB", "GB") or not (number.isascii() and number.isdecimal() and len(number) <= 6):
+        raise Mismatch("Expected a page size such as `2MB`")
+    return size
+
+
+class NetworkPriority(Shape):
     """Priority of traffic on one interface (version 1)."""
 
-    name: Annotated[str, Meta(pattern=r"^[^ /\n]{1,15}$")]
-    priority: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+    name: str = field(_interface)
+    priority: int = field(integer(0, (1 << 32) - 1))
 
 
-class Network(Struct, frozen=True, rename="camel"):
+class Network(Shape):
     """Marks on network traffic (version 1)."""
 
-    class_id: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = msgspec.field(name="classID", default=None)
-    priorities: list[NetworkPriority] = []
+    class_id: int | None = field(optional(integer(0, (1 << 32) - 1)), None, wire="classID")
+    priorities: Sequence[NetworkPriority] = field(listed(shaped(NetworkPriority)), ())
 
 
-class Rdma(Struct, frozen=True, rename="camel"):
+class Rdma(Shape):
     """Handles and objects of one RDMA device."""
 
-    hca_handles: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] | None = None
-    hca_objects: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] | None = None
+    hca_handles: int | None = field(optional(integer(0, (1 << 31) - 1)), None)
+    hca_objects: int | None = field(optional(integer(0, (1 << 31) - 1)), None)
 
     def line(self, device: str) -> str:
         """As rdma.max takes it."""
@@ -113,25 +144,25 @@ class Rdma(Struct, frozen=True, rename="camel"):
         return " ".join([device, *(f"{key}={value}" for key, value in pairs if value is not None)])
 
 
-class HugepageLimit(Struct, frozen=True, rename="camel"):
+class HugepageLimit(Shape):
     """Bytes in huge pages of one size, such as `2MB`."""
 
-    page_size: Annotated[str, Meta(pattern=r"^[0-9]{1,6}[KMG]B$")]
-    limit: Positive
+    page_size: str = field(_page_size)
+    limit: int = field(_POSITIVE)
 
 
-class Resources(Struct, frozen=True, rename="camel"):
+class Resources(Shape):
     """Everything a cgroup can be told."""
 
-    memory: Memory = Memory()
-    cpu: Cpu = Cpu()
-    pids: Pids | None = None
-    block_io: BlockIo = msgspec.field(name="blockIO", default_factory=BlockIo)
-    hugepage_limits: list[HugepageLimit] = []
-    devices: list[dict[str, Any]] | None = None
-    unified: dict[str, str] = {}
-    network: Network = Network()
-    rdma: dict[str, Rdma] = {}
+    memory: Memory = field(shaped(Memory), Memory())
+    cpu: Cpu = field(shaped(Cpu), Cpu())
+    pids: Pids | None = field(optional(shaped(Pids)), None)
+    block_io: BlockIo = field(shaped(BlockIo), BlockIo(), wire="blockIO")
+    hugepage_limits: Sequence[HugepageLimit] = field(listed(shaped(HugepageLimit)), ())
+    devices: Sequence[Mapping[str, Any]] | None = field(optional(listed(mapped(anything))), None)
+    unified: Mapping[str, str] = field(mapped(text), {})
+    network: Network = field(shaped(Network), Network())
+    rdma: Mapping[str, Rdma] = field(mapped(shaped(Rdma)), {})
 
     def device_rules(self) -> list[DeviceRule]:
         """The rules; without any, the default ones: no list must never mean no limits (GHSA-g54h-m393-cpwq)."""
@@ -141,8 +172,8 @@ class Resources(Struct, frozen=True, rename="camel"):
 def parse_resources(resources: Mapping[str, Any] | None) -> Resources:
     """Check a decoded `linux.resources`. Raises Invalid."""
     try:
-        parsed = msgspec.convert(resources or {}, Resources)
-    except msgspec.ValidationError as error:
+        parsed = convert({**resources} if resources else {}, Resources)
+    except Mismatch as error:
         raise Invalid(f"resources are not valid: {error}", code="invalid-config") from None
     for device in parsed.rdma:
         if not device or not device.isascii() or not device.isprintable() or " " in device or "/" in device:

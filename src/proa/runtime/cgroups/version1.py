@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from proa.errors import Invalid, TimedOut, Unsupported
+from proa.linux import signals
 from proa.runtime.cgroups import control_files as f
 from proa.runtime.cgroups.cgroup import Stats
 from proa.runtime.cgroups.resources import Cpu, Memory, Network, Resources, parse_resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 _NANOSECONDS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _UNLIMITED = 1 << 62
@@ -171,7 +174,7 @@ class CgroupV1:
                 found = self.pids()
                 for pid in found:
                     try:
-                        os.kill(pid, signal.SIGKILL)
+                        os.kill(pid, signals.SIGKILL)
                     except ProcessLookupError:
                         pass
                 if frozen or not found:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from proa.errors import Invalid, TimedOut, Unsupported
-from proa.linux import bpf
+from proa.linux import bpf, signals
 from proa.linux.process import in_user_namespace
 from proa.runtime.cgroups import control_files as f
 from proa.runtime.cgroups.cgroup import Stats
 from proa.runtime.cgroups.device_rules import device_program
 from proa.runtime.cgroups.resources import Cpu, Memory, Resources, parse_resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 
 class CgroupV2:
@@ -141,28 +143,27 @@ class CgroupV2:
                 return
             for pid in found:
                 try:
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, signals.SIGKILL)
                 except ProcessLookupError:
                     pass
             time.sleep(0.001)
 
     def stats(self) -> Stats:
         cpu = f.read_table(self.directory, "cpu.stat")
-        stats = Stats(
-            cpu_total_ns=cpu.get("usage_usec", 0) * 1000,
-            cpu_user_ns=cpu.get("user_usec", 0) * 1000,
-            cpu_system_ns=cpu.get("system_usec", 0) * 1000,
-            cpu_periods=cpu.get("nr_periods", 0),
-            cpu_throttled_periods=cpu.get("nr_throttled", 0),
-            cpu_throttled_ns=cpu.get("throttled_usec", 0) * 1000,
-            memory_usage=max(f.read_number(self.directory, "memory.current"), 0),
-            memory_max_usage=max(f.read_number(self.directory, "memory.peak"), 0),
-            memory_limit=f.read_number(self.directory, "memory.max"),
-            memory_failures=f.read_table(self.directory, "memory.events").get("max", 0),
-            memory_stat=f.read_table(self.directory, "memory.stat"),
-            pids_current=max(f.read_number(self.directory, "pids.current"), 0),
-            pids_limit=f.read_number(self.directory, "pids.max"),
-        )
+        stats = Stats()
+        stats.cpu_total_ns = cpu.get("usage_usec", 0) * 1000
+        stats.cpu_user_ns = cpu.get("user_usec", 0) * 1000
+        stats.cpu_system_ns = cpu.get("system_usec", 0) * 1000
+        stats.cpu_periods = cpu.get("nr_periods", 0)
+        stats.cpu_throttled_periods = cpu.get("nr_throttled", 0)
+        stats.cpu_throttled_ns = cpu.get("throttled_usec", 0) * 1000
+        stats.memory_usage = max(f.read_number(self.directory, "memory.current"), 0)
+        stats.memory_max_usage = max(f.read_number(self.directory, "memory.peak"), 0)
+        stats.memory_limit = f.read_number(self.directory, "memory.max")
+        stats.memory_failures = f.read_table(self.directory, "memory.events").get("max", 0)
+        stats.memory_stat = f.read_table(self.directory, "memory.stat")
+        stats.pids_current = max(f.read_number(self.directory, "pids.current"), 0)
+        stats.pids_limit = f.read_number(self.directory, "pids.max")
         for line in f.read(self.directory, "io.stat").splitlines():
             device, *pairs = line.split()
             major, minor = (int(number) for number in device.split(":"))

@@ -6,10 +6,9 @@ jumps go forward, so the program is laid out from its end and every distance is 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from proa.errors import Unsupported
 from proa.linux.seccomp import BPF_MAXINSNS, SOCK_FILTER
+from proa.linux.tuples import NamedTuple
 
 LD_ABS = 0x20
 RET = 0x06

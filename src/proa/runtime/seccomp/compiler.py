@@ -7,50 +7,56 @@ programs fall back to older ones; numbers with equal fate are found by binary se
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
-
-import msgspec
-from msgspec import Meta, Struct
+from marshal import dumps
 
 from proa.errors import Invalid, Unsupported
 from proa.linux import seccomp as s
 from proa.linux._libc import MACHINE
+from proa.linux.tuples import NamedTuple
 from proa.runtime.seccomp import bpf
 from proa.runtime.seccomp.syscalls import AUDIT_ARCH, X32_BIT, syscall_numbers
+from proa.runtime.shapes import Mismatch, Shape, convert, field, integer, listed, optional, shaped, text
 
-Word = Annotated[int, Meta(ge=0, le=(1 << 16) - 1)]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    Condition = tuple[int, str, int, int, bool]  # index, operator, value, second value, whether 32 bits
+    Fate = tuple[tuple[tuple[tuple[Condition, ...], int], ...], int]  # ((conditions, action) in order, else action)
+
+_WORD = integer(0, (1 << 16) - 1)
+_TEXTS = listed(text)
 
 
-class Argument(Struct, frozen=True, rename="camel"):
+class Argument(Shape):
     """A condition on one argument."""
 
-    index: Annotated[int, Meta(ge=0, le=5)]
-    value: int
-    op: str
-    value_two: int = 0
+    index: int = field(integer(0, 5))
+    value: int = field(integer())
+    op: str = field(text)
+    value_two: int = field(integer(), 0)
 
 
-class Rule(Struct, frozen=True, rename="camel"):
+class Rule(Shape):
     """What happens to some calls, if their arguments meet all conditions."""
 
-    names: list[str]
-    action: str
-    errno_ret: Word | None = None
-    args: list[Argument] = []
+    names: Sequence[str] = field(_TEXTS)
+    action: str = field(text)
+    errno_ret: int | None = field(optional(_WORD), None)
+    args: Sequence[Argument] = field(listed(shaped(Argument)), ())
 
 
-class Profile(Struct, frozen=True, rename="camel"):
+class Profile(Shape):
     """A whole filter."""
 
-    default_action: str
-    default_errno_ret: Word | None = None
-    architectures: list[str] = []
-    flags: list[str] | None = None
-    listener_path: str = ""
-    listener_metadata: str = ""
-    syscalls: list[Rule] = []
+    default_action: str = field(text)
+    default_errno_ret: int | None = field(optional(_WORD), None)
+    architectures: Sequence[str] = field(_TEXTS, ())
+    flags: Sequence[str] | None = field(optional(_TEXTS), None)
+    listener_path: str = field(text, "")
+    listener_metadata: str = field(text, "")
+    syscalls: Sequence[Rule] = field(listed(shaped(Rule)), ())
 
 
 class CompiledFilter(NamedTuple):
@@ -125,8 +131,9 @@ INT_ARGUMENTS: dict[str, frozenset[int]] = {
     }.items()
 }
 
-Condition = tuple[int, str, int, int, bool]  # index, operator, value, second value, whether 32 bits
-Fate = tuple[tuple[tuple[tuple[Condition, ...], int], ...], int]  # ((conditions, action) in order, else action)
+# Compiled profiles by what they were made of.
+_compiled: dict[bytes, CompiledFilter] = {}
+_MOST = 64
 
 
 def compile_filter(profile: Mapping[str, Any]) -> CompiledFilter:
@@ -135,14 +142,19 @@ def compile_filter(profile: Mapping[str, Any]) -> CompiledFilter:
     Raises Invalid for unknown actions, operators, architectures and flags (a filter that means less than it says would
     be worse than none). Names this machine does not know are skipped.
     """
-    return _compile(msgspec.json.encode(profile))
+    key = dumps({**profile}, 2)  # a version without references, which equal profiles may have in different places
+    found = _compiled.get(key)
+    if found is None:
+        if len(_compiled) >= _MOST:
+            _compiled.clear()
+        found = _compiled[key] = _compile(profile)
+    return found
 
 
-@functools.lru_cache(maxsize=64)
-def _compile(raw: bytes) -> CompiledFilter:
+def _compile(document: Mapping[str, Any]) -> CompiledFilter:
     try:
-        profile = msgspec.json.decode(raw, type=Profile)
-    except msgspec.ValidationError as error:
+        profile = convert({**document}, Profile)
+    except Mismatch as error:
         raise Invalid(f"the seccomp profile is not valid: {error}", code="invalid-seccomp") from None
     flags = s.SECCOMP_FILTER_FLAG_SPEC_ALLOW if profile.flags is None else 0
     for flag in profile.flags or ():

@@ -8,8 +8,11 @@ to `clone`.
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+    from typing import Any
+
 
 _ALWAYS_ALLOWED = """
 _llseek _newselect accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32

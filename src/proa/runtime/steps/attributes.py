@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Mapping, Sequence
 
 from proa.errors import Invalid, Unsupported
 from proa.linux import mount as m
@@ -15,6 +14,10 @@ from proa.linux.sched import SCHEDULING_POLICIES, ioprio_set, sched_setattr
 from proa.runtime.root import write_proc
 from proa.runtime.spec import Scheduler
 from proa.runtime.steps.step import Init, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 def _proc(init: Init) -> int:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
-from collections.abc import Sequence
 
 from proa.errors import Denied, NotFound
 from proa.linux import mount as m
 from proa.linux import process as p
+from proa.linux import signals
 from proa.linux.files import close_range, getcwd
 from proa.runtime.steps.step import Init, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class CloseFiles(Step):
@@ -124,10 +127,10 @@ class Execute(Step):
 
 def restore_signals() -> None:
     """Default action for every signal and none blocked: Python leaves SIGPIPE and SIGXFSZ ignored across exec."""
-    for number in signal.valid_signals():
-        if signal.getsignal(number) != signal.SIG_DFL and number not in (signal.SIGKILL, signal.SIGSTOP):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signals.valid_signals():
+        if signals.getsignal(number) != signals.SIG_DFL and number not in (signals.SIGKILL, signals.SIGSTOP):
+            signals.signal(number, signals.SIG_DFL)
+    signals.pthread_sigmask(signals.SIG_SETMASK, ())
 
 
 def find_program(name: str, path: str) -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import stat
-from collections.abc import Sequence
 
 from proa.errors import Invalid, Unsupported
 from proa.linux import capability as c
 from proa.linux import process as p
+from proa.linux.once import once
 from proa.linux.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER, seccomp_set_filter
 from proa.runtime.root import open_directory
 from proa.runtime.steps.step import Init, Step
 from proa.runtime.users import resolve_user
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class ResolveUser(Step):
@@ -68,11 +71,14 @@ class CreateWorkingDirectory(Step):
         os.close(open_directory(init.root_fd, self.path, create_mode=0o755))
 
 
-@functools.lru_cache(maxsize=1)
+@once
 def _one_group() -> bool:
     """Whether this is the user namespace of an unprivileged user without ranges, where groups cannot be set."""
     with open("/proc/self/setgroups", "rb") as file:
         return file.read().strip() == b"deny"
+
+
+_last_capability = once(c.last_capability)
 
 
 class NoNewPrivileges(Step):
@@ -105,9 +111,6 @@ class FilterSystemCalls(Step):
             os.write(init.channel.fd, b"S%d" % listener)
             if not os.read(init.channel.fd, 16):
                 raise Unsupported("nobody takes the seccomp listener", code="seccomp-listener")
-
-
-_last_capability = functools.lru_cache(maxsize=1)(c.last_capability)
 
 
 class DropBounding(Step):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
 
 from proa.errors import Denied
 from proa.linux import mount as m
@@ -13,6 +12,10 @@ from proa.linux import tty
 from proa.linux.files import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from proa.runtime.root import open_directory, open_file, open_in_root
 from proa.runtime.steps.step import Init, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # (path, file type and mode, device number, uid, gid)
 Node = tuple[str, int, int, int, int]

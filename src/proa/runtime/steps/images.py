@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from proa.linux import mount as m
 from proa.runtime.mount_options import MountOptions
 from proa.runtime.steps.mounts import attach, open_subpath
 from proa.runtime.steps.rootfs import mount_overlay
 from proa.runtime.steps.step import Init, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class MountOverlay(Step):

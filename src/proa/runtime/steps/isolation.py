@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from proa.errors import Unsupported
 from proa.linux import process as p
 from proa.linux.sockets import set_interface_up
 from proa.runtime.steps.step import Init, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NAMESPACE_FLAGS = {
     "mount": p.CLONE_NEWNS,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
-from collections.abc import Sequence
 
 from proa.errors import Cancelled
 from proa.linux import process as p
@@ -12,6 +11,10 @@ from proa.runtime.channel import Channel
 from proa.runtime.hooks import Hook, run_hooks
 from proa.runtime.steps.command import find_program
 from proa.runtime.steps.step import Init, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 STATE_LIMIT = 128 << 10
 
@@ -77,13 +80,14 @@ class AwaitStart(Step):
         self.listener = listener
 
     def execute(self, init: Init) -> None:
-        listener = socket.socket(fileno=self.listener)
+        listener = _socket.socket(fileno=self.listener)
         p.prctl(p.PR_SET_PDEATHSIG, 0)
         init.channel.ready()
         init.channel.socket.close()
         state = b""
         while not state:
-            connection, _address = listener.accept()
+            fd, _address = listener._accept()  # type: ignore[attr-defined]
+            connection = _socket.socket(fileno=fd)
             # Nobody but root gets to the socket; one who connects and says nothing is not heard.
             state = connection.recv(STATE_LIMIT)
         init.state = state

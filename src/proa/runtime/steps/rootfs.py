@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
 
 from proa.errors import Denied, Invalid, Unsupported
 from proa.linux import mount as m
@@ -13,6 +12,10 @@ from proa.linux import process as p
 from proa.runtime import userns
 from proa.runtime.root import open_in_root
 from proa.runtime.steps.step import Init, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class SeparateMounts(Step):

@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Sequence
 
 from proa.errors import Conflict, Invalid
 from proa.linux import mount as m
 from proa.linux import process as p
 from proa.runtime.steps.rootfs import mount_overlay, split_layers
 from proa.runtime.userns import Mappings, from_child, outside_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MARK = "shifted"
 _CAPABILITY = "security.capability"

@@ -9,12 +9,8 @@ this module and the small verbs import is counted in milliseconds.
 
 from __future__ import annotations
 
-import gc
-import os
+import posix
 import sys
-
-from proa.errors import Invalid, ProaError, Unsupported
-from proa.runtime.verbs.options import Settings, parse, take_globals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,9 +44,6 @@ _SEALED = ("create", "run", "exec")
 
 def main() -> NoReturn:
     """Run the verb in sys.argv and leave the process with its exit status."""
-    gc.disable()  # which would go through all that is imported, again and again
-    # Where it is installed msgspec imports it: 7 ms for nothing.
-    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
     if any(word in _SEALED for word in sys.argv):
         _run_sealed()
     status = dispatch(sys.argv[1:])
@@ -59,11 +52,25 @@ def main() -> NoReturn:
         sys.stderr.flush()
     except OSError:
         status = status or 1
-    os._exit(status)  # nothing is left to finalise: this saves the interpreter's shutdown
+    _keep_bundle()
+    posix._exit(status)  # nothing is left to finalise: this saves the interpreter's shutdown
+
+
+def _keep_bundle() -> None:
+    """Write the code file for the next command when it is missing or has become stale."""
+    from proa import bundle
+
+    if bundle.stale:
+        from proa.runtime.verbs.modules import COMMANDS, LATER
+
+        bundle.write(__file__.removesuffix("/proa/runtime/verbs/__init__.py"), "proa.runtime.verbs", COMMANDS, LATER)
 
 
 def dispatch(words: list[str]) -> int:
     """Run one command line and return its exit status; failures are told on stderr and in the log asked for."""
+    from proa.errors import Invalid, ProaError
+    from proa.runtime.verbs.options import Settings, parse, take_globals
+
     settings = Settings("", "", "text", "cgroupfs", debug=False)
     try:
         settings, given, rest = take_globals(words, default_root())
@@ -89,7 +96,7 @@ def dispatch(words: list[str]) -> int:
 
 def default_root() -> str:
     """Where containers are kept when the caller does not say."""
-    directory = os.environ.get("XDG_RUNTIME_DIR", "") if os.geteuid() else ""
+    directory = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape") if posix.geteuid() else ""
     return f"{directory}/proa-runtime" if directory.startswith("/") else "/run/proa-runtime"
 
 
@@ -101,15 +108,19 @@ def _load(name: str) -> Any:
 
 
 def _check_manager(name: str) -> None:
+    if name in ("cgroupfs", "disabled"):
+        return
+    from proa.errors import Invalid, Unsupported
+
     if name == "systemd":
-        why = "which does not run here" if not os.path.isdir("/run/systemd/system") else "which proa does not talk to"
+        running = posix.access("/run/systemd/system", posix.F_OK)
+        why = "which proa does not talk to" if running else "which does not run here"
         raise Unsupported(
             f"cgroups cannot be made by systemd, {why}",
             code="no-systemd",
             hint="have the caller use cgroupfs: leave out --systemd-cgroup, or set cgroup_manager = cgroupfs",
         )
-    if name not in ("cgroupfs", "disabled"):
-        raise Invalid(f"unknown cgroup manager `{name}`", code="usage")
+    raise Invalid(f"unknown cgroup manager `{name}`", code="usage")
 
 
 def _run_sealed() -> None:
@@ -118,8 +129,8 @@ def _run_sealed() -> None:
 
     if not runs_sealed():
         image = sealed_interpreter("proa-runtime")
-        arguments = [sys.executable, "-I", "-S", "-X", "utf8", sys.argv[0], "--oci-runtime", *sys.argv[1:]]
-        os.execve(f"/proc/self/fd/{image}", arguments, {**os.environ, **library_path()})  # noqa: S606
+        arguments = [sys.executable, "-I", "-S", "-X", "utf8", sys.argv[0], "--oci-runtime-sealed", *sys.argv[1:]]
+        posix.execve(f"/proc/self/fd/{image}", arguments, {**posix.environ, **library_path()})
 
 
 def _version() -> int:

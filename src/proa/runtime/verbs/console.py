@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 
 from proa.errors import Unavailable
-from proa.linux.sockets import send_fds
+from proa.linux.sockets import connect_and_send
 
 __all__ = ["pass_console"]
 
@@ -14,9 +13,7 @@ __all__ = ["pass_console"]
 def pass_console(path: str, fd: int, *, close: bool = True) -> None:
     """Send a descriptor to the unix socket at `path`, with its name as data. Raises Unavailable."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.connect(path)
-            send_fds(connection, os.readlink(f"/proc/self/fd/{fd}").encode(), [fd])
+        connect_and_send(path, os.readlink(f"/proc/self/fd/{fd}").encode(), [fd])
     except OSError as error:
         text = f"nothing takes the descriptor at {path}: {error.strerror}"
         raise Unavailable(text, code="no-console-socket", subject=path) from None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
-import socket
-from contextlib import ExitStack
-from typing import Any
 
 from proa.errors import Denied, Invalid
 from proa.runtime import cgroups
@@ -19,6 +17,11 @@ from proa.runtime.verbs.hooks import parse_hooks, run_all, run_strictly
 from proa.runtime.verbs.options import FLAG, VALUE, Options, Settings
 from proa.runtime.verbs.preparing import prepare
 from proa.runtime.verbs.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["OPTIONS", "create", "run"]
 
@@ -67,30 +70,40 @@ def create(settings: Settings, options: Options, container_id: str, *, console_w
         config["annotations"]["proa.keyring"] = "inherited"
     _check_terminal(config, console_wanted=console_wanted, given=bool(options.value("console-socket")))
     add_listen_fds(config["process"], kept)
-    with ExitStack() as undo:
-        directory = records.make_directory(settings.root, container_id)
-        undo.callback(records.remove, directory)
-        process = _Creation(settings, options, directory, config, undo).run(container_id, bundle, kept)
-        undo.pop_all()
-        return process
+    creation = _Creation(settings, options, config)
+    try:
+        return creation.run(container_id, bundle, kept)
+    except BaseException:
+        creation.undo()
+        raise
 
 
 class _Creation:
-    """One creation: what is to be undone should it fail is on `undo`."""
+    """One creation, and what is to be undone should it fail."""
 
-    def __init__(
-        self, settings: Settings, options: Options, directory: str, config: dict[str, Any], undo: ExitStack
-    ) -> None:
+    def __init__(self, settings: Settings, options: Options, config: dict[str, Any]) -> None:
         self._settings = settings
         self._options = options
-        self._directory = directory
         self._config = config
-        self._undo = undo
+        self._undo: list[Callable[[], object]] = []
+
+    def undo(self) -> None:
+        """Take back what was done, the last first; what cannot be does not keep the rest."""
+        failure: Exception | None = None
+        for step in reversed(self._undo):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 - told once all is tried
+                failure = error
+        if failure is not None:
+            raise failure
 
     def run(self, container_id: str, bundle: str, kept: int) -> Process:
-        config, undo, directory = self._config, self._undo, self._directory
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        undo.callback(listener.close)
+        config, undo = self._config, self._undo
+        directory = records.make_directory(self._settings.root, container_id)
+        undo.append(lambda: records.remove(directory))
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        undo.append(listener.close)
         _bind(listener, directory)
         rootfs = {"type": "rbind", "source": config["root"]["path"], "options": ["rbind"]}
         plan = compile_plan(config, [rootfs], listener_fd=listener.fileno(), kept_fds=kept)
@@ -104,12 +117,12 @@ class _Creation:
         terminal = plan.terminal
         stdio = Stdio() if terminal else Stdio(0, 1, 2)
         launch = begin(plan, stdio=stdio, cgroup=group)
-        undo.callback(launch.abandon)
+        undo.append(launch.abandon)
         record.pid, record.start_time = launch.pid, launch.start_time
         record.save(directory)
 
         def run_runtime_hooks(_line: bytes) -> bytes:
-            undo.callback(run_all, self._settings, "poststop", record, "stopped")
+            undo.append(lambda: run_all(self._settings, "poststop", record, "stopped"))
             for kind in ("prestart", "createRuntime"):
                 run_strictly(kind, parse_hooks(hooks.get(kind)), record, "creating")
             return documents.encode(records.state_of(record, "creating")).encode()
@@ -161,7 +174,7 @@ class _Creation:
             # Without the host's privileges a container can do no more than its user, who has no say over cgroups here.
             log.warn(self._settings, f"no cgroup: {error.message}")
             return None
-        self._undo.callback(group.remove)
+        self._undo.append(group.remove)
         return group
 
 
@@ -173,7 +186,7 @@ def _rootless() -> bool:
         return mapping.read().split() != ["0", "0", "4294967295"]
 
 
-def _bind(listener: socket.socket, directory: str) -> None:
+def _bind(listener: _socket.socket, directory: str) -> None:
     # By the directory's descriptor: its path may be longer than the 107 bytes that an address holds.
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from proa.errors import Conflict, Invalid, NotFound
 from proa.runtime.verbs import records
@@ -64,7 +64,7 @@ def _end(record: Record) -> None:
     from proa.runtime.verbs.kill import signal_process
 
     try:
-        pidfd = os.pidfd_open(record.pid)
+        pidfd = posix.pidfd_open(record.pid)
     except ProcessLookupError:
         return
     try:
@@ -81,22 +81,22 @@ def _end(record: Record) -> None:
     except Conflict:
         pass  # it ended by itself meanwhile
     finally:
-        os.close(pidfd)
+        posix.close(pidfd)
 
 
 def _remove_cgroup(record: Record) -> None:
-    from proa.runtime.cgroups import control_files
-
     busy = False
     for directory in record.cgroup.values():
         try:
-            os.rmdir(directory)
+            posix.rmdir(directory)
         except FileNotFoundError:
             pass
         except OSError:
             busy = True  # cgroups made inside it, or processes
     if not busy:
         return
+    from proa.runtime.cgroups import control_files
+
     if any(control_files.pids(directory) for directory in record.cgroup.values()):
         # Without a pid namespace of its own a container's processes outlive its first one.
         from proa.runtime.cgroups import in_directories

@@ -5,7 +5,7 @@ The scanner and the string encoder are the C parts of CPython's own json; where 
 
 from __future__ import annotations
 
-import os
+import posix
 
 from proa.errors import Corrupt, Invalid, NotFound
 
@@ -125,16 +125,17 @@ def write_document(path: str, value: Any, mode: int = 0o600) -> None:
 def write_text(path: str, text: str, mode: int = 0o600) -> None:
     """Replace a file's content; readers see the old one or the new one."""
     directory, _slash, name = path.rpartition("/")
-    temporary = f"{directory}/.{name}.{os.getpid()}" if directory or path[:1] == "/" else f".{name}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    temporary = f"{directory}/.{name}.{posix.getpid()}" if directory or path[:1] == "/" else f".{name}.{posix.getpid()}"
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC
+    fd = posix.open(temporary, flags, mode)
     try:
         try:
             data = text.encode("utf-8", "surrogateescape")
             while data:
-                data = data[os.write(fd, data) :]
+                data = data[posix.write(fd, data) :]
         finally:
-            os.close(fd)
-        os.rename(temporary, path)
+            posix.close(fd)
+        posix.rename(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        posix.unlink(temporary)
         raise

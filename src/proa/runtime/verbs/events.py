@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import select
 import sys
-from typing import Any
 
 from proa.errors import Conflict, Invalid, Unsupported
 from proa.runtime.cgroups import in_directories
 from proa.runtime.cgroups.cgroup import Cgroup, Stats
 from proa.runtime.verbs import documents, records
 from proa.runtime.verbs.options import FLAG, VALUE, Options, Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["OPTIONS", "run"]
 

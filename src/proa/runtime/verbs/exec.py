@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
 
 from proa.errors import Conflict, Invalid
 from proa.runtime.cgroups import in_directories
@@ -16,6 +14,11 @@ from proa.runtime.verbs.notify import pass_listener
 from proa.runtime.verbs.options import FLAG, LIST, VALUE, Options, Settings, integer
 from proa.runtime.verbs.preparing import prepare_process
 from proa.runtime.verbs.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["OPTIONS", "run"]
 

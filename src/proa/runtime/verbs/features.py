@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from proa.runtime import defaults, mount_options
 from proa.runtime.seccomp import compiler
 from proa.runtime.steps.isolation import NAMESPACE_FLAGS
 from proa.runtime.verbs import documents
 from proa.runtime.verbs.options import Options, Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["OPTIONS", "run"]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from proa.errors import ProaError
 from proa.runtime.hooks import Hook, run_hooks
 from proa.runtime.verbs import log, records
 from proa.runtime.verbs.documents import encode
 from proa.runtime.verbs.options import Settings
 from proa.runtime.verbs.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["parse_hooks", "run_all", "run_strictly"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the package of that name costs an enumeration
-import os
+import posix
 
 from proa.errors import Conflict, Invalid
 from proa.runtime.verbs import records
@@ -55,7 +55,7 @@ def signal_number(text: str) -> int:
 def signal_process(record: Record, number: int) -> None:
     """Send a signal to the first process and to no other that may have its number by now. Raises Conflict."""
     try:
-        pidfd = os.pidfd_open(record.pid)
+        pidfd = posix.pidfd_open(record.pid)
     except ProcessLookupError:
         raise Conflict("container not running", code="container-not-running", subject=record.id) from None
     try:
@@ -65,7 +65,7 @@ def signal_process(record: Record, number: int) -> None:
     except ProcessLookupError:
         raise Conflict("container not running", code="container-not-running", subject=record.id) from None
     finally:
-        os.close(pidfd)
+        posix.close(pidfd)
 
 
 def _signal_all(record: Record, number: int) -> None:
@@ -82,6 +82,6 @@ def _signal_all(record: Record, number: int) -> None:
         return
     for pid in group.pids():
         try:
-            os.kill(pid, number)
+            posix.kill(pid, number)
         except ProcessLookupError:
             pass

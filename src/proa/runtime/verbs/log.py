@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 import time
 
@@ -35,7 +35,7 @@ def warn(settings: Settings, text: str) -> None:
     Otherwise stderr is the container's, and what callers show as an error.
     """
     _write(settings, "warning", text)
-    if settings.debug or os.isatty(2):
+    if settings.debug or posix.isatty(2):
         sys.stderr.write(f"proa-runtime: warning: {text}\n")
 
 
@@ -56,11 +56,12 @@ def _write(settings: Settings, level: str, text: str) -> None:
         return
     entry = {"level": level, "msg": text, "time": now()}
     line = encode(entry) if settings.log_format == "json" else f"time={now()} level={level} msg={encode(text)}"
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_NOCTTY | posix.O_CLOEXEC
     try:
-        fd = os.open(settings.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
+        fd = posix.open(settings.log, flags, 0o600)
         try:
-            os.write(fd, f"{line}\n".encode("utf-8", "surrogateescape"))
+            posix.write(fd, f"{line}\n".encode("utf-8", "surrogateescape"))
         finally:
-            os.close(fd)
+            posix.close(fd)
     except OSError:
         pass  # it is on stderr, too

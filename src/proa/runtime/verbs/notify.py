@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 
 from proa.errors import Unavailable
 from proa.linux.process import pidfd_getfd
-from proa.linux.sockets import send_fds
+from proa.linux.sockets import connect_and_send
 from proa.runtime.verbs import documents, records
 from proa.runtime.verbs.records import Record
 
@@ -33,9 +32,7 @@ def pass_listener(line: bytes, pid: int, record: Record) -> bytes:
         "state": records.state_of(record, "creating" if pid == record.pid else "running"),
     }
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
-            agent.connect(path)
-            send_fds(agent, documents.encode(state).encode(), [listener])
+        connect_and_send(path, documents.encode(state).encode(), [listener])
     except OSError as error:
         text = f"nothing takes the seccomp listener at {path}: {error.strerror}"
         raise Unavailable(text, code="no-seccomp-agent", subject=path) from None

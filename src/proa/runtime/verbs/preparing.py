@@ -5,15 +5,17 @@ A config that contradicts itself is refused later, by the plan; here only what b
 
 from __future__ import annotations
 
-import functools
 import os
 import posixpath
-from collections.abc import Callable
-from typing import Any
 
 from proa.errors import Invalid, Unsupported
 from proa.runtime import defaults
 from proa.runtime.mount_options import known
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["prepare", "prepare_process"]
 
@@ -64,17 +66,17 @@ def prepare_process(process: Any, warn: Callable[[str], None]) -> dict[str, Any]
     if isinstance(sets, dict):
         found = {name: _known(names, warn) for name, names in sets.items()}
         copy["capabilities"] = _possible(found, warn)
+        held = _held()
         for number, name in enumerate(defaults.ALL_CAPABILITIES):
-            if name in (found.get("permitted") or ()) and not _held() >> number & 1:
+            if name in (found.get("permitted") or ()) and not held >> number & 1:
                 warn(f"capability {name} is not given, as this process lacks it")
     return copy
 
 
-@functools.lru_cache(maxsize=1)
 def _held() -> int:
     """Capabilities that this process has."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        return next((int(line.split()[1], 16) for line in status if line.startswith("CapPrm:")), 0)
+    with open("/proc/self/status", "rb") as status:
+        return next((int(line.split()[1], 16) for line in status if line.startswith(b"CapPrm:")), 0)
 
 
 def _known(names: Any, warn: Callable[[str], None]) -> Any:

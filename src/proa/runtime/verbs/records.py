@@ -9,7 +9,7 @@ ROOT/                       0700; one directory a caller
 
 from __future__ import annotations
 
-import os
+import posix
 
 from proa.errors import Conflict, Corrupt, Invalid, NotFound
 from proa.runtime.verbs import documents
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONFIG", "START", "Record", "check_id", "ids", "load", "make_directory", "remove", "state_of", "status_of"]
 
+_S_IFMT, _S_IFDIR = 0o170000, 0o040000
 RECORD, CONFIG, START = "record.json", "config.json", "start"
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
@@ -67,12 +68,12 @@ def make_directory(root: str, container_id: str) -> str:
     for part in root.strip("/").split("/"):
         path += "/" + part
         try:
-            os.mkdir(path, 0o700)
+            posix.mkdir(path, 0o700)
         except FileExistsError:
             pass
     directory = f"{root}/{container_id}"
     try:
-        os.mkdir(directory, 0o700)
+        posix.mkdir(directory, 0o700)
     except FileExistsError:
         text = f"container with id {container_id} exists already"
         raise Conflict(text, code="container-exists", subject=container_id) from None
@@ -85,7 +86,7 @@ def load(root: str, container_id: str) -> tuple[str, Record]:
     try:
         document = documents.read_document(f"{directory}/{RECORD}")
     except NotFound:
-        if os.path.isdir(directory):
+        if is_directory(directory):
             text = f"container {container_id} is being created"
             raise Conflict(text, code="container-creating", subject=container_id) from None
         text = f"container {container_id} does not exist"
@@ -99,16 +100,24 @@ def load(root: str, container_id: str) -> tuple[str, Record]:
 def ids(root: str) -> list[str]:
     """Names of all containers, sorted."""
     try:
-        return sorted(name for name in os.listdir(root) if os.path.isdir(f"{root}/{name}"))
+        return sorted(name for name in posix.listdir(root) if is_directory(f"{root}/{name}"))
     except FileNotFoundError:
         return []
 
 
+def is_directory(path: str) -> bool:
+    """Whether there is a directory."""
+    try:
+        return posix.stat(path).st_mode & _S_IFMT == _S_IFDIR
+    except OSError:
+        return False
+
+
 def remove(directory: str) -> None:
     """Remove a container's directory, whose files are all ours."""
-    for name in os.listdir(directory):
-        os.unlink(f"{directory}/{name}")
-    os.rmdir(directory)
+    for name in posix.listdir(directory):
+        posix.unlink(f"{directory}/{name}")
+    posix.rmdir(directory)
 
 
 def alive(record: Record) -> bool:
@@ -133,7 +142,7 @@ def status_of(directory: str, record: Record) -> str:
     """creating, created, running, paused or stopped (runtime-spec runtime.md, State)."""
     if not alive(record):
         return "creating" if not record.pid else "stopped"
-    if os.path.exists(f"{directory}/{START}"):
+    if posix.access(f"{directory}/{START}", posix.F_OK):
         return "created"
     return "paused" if _frozen(record.cgroup) else "running"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _socket
-import os
+import posix
 
 from proa.errors import Conflict, Internal, Unavailable
 from proa.runtime.verbs import documents, log, records
@@ -37,7 +37,7 @@ def start(settings: Settings, container_id: str) -> Record:
     connection = _connect(directory, container_id)
     connection.send(documents.encode(records.state_of(record, "created")).encode())
     # From now on it is not to be started again.
-    os.unlink(f"{directory}/{records.START}")
+    posix.unlink(f"{directory}/{records.START}")
     _hear(settings, connection, record)
     if record.hooks["poststart"]:
         from proa.runtime.verbs.hooks import run_all
@@ -47,7 +47,7 @@ def start(settings: Settings, container_id: str) -> Record:
 
 
 def _connect(directory: str, container_id: str) -> _socket.socket:
-    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = posix.open(directory, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
         connection.connect(f"/proc/self/fd/{fd}/{records.START}")
@@ -55,7 +55,7 @@ def _connect(directory: str, container_id: str) -> _socket.socket:
         text = f"cannot start container {container_id}: it has been started or has ended"
         raise Conflict(text, code="container-not-created", subject=container_id) from None
     finally:
-        os.close(fd)
+        posix.close(fd)
     return connection
 
 
@@ -73,7 +73,7 @@ def _hear(settings: Settings, connection: _socket.socket, record: Record) -> Non
         if kind == b"R":
             ready = True
         elif kind == b"W":
-            log.warn(settings, os.fsdecode(line[1:]))
+            log.warn(settings, line[1:].decode("utf-8", "surrogateescape"))
         elif kind == b"E":
             from proa.runtime.channel import decode_failure
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from proa.errors import Invalid, Unsupported
 from proa.runtime.verbs import documents
 from proa.runtime.verbs.options import VALUE, Options, Settings, integer
 from proa.runtime.verbs.pause import cgroup_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["OPTIONS", "run"]
 
