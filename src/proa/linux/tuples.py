@@ -24,7 +24,7 @@ if not TYPE_CHECKING:
         def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
             if bases:
                 fields = body["_fields"] = body["__match_args__"] = tuple(body.get("__annotations__", ()))
-                body["_defaults"] = {field: body[field] for field in fields if field in body}
+                body["_field_defaults"] = {field: body[field] for field in fields if field in body}
                 for index, field in enumerate(fields):
                     body[field] = _tuplegetter(index, "")
             body["__slots__"] = ()
@@ -40,10 +40,14 @@ if not TYPE_CHECKING:
 
         @classmethod
         def _complete(cls, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-            values = {**cls._defaults, **dict(zip(cls._fields, given, strict=False)), **named}
-            if len(given) + len(named) > len(values) or values.keys() != set(cls._fields):
-                raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")
-            return tuple([values[field] for field in cls._fields])
+            rest = cls._fields[len(given) :]
+            try:
+                values = [named[field] if field in named else cls._field_defaults[field] for field in rest]
+            except KeyError as error:
+                raise TypeError(f"{cls.__name__} needs {error.args[0]}") from None
+            if len(given) > len(cls._fields) or not named.keys() <= set(rest):
+                raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}, each once")
+            return (*given, *values)
 
         def _replace(self, **changes: Any) -> Self:
             return type(self)(**{**dict(zip(self._fields, self, strict=True)), **changes})

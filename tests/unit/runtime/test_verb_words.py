@@ -123,12 +123,15 @@ def test_a_config_is_prepared(tmp_path: Path) -> None:
     assert [word for word in ("CAP_MAGIC", "CAP_CHOWN", "size=5") if not any(word in text for text in told)] == []
 
 
-@pytest.mark.parametrize("verb", ["state", "start", "kill", "delete"])
-def test_short_verbs_import_little(verb: str) -> None:
+@pytest.mark.parametrize("verb", ["state", "start", "kill", "delete", "create", "exec", "run"])
+def test_verbs_import_little(verb: str) -> None:
     code = (
         f"import sys; before = set(sys.modules); sys.path[:0] = {sys.path!r}; "
         f"import proa.runtime.verbs.{verb}; print('\\n'.join(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     heavy = {"typing", "re", "enum", "json", "ctypes", "msgspec", "socket", "contextlib", "collections", "signal"}
+    heavy |= {"functools", "array", "dataclasses", "proa.runtime.seccomp"}
+    if verb in ("state", "start", "kill", "delete"):
+        heavy |= {"os", "_ctypes", "proa.runtime.cgroups"}
     assert heavy & set(done.stdout.split()) == set()

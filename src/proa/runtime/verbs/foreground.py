@@ -5,12 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import signal
 import termios
 import tty
 
 from proa.linux.tty import set_window_size, window_size
 from proa.runtime.launching import Process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # the package of that name costs an enumeration
 
 __all__ = ["follow", "hold_signals"]
 
