@@ -81,6 +81,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "unshare": (c_int, c_int),
     "prctl": (c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong),
     "personality": (c_int, c_ulong),
+    "mallopt": (c_int, c_int, c_int),
     "setfsuid": (c_int, c_uint),
     "setfsgid": (c_int, c_uint),
     "sethostname": (c_int, c_char_p, c_size_t),

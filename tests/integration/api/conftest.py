@@ -53,6 +53,15 @@ class Engine:
             self.process = subprocess.Popen(self.command(*args), stderr=log, env=self.env, **options)
         self.wait_for_socket()
 
+    def tls_options(self, pairs: Path) -> list[str]:
+        """Options to listen with mutual TLS at `address`, too."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        files = {"ca": "ca", "cert": "servercert", "key": "serverkey"}
+        options = [word for option, file in files.items() for word in (f"--tls-{option}", f"{pairs}/{file}.pem")]
+        return ["--tcp", self.address, *options]
+
     def wait_for_socket(self) -> None:
         deadline = time.monotonic() + 20
         while True:
@@ -155,12 +164,7 @@ def shared(busybox_tar: Path) -> Iterator[Engine]:
 def remote(pairs: Path, busybox_tar: Path) -> Iterator[Engine]:
     """An engine with the image `busybox` that listens with mutual TLS at its `address`, IP:PORT, too."""
     engine = Engine(Path(tempfile.mkdtemp(prefix="proa-api-")))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        engine.address = f"127.0.0.1:{probe.getsockname()[1]}"
-    files = {"ca": "ca", "cert": "servercert", "key": "serverkey"}
-    options = [word for option, file in files.items() for word in (f"--tls-{option}", f"{pairs}/{file}.pem")]
-    engine.start("--tcp", engine.address, *options)
+    engine.start(*engine.tls_options(pairs))
     load_busybox(engine, busybox_tar)
     yield engine
     engine.close()

@@ -21,6 +21,13 @@ from proa.api.operations import ROUTES
 from proa.api.routes import Route, Router
 from proa.api.server import HttpServer
 from proa.api.service import Service
+from proa.api.sockets import scopes
+from proa.api.sockets.audit import AuditLog
+from proa.api.sockets.doors import Door
+from proa.api.sockets.scopes import AREAS, Scope
+from proa.api.sockets.tcp import TcpDoor, TcpListener
+from proa.client.tls import Tls
+from proa.client.tls_relay import secure
 from proa.engine.events import Events
 
 
@@ -45,10 +52,9 @@ class Answer:
 class Client:
     """A raw client: sends exactly what it is told."""
 
-    def __init__(self, path: str) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
         self.socket.settimeout(10)
-        self.socket.connect(path)
         self.buffer = b""
 
     def __enter__(self) -> Self:
@@ -129,17 +135,29 @@ def request(method: str, target: str, body: bytes = b"", headers: Sequence[str] 
 
 
 class Live:
-    """A service on a socket, its loop in a thread."""
+    """A service on a socket, its loop in a thread.
 
-    def __init__(self, directory: str, engine: Any, routes: Sequence[Route]) -> None:
+    kind: "own", "scoped" (everything is allowed that ever is), or "tls" with the certificates of `pairs`.
+    """
+
+    def __init__(self, directory: str, engine: Any, routes: Sequence[Route], kind: str, pairs: Path) -> None:
+        self.directory = Path(directory)
         self.path = f"{directory}/s"
+        self.kind = kind
+        self.pairs = pairs
         self.engine = engine
         self.stopped = threading.Event()
         self._router = Router((*routes, *ROUTES))
         self.loop = asyncio.new_event_loop()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(1024)
+        if kind == "tls":
+            files = {"ca": "ca.pem", "certificate": "servercert.pem", "key": "serverkey.pem"}
+            self._tls = TcpListener("127.0.0.1:0", **{word: f"{pairs}/{name}" for word, name in files.items()})
+            self._listener = self._tls.bind()
+            self.port = self._listener.getsockname()[1]
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(self.path)
+            self._listener.listen(1024)
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live")
         self._thread.start()
@@ -154,12 +172,21 @@ class Live:
         self._end = asyncio.Event()
         self.service = Service(self.engine, stop=self.stopped.set)
         self.server = HttpServer(lambda r: dispatch(self._router, self.service, r))
-        acceptor = Acceptor(self.server, self._listener)
-        acceptor.start()
+        self.service.audit = AuditLog(self.directory / "audit.log")
+        acceptor: Acceptor | TcpDoor
+        if self.kind == "tls":
+            acceptor = TcpDoor(self.server, self._tls)
+            await acceptor.open(self._listener)
+        else:
+            door = Door("scoped", self.path, Scope(allow=AREAS), 4096) if self.kind == "scoped" else None
+            acceptor = Acceptor(self.server, self._listener, door)
+            acceptor.start()
         self._ready.set()
         await self._end.wait()
         await acceptor.close()
         await self.server.end(2)
+        if isinstance(acceptor, TcpDoor):
+            await acceptor.ended(2)
         self.service.pools.close()
 
     def call(self, function: Callable[[], Any]) -> Any:
@@ -176,7 +203,16 @@ class Live:
         assert not self._thread.is_alive()
 
     def client(self) -> Client:
-        return Client(self.path)
+        return Client(self.connect())
+
+    def connect(self) -> socket.socket:
+        """A connected socket; with TLS the near end of a relay, which is as good."""
+        if self.kind != "tls":
+            connected = socket.socket(socket.AF_UNIX)
+            connected.connect(self.path)
+            return connected
+        files = Tls(ca=f"{self.pairs}/ca.pem", certificate=f"{self.pairs}/cert.pem", key=f"{self.pairs}/key.pem")
+        return secure(socket.create_connection(("127.0.0.1", self.port)), "127.0.0.1", files).socket
 
     def ask(self, method: str, target: str, body: bytes = b"", headers: Sequence[str] = ()) -> Answer:
         with self.client() as client:
@@ -187,15 +223,22 @@ class Live:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Live]]:
-    """Serve an engine (default: one with events only), with further routes."""
+def door(request: pytest.FixtureRequest) -> str:
+    """Which kind of socket `serve` listens on; parametrized indirectly where it is to be every kind."""
+    return str(getattr(request, "param", "own"))
+
+
+@pytest.fixture
+def serve(door: str, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Live]]:
+    """Serve an engine (default: one with events only), with further routes (below /t, which scopes take for system)."""
+    monkeypatch.setitem(scopes._BY_HEAD, "t", "system")
     running: list[Live] = []
     with tempfile.TemporaryDirectory(prefix="api") as directory:
 
         def start(engine: Any = None, routes: Sequence[Route] = ()) -> Live:
             place = Path(directory, str(len(running)))
             place.mkdir()
-            live = Live(str(place), engine or SimpleNamespace(events=Events()), routes)
+            live = Live(str(place), engine or SimpleNamespace(events=Events()), routes, door, pairs)
             running.append(live)
             return live
 

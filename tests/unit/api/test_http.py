@@ -69,6 +69,7 @@ ROUTES = [
     Route("GET", "/t/headers", _headers),
     Route("GET", "/t/block", _block),
 ]
+every_door = pytest.mark.parametrize("door", ["own", "scoped", "tls"], indirect=True)
 EVERYWHERE = ("api-version", "ostype", "server", "docker-experimental", "builder-version")
 
 
@@ -114,6 +115,7 @@ def test_version_and_errors_are_json(serve: Serve) -> None:
     assert live.ask("POST", "/build").status == 501
 
 
+@every_door
 def test_keep_alive_and_pipelining(serve: Serve) -> None:
     live = serve(routes=ROUTES)
     with live.client() as client:
@@ -124,6 +126,7 @@ def test_keep_alive_and_pipelining(serve: Serve) -> None:
         assert [client.answer().json["body"], client.answer().json["body"], client.answer().body] == ["a", "b", b"OK"]
 
 
+@every_door
 def test_a_request_split_anywhere_is_one_request(serve: Serve) -> None:
     live = serve(routes=ROUTES)
     data = b"POST /t/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
@@ -135,6 +138,7 @@ def test_a_request_split_anywhere_is_one_request(serve: Serve) -> None:
             assert client.answer().json["body"] == "hello"
 
 
+@every_door
 def test_a_client_that_shuts_down_its_half_is_answered(serve: Serve) -> None:
     live = serve(routes=ROUTES)
     for target in ("/_ping", "/t/slow"):
@@ -161,6 +165,7 @@ def test_not_modified_has_no_body(serve: Serve) -> None:
         assert client.ask("GET", "/_ping").status == 200
 
 
+@every_door
 def test_expect_continue(serve: Serve) -> None:
     live = serve(routes=ROUTES)
     with live.client() as client:
@@ -170,6 +175,7 @@ def test_expect_continue(serve: Serve) -> None:
         assert client.answer().json["body"] == "ok"
 
 
+@every_door
 def test_chunked_bodies_of_any_size_stream_through(serve: Serve) -> None:
     live = serve(routes=ROUTES)
     with live.client() as client:
@@ -192,6 +198,7 @@ def test_a_body_with_a_length_streams_through(serve: Serve) -> None:
         assert client.ask("GET", "/_ping").status == 200
 
 
+@every_door
 def test_body_budgets(serve: Serve) -> None:
     live = serve(routes=ROUTES)
     answer = live.ask("POST", "/t/echo", headers=["Content-Length: 99999999"][:0], body=b"x" * (1 << 20))
@@ -210,6 +217,7 @@ def test_body_budgets(serve: Serve) -> None:
         assert client.head().status == 413
 
 
+@every_door
 def test_a_body_that_ends_early_is_refused(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     live = serve(routes=ROUTES)
     with live.client() as client:
@@ -227,6 +235,7 @@ def test_a_body_that_ends_early_is_refused(serve: Serve, caplog: pytest.LogCaptu
     assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
 
+@every_door
 def test_deep_json_is_refused_quickly(serve: Serve) -> None:
     live = serve(routes=ROUTES)
     body = b'{"a":' * 200_000 + b"1" + b"}" * 200_000
@@ -267,6 +276,7 @@ BAD = {
 }
 
 
+@every_door
 @pytest.mark.parametrize("name", BAD)
 def test_bad_http_is_a_400_in_json(serve: Serve, name: str) -> None:
     live = serve(routes=ROUTES)
@@ -286,6 +296,7 @@ def test_bad_http_is_a_400_in_json(serve: Serve, name: str) -> None:
     assert time.monotonic() - began < 2
 
 
+@every_door
 def test_many_tiny_chunks_and_extensions_cost_little(serve: Serve) -> None:
     live = serve(routes=ROUTES)
     with live.client() as client:
@@ -300,6 +311,7 @@ def test_many_tiny_chunks_and_extensions_cost_little(serve: Serve) -> None:
         assert time.process_time() - began < 5
 
 
+@every_door
 def test_half_a_head_does_not_stay(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "HEAD_SECONDS", 0.2)
     live = serve()
@@ -317,6 +329,7 @@ def test_half_a_head_does_not_stay(serve: Serve, monkeypatch: pytest.MonkeyPatch
             time.sleep(0.3)
 
 
+@every_door
 def test_slow_calls_do_not_hold_up_quick_ones(serve: Serve) -> None:
     live = serve(routes=ROUTES)
     clients = [live.client() for _ in range(30)]
@@ -330,6 +343,7 @@ def test_slow_calls_do_not_hold_up_quick_ones(serve: Serve) -> None:
         client.socket.close()
 
 
+@every_door
 def test_a_large_body_does_not_hold_up_the_loop(serve: Serve) -> None:
     live = serve(routes=ROUTES)
     lags: list[float] = []

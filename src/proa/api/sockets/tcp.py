@@ -8,6 +8,7 @@ asyncio's own TLS cannot express), so that the end of a container's input arrive
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 HANDSHAKE_SECONDS = 10.0
 PIECE = 64 << 10
 MAX_CLIENTS = 512
+#: Who has not shown a certificate yet is a stranger. With more of them at once than this, the one that has waited
+#: longest goes: whoever opens connections and says nothing keeps nobody out, as an honest handshake takes milliseconds.
+MAX_STRANGERS = 64
 
 
 class TcpListener:
@@ -49,6 +53,7 @@ class TcpListener:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.verify_mode = ssl.CERT_REQUIRED
+        self.context.options |= ssl.OP_NO_RENEGOTIATION
         try:
             self.context.load_cert_chain(certificate, key)
             self.context.load_verify_locations(ca)
@@ -69,28 +74,81 @@ class TcpListener:
         return listener
 
 
-async def serve(server: HttpServer, wanted: TcpListener, listener: socket.socket) -> Acceptor | asyncio.Server:
-    """Serve from now on; close what is returned."""
-    door = Door("tcp", f"tcp://{wanted.address[0]}:{wanted.address[1]}", limit=MAX_CLIENTS)
-    door.bare = wanted.context is None
-    if wanted.context is None:
-        acceptor = Acceptor(server, listener, door)
-        acceptor.start()
-        return acceptor
-    context = wanted.context
-    return await asyncio.get_running_loop().create_server(lambda: _Outer(server, door, context), sock=listener)
+class TcpDoor:
+    """A TCP listener that is served, until `close`."""
+
+    def __init__(self, server: HttpServer, wanted: TcpListener) -> None:
+        limit = min(MAX_CLIENTS, server.max_connections // 2)  # the engine's own socket is to stay reachable
+        self.door = Door("tcp", f"tcp://{wanted.address[0]}:{wanted.address[1]}", limit=limit)
+        self.door.bare = wanted.context is None
+        self.server = server
+        self.context = wanted.context
+        self._acceptor: Acceptor | asyncio.Server | None = None
+        self._relays: set[_Outer] = set()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self.strangers: dict[_Outer, None] = {}  # the first has waited longest
+
+    async def open(self, listener: socket.socket) -> None:
+        """Serve from now on."""
+        if self.context is None:
+            self._acceptor = Acceptor(self.server, listener, self.door)
+            self._acceptor.start()
+        else:
+            self._acceptor = await asyncio.get_running_loop().create_server(lambda: _Outer(self), sock=listener)
+
+    def let_in(self, relay: _Outer) -> bool:
+        """Whether one who came is heard; who has waited longest may have to go for that."""
+        if self.full:
+            return False
+        self._relays.add(relay)
+        self._quiet.clear()
+        if len(self.strangers) >= MAX_STRANGERS:
+            next(iter(self.strangers)).abort()
+        self.strangers[relay] = None
+        return True
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no place for one more client."""
+        return self.door.full or self.server.connected >= self.server.max_connections
+
+    async def close(self) -> None:
+        """Listen no more; who has shown no certificate goes."""
+        closing = self._acceptor.close() if self._acceptor is not None else None
+        if closing is not None:
+            await closing
+        for stranger in list(self.strangers):
+            stranger.abort()
+
+    async def ended(self, seconds: float) -> None:
+        """Wait until what the server said last is on its way, when it has said all."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._quiet.wait()
+        for relay in list(self._relays):
+            relay.abort()
+
+    def left(self, relay: _Outer) -> None:
+        """One of them is no more."""
+        self._relays.discard(relay)
+        if not self._relays:
+            self._quiet.set()
 
 
 class _Outer(asyncio.Protocol):
     """The client's side: TLS records."""
 
-    def __init__(self, server: HttpServer, door: Door, context: ssl.SSLContext) -> None:
-        self._server = server
-        self._door = door
+    def __init__(self, place: TcpDoor) -> None:
+        assert place.context is not None
+        self._place = place
+        self._server = place.server
+        self._door = place.door
         self._arrived, self._leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._arrived, self._leaving, server_side=True)
+        self._tls = place.context.wrap_bio(self._arrived, self._leaving, server_side=True)
         self._loop = asyncio.get_running_loop()
         self._shaken = False
+        self._patience: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
         self.inner: asyncio.Transport | None = None
         self.transport: asyncio.Transport | None = None
@@ -98,12 +156,10 @@ class _Outer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        if self._door.full or self._server.connected >= self._server.max_connections:
-            transport.abort()
-            return
-        self._door.connected += 1  # from here on: handshakes are clients too
-        self._server.joining += 1
-        self._patience = self._loop.call_later(HANDSHAKE_SECONDS, transport.abort)
+        if self._place.let_in(self):
+            self._patience = self._loop.call_later(HANDSHAKE_SECONDS, self.abort)
+        else:
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         self._arrived.write(data)
@@ -111,7 +167,12 @@ class _Outer(asyncio.Protocol):
             if not self._shaken:
                 self._tls.do_handshake()
                 self._shaken = True
-                self._patience.cancel()
+                self._known()
+                if self._place.full:
+                    self.abort()
+                    return
+                self._door.connected += 1
+                self._server.joining += 1
                 self._opening = self._loop.create_task(self._open())
                 assert self.transport is not None
                 self.transport.pause_reading()
@@ -128,13 +189,14 @@ class _Outer(asyncio.Protocol):
     async def _open(self) -> None:
         try:
             near, far = socket.socketpair()
+            near.setblocking(False)
+            far.setblocking(False)
+            await self._loop.connect_accepted_socket(lambda: self._server.connection(self._door), near)
         except OSError:  # no descriptors are left
-            self._opening = None
+            self._door.connected -= 1
+            self._server.joining -= 1
             self._end()
             return
-        near.setblocking(False)
-        far.setblocking(False)
-        await self._loop.connect_accepted_socket(lambda: self._server.connection(self._door), near)
         await self._loop.create_connection(lambda: _Inner(self), sock=far)
         if self.transport is None or self.inner is None or self.transport.is_closing():
             if self.inner is not None:
@@ -176,6 +238,18 @@ class _Outer(asyncio.Protocol):
         if self._leaving.pending and self.transport is not None:
             self.transport.write(self._leaving.read())
 
+    def abort(self) -> None:
+        """End it at once."""
+        self._known()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _known(self) -> None:
+        """It is no stranger any more."""
+        self._place.strangers.pop(self, None)
+        if self._patience is not None:
+            self._patience.cancel()
+
     def _end(self) -> None:
         if self.transport is not None:
             self.transport.close()
@@ -189,11 +263,8 @@ class _Outer(asyncio.Protocol):
             self.inner.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncio passes it
-        if hasattr(self, "_patience"):
-            self._patience.cancel()
-            if self._opening is None:  # it never came to be a connection of the server's
-                self._door.connected -= 1
-                self._server.joining -= 1
+        self._known()
+        self._place.left(self)
         if self.inner is not None:
             self.inner.close()
 
