@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from bundles import PROGRAM
+from clients import go_compiler
 from images import CACHE
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
@@ -53,12 +54,6 @@ EXPLAINED: dict[str, str] = {
 LEFT_OUT = {"linux_cgroups_cpus"}
 
 
-def _go() -> str:
-    found = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin:/usr/lib/go/bin")
-    assert found, "the Go compiler is missing: apt-get install golang-go"
-    return found
-
-
 def _build() -> Path:
     """A directory with the programs, made once."""
     target = CACHE / f"runtime-tools-{VERSION}"
@@ -69,13 +64,13 @@ def _build() -> Path:
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(RECIPE, target / "src")
             env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -trimpath"}
-            command = [_go(), "build", "-ldflags=-s -w", "-o", f"{target}/", f"{MODULE}/cmd/runtimetest",
+            command = [go_compiler(), "build", "-ldflags=-s -w", "-o", f"{target}/", f"{MODULE}/cmd/runtimetest",
                        f"{MODULE}/validation/..."]  # fmt: skip
             done = subprocess.run(command, cwd=target / "src", env=env, capture_output=True, text=True, check=False)
             if done.returncode and re.search(r"dial tcp|no such host|timeout|Forbidden|unreachable", done.stderr):
                 pytest.skip(f"the Go module proxy cannot be reached: {done.stderr[-300:]}")
             assert done.returncode == 0, done.stderr
-            where = [_go(), "list", "-m", "-f", "{{.Dir}}", MODULE]
+            where = [go_compiler(), "list", "-m", "-f", "{{.Dir}}", MODULE]
             source = subprocess.run(where, cwd=target / "src", env=env, capture_output=True, text=True, check=True)
             shutil.copyfile(f"{source.stdout.strip()}/rootfs-amd64.tar.gz", target / "rootfs-amd64.tar.gz")
             (target / "done").touch()
