@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 
 from proa.engine.types import Container, LogConfig
 from proa.errors import Invalid, Unsupported
+from proa.monitor.log_drivers import layout_of
+from proa.monitor.logs import log_path
 from proa.runtime.sizes import byte_size
 
-__all__ = ["DRIVERS", "check_log_config", "log_options"]
+__all__ = ["DRIVERS", "check_log_config", "log_file", "log_options"]
 
 _NAMES = re.compile(r"\{\{ ?\.([A-Za-z]+) ?\}\}", re.ASCII)
 _FIELD = re.compile(r"[^A-Z0-9_]", re.ASCII)
@@ -114,6 +116,12 @@ def log_options(record: Container) -> dict[str, Any]:
         out["format"] = _syslog_format(options)
         out["tag"] = tag
     return out
+
+
+def log_file(record: Container) -> str:
+    """Where others may read the log: cri-dockerd, and what collects files of json-file. Empty for other drivers."""
+    layout = layout_of(record.host.log_config.type or "json-file")
+    return log_path(record.directory, record.id, layout) if layout in ("json", "cri") else ""
 
 
 _TAG_NAMES: dict[str, Callable[[Container], str]] = {
