@@ -37,7 +37,9 @@ HEAD_SECONDS = 30.0
 FLUSH_SECONDS = 10.0
 _HEAD_END = b"\r\n\r\n"
 # Operations that take over the connection even without an Upgrade header.
-_TAKES_OVER = re.compile(r"(?:/v[0-9.]+)?/(?:containers/[^/?]+/attach|exec/[^/?]+/start)(?:\?|$)")
+_TAKES_OVER = re.compile(
+    r"(?:(?:/v[0-9.]+)?/(?:containers/[^/?]+/attach|exec/[^/?]+/start)|/proa/v1/containers/[^/?]+/exec)(?:\?|$)"
+)
 
 
 class Connection(RequestHandler):

@@ -29,7 +29,8 @@ async def hand_over(hijack: Hijack, descriptor: int, early: bytes) -> None:
     taken = False
     try:
         if hijack.park is None or not hijack.park(descriptor, early):
-            await _until_read(descriptor)
+            if not hijack.at_once:
+                await _until_read(descriptor)
             taken = True
             await hijack.take(descriptor, early)
     except BaseException as error:

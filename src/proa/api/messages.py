@@ -124,12 +124,16 @@ class Hijack(msgspec.Struct, kw_only=True):
     park:   asked first, in the turn of the loop in which the head goes out, so before any later request is looked at;
             True when it keeps the socket for later output, which it then owns. It must not block.
     framed: output comes in frames of 8 bytes of header (stream, length) and payload, as without a terminal.
+    headers: more of them for the head.
+    at_once: the client takes head and output in one read as well as in two.
     """
 
     take: Callable[[int, bytes], Awaitable[None]]
     park: Callable[[int, bytes], bool] | None = None
     framed: bool = False
     content_type: str = RAW_STREAM
+    headers: dict[str, str] = {}
+    at_once: bool = False
 
 
 class WebSocket(msgspec.Struct, kw_only=True):

@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from proa._version import __version__
-from proa.api.messages import JSON, TAR
+from proa.api.messages import JSON, MULTIPLEXED_STREAM, TAR
 from proa.api.operations.artifacts import BINARY, ListChange
 from proa.api.routes import Route
 from proa.engine.artifacts import Artifact
 from proa.engine.image_mounts import ImageMount
-from proa.engine.types import PortBinding
+from proa.engine.types import ExecRequest, PortBinding
 from proa.engine.usage import DiskUsage
 
 PREFIX = "/proa/v1"
@@ -144,6 +144,9 @@ ROWS: dict[tuple[str, str], Row] = {
         body=(JSON, {"type": "object", "properties": {"Add": _PORTS, "Remove": TEXTS}}, True),
         answer=(200, JSON, _object(Ports=_PORTS)),
     ),
+    ("POST", "/containers/{id}/exec"): Row(
+        body=(JSON, _struct(ExecRequest), True), answer=(200, MULTIPLEXED_STREAM, {})
+    ),
     ("GET", "/containers/{id}/execs"): Row(answer=(200, JSON, _list(_EXEC))),
     ("POST", "/exec/{id}/kill"): Row(query={"signal": (TEXT, "A signal's name or number; KILL when not given")}),
     ("GET", "/images/{name:path}/changes"): Row(
@@ -267,7 +270,7 @@ def document() -> bytes:
 def describe(routes: Iterable[Route]) -> dict[str, Any]:
     """The document about those of the routes that are proa's own. Raises KeyError for one without a row."""
     _, schemas = msgspec.json.schema_components(
-        (ListChange, PortBinding, DiskUsage, ImageMount, Artifact),
+        (ExecRequest, ListChange, PortBinding, DiskUsage, ImageMount, Artifact),
         schema_hook=lambda _: {"description": "Any JSON value"},
         ref_template="#/components/schemas/{name}",
     )

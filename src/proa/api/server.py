@@ -270,7 +270,7 @@ async def _hijack(connection: Connection, request: Request, hijack: Hijack) -> S
         lines = ["HTTP/1.1 101 UPGRADED", f"Content-Type: {hijack.content_type}", "Connection: Upgrade", "Upgrade: tcp"]
     else:
         lines = ["HTTP/1.1 200 OK", f"Content-Type: {hijack.content_type}"]
-    lines += [f"{name}: {value}" for name, value in HEADERS.items()]
+    lines += [f"{name}: {value}" for name, value in (HEADERS | hijack.headers).items()]
     try:
         descriptor, early = await connection.detach(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
     except Unavailable:

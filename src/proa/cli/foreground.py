@@ -75,15 +75,16 @@ def carry(
 ) -> int:
     """Carry an attached container's streams until it ends or the user detaches; its exit status, 0 when detached."""
     from proa.cli.session import converse
+    from proa.client.frames import Demultiplexer
 
     if not tty:
-        ended = converse(attaching, tty=False, stdin=0 if stdin else None, watched=outcome)
+        ended = converse(attaching, demultiplexer=Demultiplexer(), stdin=0 if stdin else None, watched=outcome)
     else:
         from proa.cli.terminal import RawTerminal
 
         with RawTerminal(0):
             follow_size(endpoint, path)
-            ended = converse(attaching, tty=True, stdin=0 if stdin else None, keys=keys, watched=outcome)
+            ended = converse(attaching, demultiplexer=None, stdin=0 if stdin else None, keys=keys, watched=outcome)
     attaching.close()
     if not ended:
         outcome.forget()

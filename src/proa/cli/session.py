@@ -79,21 +79,23 @@ def detach_keys(text: str) -> DetachKeys | None:
 def converse(
     connection: Connection,
     *,
-    tty: bool,
+    demultiplexer: Demultiplexer | None,
     stdin: int | None = None,
     keys: DetachKeys | None = None,
     watched: Watched | None = None,
 ) -> bool:
     """Pass bytes until the container's side ends (True) or the detach keys are typed (False).
 
+    demultiplexer: for the frames; None for a terminal
     stdin:   the descriptor to read input from, or None; its end half-closes the connection
     watched: something else to be told when its descriptor is ready
     Raises BrokenPipeError when our output has nobody to read it, Corrupt for a garbled stream.
     """
-    demultiplexer = None if tty else Demultiplexer()
     if stdin is None and watched is None:
         while data := connection.raw_read():
             show(data, demultiplexer)
+            if demultiplexer is not None and demultiplexer.exit_status is not None:
+                break
         return True
     from proa.cli.pump import Pump
 

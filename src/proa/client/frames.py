@@ -4,7 +4,8 @@
     | stream | 0 | 0 | 0 | length, big-endian | payload         |
     +--------+---+---+---+--------------------+-----------------+
 
-stream: 0 stdin, 1 stdout, 2 stderr, 3 an error of the engine.
+stream: 0 stdin, 1 stdout, 2 stderr, 3 an error of the engine; where the client asked for it (`/proa/v1/`), 4 is the
+process's exit status in decimal digits, and last.
 A container with a terminal has no frames: its bytes come as they are.
 """
 
@@ -17,14 +18,16 @@ __all__ = ["STDERR", "STDOUT", "Demultiplexer"]
 STDOUT = 1
 STDERR = 2
 SYSTEM_ERROR = 3
+EXIT = 4
 
 
 class Demultiplexer:
     """Takes pieces of the stream as they come and gives out (stream, bytes), however the pieces were cut."""
 
-    __slots__ = ("_header", "_left", "_stream")
+    __slots__ = ("_exit", "_header", "_left", "_stream")
 
     def __init__(self) -> None:
+        self._exit = b""
         self._header = b""
         self._left = 0
         self._stream = STDOUT
@@ -41,7 +44,10 @@ class Demultiplexer:
                 piece = data[position : position + self._left]
                 position += len(piece)
                 self._left -= len(piece)
-                frames.append((self._stream, piece))
+                if self._stream == EXIT:
+                    self._exit += piece
+                else:
+                    frames.append((self._stream, piece))
                 continue
             need = 8 - len(self._header)
             self._header += data[position : position + need]
@@ -49,11 +55,16 @@ class Demultiplexer:
             if len(self._header) < 8:
                 break
             header, self._header = self._header, b""
-            if header[0] > SYSTEM_ERROR or header[1:4] != b"\0\0\0":
+            if header[0] > EXIT or header[1:4] != b"\0\0\0":
                 raise Corrupt(f"not a frame of a multiplexed stream: {header!r}", code="bad-stream-frame")
             self._stream = header[0] or STDOUT
             self._left = int.from_bytes(header[4:], "big")
         return frames
+
+    @property
+    def exit_status(self) -> int | None:
+        """The exit status, once it has come whole."""
+        return int(self._exit) if self._exit and self.between_frames else None
 
     @property
     def between_frames(self) -> bool:

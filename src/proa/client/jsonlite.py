@@ -23,22 +23,7 @@ class _Rules:
     memo: dict[str, str] = {}  # noqa: RUF012 - the scanner wants a plain attribute
 
 
-_scan: Callable[[str, int], tuple[Any, int]] | None
-_quote: Callable[[str], str]
-try:
-    import _json
-except ImportError:
-    _scan = None
-
-    def _quote_slowly(text: str) -> str:
-        import json
-
-        return json.dumps(text, ensure_ascii=False)
-
-    _quote = _quote_slowly
-else:
-    _scan = _json.make_scanner(_Rules)  # type: ignore[arg-type]
-    _quote = _json.encode_basestring  # type: ignore[attr-defined, unused-ignore]
+_scan: Callable[[str, int], tuple[Any, int]] | None = None
 
 
 def loads(data: bytes | str) -> Any:
@@ -46,15 +31,19 @@ def loads(data: bytes | str) -> Any:
 
     Raises ValueError when it is not one.
     """
+    global _scan
     text = data if isinstance(data, str) else data.decode()
-    if _scan is not None:
-        stripped = text.strip(" \t\r\n")
-        try:
-            value, end = _scan(stripped, 0)
-        except (ValueError, StopIteration, SystemError):
-            end = -1
-        if end == len(stripped):
-            return value
+    stripped = text.strip(" \t\r\n")
+    try:
+        if _scan is None:
+            import _json
+
+            _scan = _json.make_scanner(_Rules)  # type: ignore[arg-type]
+        value, end = _scan(stripped, 0)
+    except (ImportError, ValueError, StopIteration, SystemError):
+        end = -1
+    if end == len(stripped):
+        return value
     import json
 
     return json.loads(text)
@@ -62,7 +51,17 @@ def loads(data: bytes | str) -> Any:
 
 def quote(text: str) -> str:
     """A JSON string literal."""
-    return _quote(text)
+    # What most texts are; loading even the C encoder takes 0.4 ms where it is a file of its own.
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    try:
+        from _json import encode_basestring
+    except ImportError:
+        import json
+
+        return json.dumps(text, ensure_ascii=False)
+    quoted: str = encode_basestring(text)
+    return quoted
 
 
 def dumps(value: Any) -> str:

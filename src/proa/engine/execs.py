@@ -74,9 +74,11 @@ class Execs:
         tty: bool,
         early: bytes = b"",
         console_size: tuple[int, int] | None = None,
+        tells_end: bool = False,
     ) -> None:
         """Run the process; returns once it runs. `connection`, a connected socket, is ours from here on.
 
+        tells_end: write the exit status to it at last (`monitor.protocol.Attach`).
         Raises NotFound `command-not-found`, Denied `command-not-executable`, Conflict when started before.
         """
         try:
@@ -94,6 +96,7 @@ class Execs:
                 stdin=request.attach_stdin,
                 detach_keys=parse_detach_keys(request.detach_keys),
                 early=early,
+                tells_end=tells_end,
                 ends_exec=request.end_with_client,
             )
             self._engine.containers.announce(entry, f"exec_start: {' '.join(request.cmd or [])}", execID=exec_id)

@@ -80,6 +80,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "setns": (c_int, c_int, c_int),
     "unshare": (c_int, c_int),
     "prctl": (c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong),
+    "mprotect": (c_int, c_void_p, c_size_t, c_int),
     "personality": (c_int, c_ulong),
     "mallopt": (c_int, c_int, c_int),
     "setfsuid": (c_int, c_uint),

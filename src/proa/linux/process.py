@@ -42,6 +42,9 @@ P_ALL = 0
 P_PID = 1
 P_PIDFD = 3
 
+# linux/sched.h: the task flags in /proc/PID/stat.
+PF_EXITING = 0x4
+
 PIDFD_NONBLOCK = os.O_NONBLOCK
 
 # struct clone_args: flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup
@@ -192,8 +195,21 @@ def has_one_id() -> bool:
 
 def start_time(pid: int) -> int:
     """When the process started, in clock ticks since boot: with the pid and boot id, its identity."""
+    return int(_stat(pid)[19])
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process has ended or is about to: an init does when all that is in its namespace has been collected."""
+    try:
+        return bool(int(_stat(pid)[6]) & PF_EXITING)
+    except OSError:
+        return True
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat that follow the name: proc_pid_stat(5)'s third is number 0."""
     fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return int(os.read(fd, 4096).rpartition(b")")[2].split()[19])
+        return os.read(fd, 4096).rpartition(b")")[2].split()
     finally:
         os.close(fd)

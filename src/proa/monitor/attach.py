@@ -47,6 +47,7 @@ class Client:
         "held",
         "stdin",
         "streams",
+        "tells_end",
         "wants",
     )
 
@@ -59,6 +60,7 @@ class Client:
         self.streams = streams
         self.ending = False
         self.stdin = how.stdin
+        self.tells_end = how.tells_end
         self.ends_exec = how.ends_exec
         self.held = how.held
         self.wants = frozenset(how.streams)

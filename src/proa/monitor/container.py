@@ -442,7 +442,7 @@ class Container:
         self._loop.call_at(time.monotonic() + HANGUP_PATIENCE_S, partial(end, SIGKILL))
 
     def _exec_drained(self, child: Child) -> None:
-        child.streams.finish()
+        child.streams.finish(child.status)
         self._drained()
 
     def _forget_old_execs(self) -> None:

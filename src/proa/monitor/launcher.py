@@ -21,12 +21,14 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import msgspec
 
 from proa.errors import Internal, ProaError, from_record
+from proa.linux import vfork
 from proa.linux.process import pidfd_send_signal
 from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor import foreign, title
@@ -42,13 +44,16 @@ __all__ = [
     "failure_record",
     "fork_launcher",
     "launch_process",
+    "linger",
     "order_launcher",
     "parse_launched",
     "serve_lent",
 ]
 
 SIGKILL = 9
+LINGER_S = 0.03
 
+_LAST_FD = (1 << 31) - 2
 _LIMIT_BYTES = 256 << 10
 _decoder = msgspec.json.Decoder(dict[str, Any])
 
@@ -116,11 +121,23 @@ def serve_lent(connection: socket.socket, order: LentExec, fds: Sequence[int], s
     try:
         pidfd, config_fd = fds
         target = Process(order.pid, pidfd, order.start_time)
-        started = launch_process(order.exec, target, order.cgroup, config_fd, connection)
+        # Where the process is killed meanwhile this launcher may end with it; the monitor then takes one of its own.
+        shared = vfork.available()
+        started = launch_process(order.exec, target, order.cgroup, config_fd, connection, sharing=shared)
     except Exception as error:  # noqa: BLE001 - whatever it was, the monitor must hear of it
         connection.sendall(encode_line({"error": failure_record(error)})[:_LIMIT_BYTES])
     else:
         send_fds(spare, b"exec %d" % started.pid, [connection.fileno()])
+
+
+def linger(kept_fd: int = _LAST_FD) -> None:
+    """Before ending: unmapping an interpreter holds a processor for a millisecond that others are waiting for now.
+
+    Closes every descriptor but one and the standard streams: others wait for the other ends, too.
+    """
+    os.closerange(3, kept_fd)
+    os.closerange(kept_fd + 1, _LAST_FD)
+    time.sleep(LINGER_S)
 
 
 def child(run: Callable[[socket.socket], object], channel_fd: int) -> NoReturn:
@@ -146,7 +163,13 @@ def failure_record(error: BaseException) -> dict[str, Any]:
 
 
 def launch_process(
-    request: ExecRequest, target: Process, cgroup_path: str, config_fd: int, channel: socket.socket
+    request: ExecRequest,
+    target: Process,
+    cgroup_path: str,
+    config_fd: int,
+    channel: socket.socket,
+    *,
+    sharing: bool = False,
 ) -> Process:
     """In the launcher: run one more process in the container, send an ExecState with pidfd and streams."""
     pipes = None if request.tty else StdioPipes(stdin=request.stdin, discard=request.attach is None)
@@ -165,6 +188,7 @@ def launch_process(
             stdio=stdio_of(pipes),
             cgroup=cgroups.open_existing(cgroup_path) if cgroup_path else None,
             sibling=True,
+            sharing=sharing,
         )
     state = ExecState(request.id, started.pid, started.start_time, request.tty)
     outputs, stdin_fd = monitor_ends(pipes, started.console_fd, stdin=request.stdin)

@@ -84,6 +84,7 @@ class Attach(msgspec.Struct, frozen=True):
     stdin:       read the container's stdin from the client.
     detach_keys: bytes that end this attach when typed on a terminal; None is ctrl-p ctrl-q, empty is none.
     early:       input that was read from the socket already, before it was handed over.
+    tells_end:   the last frame it gets is number 4 with the exit status in decimal digits; only without a terminal.
     ends_exec:   when the client leaves otherwise than by the keys, its exec is ended.
     held:        nothing is written to it, and no output is read, until the connection of the request is closed: time to
                  write what the log has.
@@ -93,6 +94,7 @@ class Attach(msgspec.Struct, frozen=True):
     stdin: bool = False
     detach_keys: list[int] | None = None
     early: bytes = b""
+    tells_end: bool = False
     ends_exec: bool = False
     held: bool = False
 

@@ -20,7 +20,7 @@ from proa.linux import process
 from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor import foreign
 from proa.monitor.foreign import Foreign
-from proa.monitor.launcher import failure_record, serve_lent
+from proa.monitor.launcher import failure_record, linger, serve_lent
 from proa.monitor.log_drivers import check_log
 from proa.monitor.logs import rfc3339
 from proa.monitor.protocol import LentExec, StartRequest, encode_line, parse_order, parse_start, read_line
@@ -85,9 +85,8 @@ def start_container(orders_fd: int, monitor_pid: int, channel: socket.socket) ->
         line, fds = read_line(connection)
         order = parse_order(line)
         if isinstance(order, LentExec):
-            if embryo is not None:
-                embryo.dismiss()
             serve_lent(connection, order, fds, channel)
+            linger(*([embryo.fileno()] if embryo is not None else []))  # it ends when this process does
             return
         with ExitStack() as undo:
             if order.runtime:

@@ -32,6 +32,7 @@ _LOGGED_READS_PER_TURN = 3
 DRAIN_BACKLOG_BYTES = 4 * BULK_PIPE_BYTES
 _FRAME = struct.Struct(">B3xI")
 _NUMBERS = {"stdout": 1, "stderr": 2}
+_EXIT_NUMBER = 4
 
 # One buffer for every read, private and untouched (so without memory) until the first byte moves: a frame head that
 # ends at the first page boundary, output, and apart from it input, which may be read while output is being sent.
@@ -165,8 +166,11 @@ class Streams:
         if self._log is not None:
             self._log.settle()
 
-    def finish(self) -> None:
-        """No more output comes: close the streams, end the log, flush and close the clients."""
+    def finish(self, status: int | None = None) -> None:
+        """No more output comes: close the streams, end the log, flush and close the clients.
+
+        status: the process's exit status, for clients that want to be told.
+        """
         self.on_end = self.on_lost = None
         for fd in tuple(self._outputs):
             self._end(fd)
@@ -175,6 +179,9 @@ class Streams:
             self._log.close()
             self._log = None
         for client in tuple(self._clients):
+            if client.tells_end and status is not None:
+                digits = b"%d" % status
+                client.send(memoryview(_FRAME.pack(_EXIT_NUMBER, len(digits)) + digits))
             self.detach(client)
 
     # -- output ------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from functools import partial
 
 from proa.linux.process import PR_SET_CHILD_SUBREAPER, prctl
 from proa.monitor import title
-from proa.monitor.launcher import child
+from proa.monitor.launcher import child, linger
 from proa.monitor.scribe import write_log
 from proa.monitor.starting import start_container
 
@@ -106,4 +106,5 @@ def _reap_for(monitor_fd: int, pid: int) -> None:
         ended, status = os.wait()
         if ended == pid:
             os.write(monitor_fd, b"%d" % os.waitstatus_to_exitcode(status))
+            linger()
             return

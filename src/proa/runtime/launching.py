@@ -213,13 +213,6 @@ def begin(
             os.close(fd)
 
 
-def _has_ended(pidfd: int) -> bool:
-    """Whether a process is over; it may still wait to be collected."""
-    ended = select.poll()
-    ended.register(pidfd, select.POLLIN)
-    return bool(ended.poll(0))
-
-
 def launch_exec(
     target: Process,
     process_config: Mapping[str, Any],
@@ -228,6 +221,7 @@ def launch_exec(
     stdio: Stdio,
     cgroup: Joinable | None = None,
     sibling: bool = False,
+    sharing: bool = False,
     kept_fds: int = 0,
     answer: Callable[[int, bytes], bytes] | None = None,
 ) -> Process:
@@ -235,6 +229,8 @@ def launch_exec(
 
     The process is born in the container's pid namespace, enters its cgroups and, by pidfd, all its other namespaces. It
     is a child of the caller and must be waited for: the container's first process cannot end before it is collected.
+    sharing: let it share memory with this process until its program runs, where that can be (`vfork`); for a process
+    that soon ends, and without `answer`.
     kept_fds: how many descriptors after the standard streams it inherits. answer: as for `Launch.outcome`, given the
     process's pid, too. Raises as `launch`, and Conflict when the container is not running any more.
     """
@@ -246,9 +242,14 @@ def launch_exec(
         steps += plan.early
         steps.append(EnterContainer(target.pidfd, plan.namespaces))
         steps += plan.steps
-        flags = p.CLONE_PARENT if sibling else 0
         launched = _start(
-            steps, flags, lambda ch: Init(ch, {}), stdio=stdio, born_in=born_in, pid_namespace=target.pidfd
+            steps,
+            p.CLONE_PARENT if sibling else 0,
+            lambda ch: Init(ch, {}),
+            stdio=stdio,
+            born_in=born_in,
+            pid_namespace=target.pidfd,
+            sharing=sharing and born_in is None and not plan.namespaces & p.CLONE_NEWTIME,
         )
         if answer is None:
             return launched.outcome()
@@ -256,7 +257,8 @@ def launch_exec(
     except (ProcessLookupError, Conflict):
         raise Conflict("the container is not running", code="container-not-running") from None
     except Internal as error:
-        if error.code != INIT_DIED or not _has_ended(target.pidfd):
+        # Who is being killed has no namespaces to join any more (ESRCH).
+        if error.fields.get("errno") != errno.ESRCH and (error.code != INIT_DIED or not p.is_ending(target.pid)):
             raise
         raise Conflict("the container ended while the command was started", code="container-not-running") from None
     finally:
@@ -289,8 +291,9 @@ def _start(
     pid_namespace: int,
     user_namespace: int = -1,
     time_offsets: bytes = b"",
+    sharing: bool = False,
 ) -> Launch:
-    """clone3, and run the steps there. See `userns` for why this process may have to be in the namespace then."""
+    """clone3 or vfork, and run the steps there. See `userns` for why this process may have to be in the namespace."""
     # One system call; `threading` would add memory and a fork hook to every monitor.
     if os.stat("/proc/self/task").st_nlink != 3:
         raise Internal("processes are started from single-threaded processes only", code="threads-running")
@@ -313,7 +316,13 @@ def _start(
         try:
             # With CLONE_PARENT the exit signal is this process's own, and none may be given.
             exit_signal = 0 if flags & p.CLONE_PARENT else int(signals.SIGCHLD)
-            if user_namespace < 0:
+            if sharing:
+                from proa.linux.vfork import vfork
+
+                ours.shutdown(_socket.SHUT_WR)  # it must not wait for an answer: this process stands still
+                init = make_init(Channel(theirs))
+                pid, pidfd = vfork(flags, exit_signal, lambda: run_steps(steps, init, stdio))
+            elif user_namespace < 0:
                 pid, pidfd = p.clone3(flags, exit_signal=exit_signal, cgroup_fd=born_in)
             elif flags & p.CLONE_PARENT:
                 p.setns(user_namespace, p.CLONE_NEWUSER)
@@ -458,6 +467,7 @@ def _above(fd: int) -> int:
 
 def preload() -> None:
     """Load and compile what launches need, for a parent that forks monitors: they then share it."""
+    from proa.linux import vfork
     from proa.runtime import cgroups, defaults, seccomp
     from proa.runtime.check import capability_sets
     from proa.runtime.spec import Capabilities, parse_spec
@@ -466,3 +476,5 @@ def preload() -> None:
     init_program()
     parse_spec({"process": {"args": ["true"]}, "linux": {}})
     cgroups.in_directories({hierarchy.name: "/" for hierarchy in cgroups.hierarchies()})
+    if vfork.available():
+        vfork.prepare()

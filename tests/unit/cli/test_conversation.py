@@ -12,6 +12,7 @@ from proa.cli import session
 from proa.cli.session import DetachKeys, converse, detach_keys
 from proa.cli.terminal import printable
 from proa.client.connection import Connection
+from proa.client.frames import Demultiplexer
 from proa.errors import Invalid
 
 
@@ -64,7 +65,7 @@ def test_output_goes_to_the_two_streams(
     connection, engine = pair
     engine.sendall(frame(1, b"out") + frame(2, b"err") + frame(1, b"more"))
     engine.close()
-    assert converse(connection, tty=False)
+    assert converse(connection, demultiplexer=Demultiplexer())
     assert written == {1: b"outmore", 2: b"err"}
 
 
@@ -87,7 +88,7 @@ def test_large_input_and_output_do_not_block_each_other(
     payload = os.urandom(4 << 20)
     feeder = threading.Thread(target=lambda: (session_write(into, payload), os.close(into)))
     feeder.start()
-    assert converse(connection, tty=True, stdin=out)
+    assert converse(connection, demultiplexer=None, stdin=out)
     thread.join(10)
     feeder.join(10)
     os.close(out)
@@ -103,7 +104,7 @@ def test_typing_the_detach_keys_leaves(pair: tuple[Connection, socket.socket]) -
     connection, engine = pair
     out, into = os.pipe()
     os.write(into, b"ls\n\x10\x11")
-    assert not converse(connection, tty=True, stdin=out, keys=detach_keys(""))
+    assert not converse(connection, demultiplexer=None, stdin=out, keys=detach_keys(""))
     os.close(into)
     os.close(out)
     assert engine.recv(100) == b"ls\n"
@@ -121,7 +122,7 @@ def test_a_closed_stdin_is_an_end_of_input(pair: tuple[Connection, socket.socket
 
     thread = threading.Thread(target=engine_side)
     thread.start()
-    assert converse(connection, tty=True, stdin=out)
+    assert converse(connection, demultiplexer=None, stdin=out)
     thread.join(10)
 
 

@@ -35,7 +35,19 @@ def test_a_payload_is_given_out_as_it_comes() -> None:
     assert not demultiplexer.between_frames
 
 
-@pytest.mark.parametrize("data", [b"HTTP/1.1", b"\x04\0\0\0\0\0\0\x01", b"\x01\0\x01\0\0\0\0\x01"])
+@pytest.mark.parametrize("data", [b"HTTP/1.1", b"\x05\0\0\0\0\0\0\x01", b"\x01\0\x01\0\0\0\0\x01"])
 def test_what_is_no_frame(data: bytes) -> None:
     with pytest.raises(Corrupt):
         Demultiplexer().feed(data)
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_the_exit_status_is_the_last_frame(step: int) -> None:
+    demultiplexer = Demultiplexer()
+    data = frame(1, b"out") + frame(4, b"137")
+    seen = []
+    for start in range(0, len(data), step):
+        assert demultiplexer.exit_status is None
+        seen += demultiplexer.feed(data[start : start + step])
+    assert b"".join(piece for _, piece in seen) == b"out"
+    assert demultiplexer.exit_status == 137

@@ -1,4 +1,4 @@
-"""`proa exec`: create the exec, converse over its start, then ask for its exit status."""
+"""`proa exec`: one request whose stream ends with the exit status; for a terminal one creates it, another starts it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from proa.cli.options import Command
 from proa.cli.session import converse, detach_keys
 from proa.client.caller import Caller
 from proa.client.endpoint import locate
+from proa.client.frames import Demultiplexer
 from proa.client.http import quote
-from proa.errors import Internal, ProaError
+from proa.errors import Internal, NotFound, ProaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +69,12 @@ def _act(settings: Settings, options: Options, words: list[str]) -> int:
             console = {"ConsoleSize": [rows, columns]}
     caller = Caller(locate(settings.host))
     document = _document(options, words[1:], detach=detach)
+    if not (tty or detach):
+        try:
+            return _run(caller, words[0], document, 0 if stdin else None)
+        except NotFound as error:
+            if error.message != "page not found":  # of an engine older than this command
+                raise
     identity = caller.call("POST", f"/containers/{quote(words[0])}/exec", {**document, **console})["Id"]
     path = f"/exec/{identity}"
     try:
@@ -83,18 +90,31 @@ def _act(settings: Settings, options: Options, words: list[str]) -> int:
         connection.body()
         return 0
     if not tty:
-        ended = converse(connection, tty=False, stdin=0 if stdin else None)
+        ended = converse(connection, demultiplexer=Demultiplexer(), stdin=0 if stdin else None)
     else:
         from proa.cli.foreground import follow_size
         from proa.cli.terminal import RawTerminal
 
         with RawTerminal(0):
             follow_size(caller.endpoint, path)
-            ended = converse(connection, tty=True, stdin=0 if stdin else None, keys=keys)
+            ended = converse(connection, demultiplexer=None, stdin=0 if stdin else None, keys=keys)
     connection.close()
-    if not ended:
-        return 0
-    status = caller.call("GET", f"{path}/json")["ExitCode"]
+    return _status(caller, identity) if ended else 0
+
+
+def _run(caller: Caller, container: str, document: dict[str, Any], stdin: int | None) -> int:
+    connection = caller.open("POST", f"/proa/v1/containers/{quote(container)}/exec", document, upgrade=True)
+    demultiplexer = Demultiplexer()
+    converse(connection, demultiplexer=demultiplexer, stdin=stdin)
+    status = demultiplexer.exit_status
+    if status is None:  # it was not started, or its monitor has been killed
+        status = _status(caller, connection.head().headers["exec-id"])
+    connection.close()
+    return status
+
+
+def _status(caller: Caller, identity: str) -> int:
+    status = caller.call("GET", f"/exec/{identity}/json")["ExitCode"]
     if status is None:
         raise Internal("the exit status of the command is not known", code="exit-status-lost")
     return int(status)

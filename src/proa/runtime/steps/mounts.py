@@ -71,43 +71,27 @@ def _make(init: Init, destination: str, *, directory: bool) -> int:
     return open_file(init.root_fd, destination)
 
 
-class OnDestination(Step):
-    """A step that puts a mount on `destination`, or changes the one there."""
-
-    __slots__ = ("destination", "options")
-
-    def __init__(self, destination: str, options: MountOptions) -> None:
-        self.destination = destination
-        self.options = options
-
-    def what(self) -> str:
-        """The deed, without the place, for people."""
-        return self.name
-
-    def describe(self) -> str:
-        return f"{self.what()} on {self.destination}{' (read-only)' if self.options.readonly else ''}"
-
-    @property
-    def subject(self) -> str:
-        return self.destination
-
-
-class Mount(OnDestination):
+class Mount(Step):
     """Mount a new file system (proc, sysfs, tmpfs, devpts, mqueue, …)."""
 
-    __slots__ = ("defer_readonly", "kind", "source")
+    __slots__ = ("defer_readonly", "destination", "kind", "options", "source")
     name = "mounting"
 
     def __init__(
         self, kind: str, source: str, destination: str, options: MountOptions, *, defer_readonly: bool = False
     ) -> None:
-        super().__init__(destination, options)
         self.kind = kind
         self.source = source
+        self.destination = destination
+        self.options = options
         self.defer_readonly = defer_readonly
 
-    def what(self) -> str:
-        return f"mount {self.kind}"
+    def describe(self) -> str:
+        return f"mount {self.kind} on {self.destination}{' (read-only)' if self.options.readonly else ''}"
+
+    @property
+    def subject(self) -> str:
+        return self.destination
 
     def execute(self, init: Init) -> None:
         target = open_destination(init, self.destination, directory=True)
@@ -152,21 +136,26 @@ class Mount(OnDestination):
             os.close(fs)
 
 
-class Bind(OnDestination):
+class Bind(Step):
     """Bind a file or directory of the host, or an already open tree of mounts."""
 
-    __slots__ = ("mappings", "source")
+    __slots__ = ("destination", "mappings", "options", "source")
     name = "binding"
 
     def __init__(
         self, source: str, destination: str, options: MountOptions, mappings: userns.Mappings | None = None
     ) -> None:
-        super().__init__(destination, options)
         self.source = source
+        self.destination = destination
+        self.options = options
         self.mappings = mappings
 
-    def what(self) -> str:
-        return f"bind {self.source}"
+    def describe(self) -> str:
+        return f"bind {self.source} on {self.destination}{' (read-only)' if self.options.readonly else ''}"
+
+    @property
+    def subject(self) -> str:
+        return self.destination
 
     def execute(self, init: Init) -> None:
         tree = init.trees.pop(self.destination, -1)
@@ -255,14 +244,22 @@ def attach(init: Init, tree: int, destination: str, options: MountOptions) -> No
     os.close(tree)
 
 
-class Remount(OnDestination):
+class Remount(Step):
     """Change attributes of the mount that is at `destination`."""
 
-    __slots__ = ()
+    __slots__ = ("destination", "options")
     name = "remounting"
 
-    def what(self) -> str:
-        return "change the mount"
+    def __init__(self, destination: str, options: MountOptions) -> None:
+        self.destination = destination
+        self.options = options
+
+    def describe(self) -> str:
+        return f"remount {self.destination}{' read-only' if self.options.readonly else ''}"
+
+    @property
+    def subject(self) -> str:
+        return self.destination
 
     def execute(self, init: Init) -> None:
         fd = open_in_root(init.root_fd, self.destination)
@@ -272,18 +269,23 @@ class Remount(OnDestination):
             os.close(fd)
 
 
-class MountCgroup(OnDestination):
+class MountCgroup(Step):
     """Show the container its own cgroups at `destination`: one file system (version 2) or one per controller (1)."""
 
-    __slots__ = ("new_namespace",)
+    __slots__ = ("destination", "new_namespace", "options")
     name = "mounting cgroups"
 
     def __init__(self, destination: str, options: MountOptions, *, new_namespace: bool) -> None:
-        super().__init__(destination, options)
+        self.destination = destination
+        self.options = options
         self.new_namespace = new_namespace
 
-    def what(self) -> str:
-        return "mount cgroups"
+    def describe(self) -> str:
+        return f"mount cgroups on {self.destination}{' (read-only)' if self.options.readonly else ''}"
+
+    @property
+    def subject(self) -> str:
+        return self.destination
 
     def execute(self, init: Init) -> None:
         target = open_destination(init, self.destination, directory=True)

@@ -24,7 +24,6 @@ class Init:
                  host must be kept, or that are shown through the maps of a user namespace.
     root_tree:   likewise the root file system; -1 when it is to be mounted here.
     state:       the state document that hooks get.
-    trees:       detached copies of mounts whose sharing with the host must be kept, by destination.
     to_give:     mounts whose files the container's user is to own, once the user is known.
     propagation: (mount fd, MS_* flags, recursive) to apply after the pivot.
     cgroup_dirs: host directories of the container's cgroup by controller; "" for version 2.

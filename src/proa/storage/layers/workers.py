@@ -24,7 +24,6 @@ from typing import Any, BinaryIO, Self
 
 from proa.errors import Cancelled, Internal, Unavailable
 from proa.linux.sockets import receive_fds, send_fds
-from proa.storage.layers.errands import MESSAGE_LIMIT
 
 __all__ = ["UNPACK", "VISIT", "Job", "Workers"]
 
@@ -37,6 +36,7 @@ _PIECE = 256 << 10
 _PIPE_SIZE = 1 << 20
 _TICK_MS = 100
 _START_TIMEOUT_S = 60.0
+_MESSAGE_LIMIT = 64 << 10
 _FDS_PER_MESSAGE = 250
 
 # The paths come after the standard library's, so that nothing in a site directory shadows it. The package above would
@@ -126,7 +126,7 @@ class Job:
         self._pipe = -1
         self._data = -1
         sock.settimeout(_START_TIMEOUT_S)
-        message, fds = receive_fds(sock, MESSAGE_LIMIT, 1)
+        message, fds = receive_fds(sock, _MESSAGE_LIMIT, 1)
         if not message or not fds:
             raise EOFError("it ended at once")
         self._pidfd = fds[0]
@@ -193,7 +193,7 @@ class Job:
             _check(cancelled)
             tick()
         try:
-            message = self._sock.recv(MESSAGE_LIMIT)
+            message = self._sock.recv(_MESSAGE_LIMIT)
         except ConnectionResetError:
             message = b""
         if not message:

@@ -1,9 +1,10 @@
 """The visitor: one process per copy, which enters a container's root and does one job there.
 
-        engine                                     visitor (forked by the zygote; `layers.errands`)
+        engine                                     visitor (forked by the zygote)
+          |  <-- {"pid"} + pidfd ---------------------  |
           |  --- job + [data fd, pidfd] ------------->  |  join the mount namespace, give up privileges
           |  === archive, by the data fd =============  |
-          |  <-- result ------------------------------  |  _exit
+          |  <-- {"result"} or {"error"} -------------  |  _exit
 
 The pidfd is of a process in the container: its init, or one that holds the mounts of a container that does not run
 (`monitor.mounts`). Nothing is imported after it was entered.
@@ -12,8 +13,11 @@ The pidfd is of a process in the container: its init, or one that holds the moun
 from __future__ import annotations
 
 import errno
+import gc
+import json
 import os
 import resource
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -24,15 +28,16 @@ from proa.linux.process import (
     CLONE_NEWNS,
     CLONE_NEWUSER,
     PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
     prctl,
     set_name,
     setns,
 )
+from proa.linux.sockets import receive_fds, send_fds
 from proa.runtime.users import resolve_user
 from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
 from proa.storage.layers.confine import confine_decoder, forbid_imports
 from proa.storage.layers.decompress import CHUNK
-from proa.storage.layers.errands import run_errand
 from proa.storage.layers.names import display
 from proa.storage.layers.pipeline import Decoder
 from proa.storage.layers.reader import TarReader
@@ -42,6 +47,7 @@ from proa.storage.roots.placing import place
 
 __all__ = ["run"]
 
+_MESSAGE_LIMIT = 64 << 10
 _ADDRESS_SPACE = 1 << 30
 
 _CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER, _CAP_FSETID, _CAP_MKNOD, _CAP_SETFCAP = 0, 1, 3, 4, 27, 31
@@ -52,37 +58,53 @@ _CAPABILITIES = sum(
 
 def run(sock: socket.socket, zygote_pid: int) -> NoReturn:
     """Do the one job that comes over `sock` and leave the process."""
-    set_name("proa-visit")
-    run_errand(sock, zygote_pid, _visit, _explain)
+    gc.disable()
+    try:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != zygote_pid:
+            os._exit(1)
+        set_name("proa-visit")
+        sock.send(json.dumps(_answer(sock)).encode()[:_MESSAGE_LIMIT])
+    except BaseException:  # noqa: BLE001 - a traceback would read files of the container
+        os._exit(1)
+    os._exit(0)
 
 
-def _explain(error: Exception) -> ProaError:
-    if isinstance(error, MemoryError):
-        return Exhausted("the copy ran out of memory", code="copy-memory")
-    if isinstance(error, OSError):
+def _answer(sock: socket.socket) -> dict[str, Any]:
+    try:
+        return {"result": _visit(sock)}
+    except ProaError as error:
+        return {"error": error.to_record()}
+    except MemoryError:
+        return {"error": Exhausted("the copy ran out of memory", code="copy-memory").to_record()}
+    except OSError as error:
         name = display(os.fsencode(error.filename)) if error.filename is not None else ""
         text = f"cannot copy {name}: {os.strerror(error.errno or 0)}"
-        return Unavailable(text, code="copy-failed", subject=name, errno=error.errno)
-    text = f"the copy failed: {type(error).__name__}: {error}"
-    return Internal(text[:1000], code="copy-worker")
+        return {"error": Unavailable(text, code="copy-failed", subject=name, errno=error.errno).to_record()}
+    except Exception as error:  # noqa: BLE001 - see run
+        text = f"the copy failed: {type(error).__name__}: {error}"
+        return {"error": Internal(text[:1000], code="copy-worker").to_record()}
 
 
-def _visit(job: dict[str, Any], fds: list[int]) -> Iterator[dict[str, Any]]:
+def _visit(sock: socket.socket) -> dict[str, Any]:
+    pidfd = os.pidfd_open(os.getpid())
+    send_fds(sock, json.dumps({"pid": os.getpid()}).encode(), [pidfd])
+    os.close(pidfd)
+    message, fds = receive_fds(sock, _MESSAGE_LIMIT)
     if len(fds) != 2:
         raise Internal("the visitor got no job", code="copy-worker")
+    job: dict[str, Any] = json.loads(message)
     data_fd, container = fds
     path = absolute(job["path"])
     budget = Budget(**job["budget"]) if "budget" in job else DEFAULT_BUDGET
     own_devices = _enter(container, budget.memory_bytes)
     if job["verb"] == "place":
-        yield {"entries": _place(job, path, data_fd, budget, skip_devices=not own_devices)}
-        return
+        return {"entries": _place(job, path, data_fd, budget, skip_devices=not own_devices)}
     status = look_up(path)
     found = describe(path, status)
     if job["verb"] == "look":
-        yield found
-    else:
-        yield {"entries": pack(path, found["name"], _Pipe(data_fd))}
+        return found
+    return {"entries": pack(path, found["name"], _Pipe(data_fd))}
 
 
 def _enter(container: int, memory_bytes: int) -> bool:
