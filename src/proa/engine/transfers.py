@@ -13,7 +13,7 @@ from proa.engine.changes import apply_changes
 from proa.engine.images import image_id, top_chain_id
 from proa.engine.piping import piped
 from proa.errors import Cancelled, Conflict, Invalid, NotFound, ProaError, TimedOut, Unavailable
-from proa.oci import Descriptor, RunConfig, parse_platform, parse_reference
+from proa.oci import Descriptor, Reference, RunConfig, parse_platform, parse_reference
 from proa.storage.layers import tar_tree
 from proa.storage.layers.compress import compressing
 from proa.storage.layers.encoders import parse_compression
@@ -77,10 +77,12 @@ class Transfers:
                 stopped=stopped,
             )
             found = image_id(self._images.load(image.descriptor))
-        self._events.publish(
-            "image", "pull", self._names.familiar(parsed), {"name": self._names.familiar_repository(parsed)}
-        )
+        self._tell("pull", parsed)
         return found
+
+    def _tell(self, action: str, reference: Reference) -> None:
+        name = {"name": self._names.familiar_repository(reference)}
+        self._events.publish("image", action, self._names.familiar(reference), name)
 
     def pull_all_tags(
         self,
@@ -204,9 +206,7 @@ class Transfers:
             progress=progress,
             stopped=stopped,
         )
-        self._events.publish(
-            "image", "push", self._names.familiar(parsed), {"name": self._names.familiar_repository(parsed)}
-        )
+        self._tell("push", parsed)
         return pushed.digest
 
     def login(self, credentials: Credentials | None) -> str:

@@ -53,6 +53,11 @@ def is_index(media_type: str) -> bool:
     return media_type in INDEXES
 
 
+def is_document(media_type: str) -> bool:
+    """True for what registries serve as a manifest: one of an image, or a list of them."""
+    return media_type in MANIFESTS or media_type in INDEXES
+
+
 def is_layer(media_type: str) -> bool:
     """True for a filesystem layer in a format proa can apply."""
     return media_type in LAYERS

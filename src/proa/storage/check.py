@@ -98,7 +98,7 @@ class Graph:
 
     def _add(self, name: str, descriptor: Descriptor) -> None:
         self._note(name, descriptor)
-        if not (media_types.is_manifest(descriptor.media_type) or media_types.is_index(descriptor.media_type)):
+        if not media_types.is_document(descriptor.media_type):
             return
         try:
             raw = read_blob(self._content, descriptor, MANIFEST_LIMIT)

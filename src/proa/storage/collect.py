@@ -74,7 +74,7 @@ class Marks:
             pending += [child for child in self._children(d) if child.digest not in without]
 
     def _children(self, d: Descriptor) -> tuple[Descriptor, ...]:
-        if not (media_types.is_manifest(d.media_type) or media_types.is_index(d.media_type)):
+        if not media_types.is_document(d.media_type):
             return ()
         found = self._edges.get(d.digest)
         if found is None:

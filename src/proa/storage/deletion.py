@@ -88,13 +88,7 @@ class _Deletion:
             self._contents(fd, depth)
         finally:
             os.close(fd)
-        try:
-            os.rmdir(name, dir_fd=parent_fd)
-            self.count += 1
-        except FileNotFoundError:
-            pass
-        except OSError as e:
-            self._retry(os.rmdir, parent_fd, name, e)
+        self._remove(os.rmdir, parent_fd, name)
 
     def _contents(self, fd: int, depth: int) -> None:
         # The whole directory is read before anything in it is removed: no order of changes can hide an entry.
@@ -102,20 +96,20 @@ class _Deletion:
             found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         for name, is_directory in found:
             if not is_directory:
-                self._file(fd, name)
+                self._remove(os.unlink, fd, name)
             elif depth < _MAX_DEPTH:
                 self._directory(fd, name, depth + 1)
             else:
                 self._lift(fd, name)
 
-    def _file(self, fd: int, name: str) -> None:
+    def _remove(self, remove: Callable[..., None], parent_fd: int, name: str) -> None:
         try:
-            os.unlink(name, dir_fd=fd)
+            remove(name, dir_fd=parent_fd)
             self.count += 1
         except FileNotFoundError:
             pass
         except OSError as e:
-            self._retry(os.unlink, fd, name, e)
+            self._retry(remove, parent_fd, name, e)
 
     def _retry(self, remove: Callable[..., None], parent_fd: int, name: str, error: OSError) -> None:
         if isinstance(error, PermissionError) and _unlock(parent_fd, name):

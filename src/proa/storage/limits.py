@@ -124,7 +124,7 @@ class Limits(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     def check_size(self, descriptor: Descriptor) -> None:
         """Refuse a manifest, index or config by the size it is announced with. Raises Invalid."""
         kind = descriptor.media_type
-        document = media_types.is_manifest(kind) or media_types.is_index(kind)
+        document = media_types.is_document(kind)
         bound: Bound = "manifest_bytes" if document else "config_bytes"
         if descriptor.size > self.size_of(bound):
             self.exceeded(bound, f"{descriptor.digest} has {descriptor.size} bytes", descriptor.digest)

@@ -62,7 +62,7 @@ class _Copy(NamedTuple):
 def _copy_children(task: _Copy, parent: Descriptor, raw: bytes) -> None:
     blobs = []
     for child in unique(children(parent, raw)):
-        if media_types.is_manifest(child.media_type) or media_types.is_index(child.media_type):
+        if media_types.is_document(child.media_type):
             document = task.source.read(child)
             _copy_children(task, child, document)
             task.sink.put(child, document)

@@ -97,7 +97,7 @@ class Remote:
         return raw
 
     def _fetch_document(self, descriptor: Descriptor) -> bytes:
-        manifest = media_types.is_manifest(descriptor.media_type) or media_types.is_index(descriptor.media_type)
+        manifest = media_types.is_document(descriptor.media_type)
         path = f"{self._repository}/{'manifests' if manifest else 'blobs'}/{descriptor.digest}"
 
         def read(endpoint: Endpoint) -> bytes:
@@ -138,7 +138,7 @@ class Remote:
 
     def exists(self, descriptor: Descriptor) -> bool:
         """HEAD."""
-        kind = "manifests" if _is_document(descriptor.media_type) else "blobs"
+        kind = "manifests" if media_types.is_document(descriptor.media_type) else "blobs"
         headers = {"Accept": ACCEPT} if kind == "manifests" else {}
         reply = self._pushed().call(
             "HEAD", f"{self._repository}/{kind}/{descriptor.digest}", self._push, headers=headers
@@ -232,7 +232,7 @@ class Remote:
             media_type = _media_type(reply)
             self._refuse_schema1(media_type)
             digest, length = reply.headers.get("docker-content-digest", ""), reply.headers.get("content-length", "")
-            if _is_document(media_type) and digest and _LENGTH.fullmatch(length):
+            if media_types.is_document(media_type) and digest and _LENGTH.fullmatch(length):
                 if self.reference.digest and digest != self.reference.digest:
                     raise Corrupt(
                         f"{self.reference.familiar} was asked for and {digest[:160]} answered",
@@ -250,7 +250,7 @@ class Remote:
             verifier.update(reply.body)
             found = verifier.finish()
         media_type = _media_type(reply)
-        if not _is_document(media_type):
+        if not media_types.is_document(media_type):
             media_type = _media_type_inside(reply.body)
         self._refuse_schema1(media_type)
         self._documents[found] = reply.body
@@ -282,10 +282,6 @@ class Remote:
                 code="digest-mismatch",
                 subject=descriptor.digest,
             )
-
-
-def _is_document(media_type: str) -> bool:
-    return media_types.is_manifest(media_type) or media_types.is_index(media_type)
 
 
 def _media_type(reply: HttpReply) -> str:

@@ -62,7 +62,7 @@ class Stored:
 
     def read(self, descriptor: Descriptor) -> bytes:
         """See ends.Source."""
-        manifest = media_types.is_manifest(descriptor.media_type) or media_types.is_index(descriptor.media_type)
+        manifest = media_types.is_document(descriptor.media_type)
         return read_blob(self.content, descriptor, MANIFEST_LIMIT if manifest else CONFIG_LIMIT)
 
     def open(self, descriptor: Descriptor, offset: int = 0) -> StoredStream:  # noqa: ARG002 (the seam's)
@@ -128,7 +128,7 @@ class Stored:
 
     def replace(self, descriptor: Descriptor, source: Source) -> None:
         """Fetch a blob or document although there is one under its digest, which is damaged."""
-        if media_types.is_manifest(descriptor.media_type) or media_types.is_index(descriptor.media_type):
+        if media_types.is_document(descriptor.media_type):
             raw = source.read(descriptor)
             with self.begin(descriptor) as ingest:
                 ingest.write(memoryview(raw)[ingest.offset :])

@@ -12,6 +12,7 @@ from proa.errors import Unsupported
 from proa.storage.layers import overlay
 from proa.storage.layers.archive import TarWriter
 from proa.storage.layers.attributes import read_xattrs, read_xattrs_at
+from proa.storage.layers.entries import entry_of, kind_of
 from proa.storage.layers.headers import Entry
 from proa.storage.layers.merged import MAX_LINKS, Layer, MergedView, redirect
 from proa.storage.layers.names import display, split
@@ -25,14 +26,6 @@ _OPEN_DIRECTORIES = 384
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: what was a file a moment ago may be a fifo now.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_KINDS = {
-    stat.S_IFREG: "0",
-    stat.S_IFLNK: "2",
-    stat.S_IFCHR: "3",
-    stat.S_IFBLK: "4",
-    stat.S_IFDIR: "5",
-    stat.S_IFIFO: "6",
-}
 
 
 class Trees:
@@ -203,7 +196,7 @@ class Trees:
 
     def add(self, writer: TarWriter, path: bytes, index: int, status: os.stat_result) -> None:
         """Write one path of a tree; sockets are passed over. Raises Conflict, Unsupported, OSError."""
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        kind = kind_of(status)
         if kind is None:
             return
         parent, base = split(path)
@@ -233,13 +226,7 @@ class Trees:
         return (path[len(self.start) + 1 :] if self.start else path) or b"."
 
     def _entry(self, path: bytes, kind: str, status: os.stat_result) -> Entry:
-        entry = Entry()
-        entry.name = self._name(path)
-        entry.kind = kind
-        entry.mode = stat.S_IMODE(status.st_mode)
-        entry.uid, entry.gid = status.st_uid, status.st_gid
-        entry.mtime_ns = self.time(status)
-        return entry
+        return entry_of(self._name(path), kind, status, self.time(status))
 
     def _add_file(self, writer: TarWriter, path: bytes, fd: int) -> None:
         try:

@@ -14,67 +14,38 @@ path that Python would look at.
 
 from __future__ import annotations
 
-import gc
-import json
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from proa.errors import Exhausted, Internal, ProaError
-from proa.linux.process import PR_SET_PDEATHSIG, prctl
-from proa.linux.sockets import receive_fds, send_fds
+from proa.errors import Internal
+from proa.linux.sockets import receive_fds
 from proa.storage.layers.apply import apply
 from proa.storage.layers.budget import Budget
 from proa.storage.layers.confine import confine_decoder, confine_worker
 from proa.storage.layers.decompress import CHUNK
 from proa.storage.layers.failures import typed
 from proa.storage.layers.inventory import write_inventory
+from proa.storage.layers.jobs import serve, take, unknown
 from proa.storage.layers.pipeline import Decoder
 
-__all__ = ["FDS_PER_MESSAGE", "MESSAGE_LIMIT", "run"]
-
-MESSAGE_LIMIT = 64 << 10
-FDS_PER_MESSAGE = 250
+__all__ = ["run"]
 
 
 def run(sock: socket.socket, zygote_pid: int) -> NoReturn:
     """Do the one job that comes over `sock` and leave the process."""
-    # A worker makes no cycles worth collecting in its short life.
-    gc.disable()
-    try:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != zygote_pid:
-            os._exit(1)
-        for answer in _answers(sock):
-            sock.send(json.dumps(answer).encode())
-    except BaseException:  # noqa: BLE001 - a traceback would read files of the image
-        os._exit(1)
-    os._exit(0)
-
-
-def _answers(sock: socket.socket) -> Iterator[dict[str, Any]]:
-    try:
-        yield from _unpack(sock)
-    except ProaError as error:
-        yield {"error": error.to_record()}
-    except MemoryError:
-        yield {"error": Exhausted("the unpack worker ran out of memory", code="layer-memory").to_record()}
-    except Exception as error:  # noqa: BLE001 - see run
-        text = f"unpack worker failed: {type(error).__name__}: {error}"
-        yield {"error": Internal(text[:1000], code="unpack-worker").to_record()}
+    serve(
+        sock,
+        zygote_pid,
+        _unpack,
+        lambda error: unknown(error, "the unpack worker", memory="layer-memory", other="unpack-worker"),
+    )
 
 
 def _unpack(sock: socket.socket) -> Iterator[dict[str, Any]]:
     """The result, and once more when an inventory was asked for and is written."""
-    pidfd = os.pidfd_open(os.getpid())
-    send_fds(sock, json.dumps({"pid": os.getpid()}).encode(), [pidfd])
-    os.close(pidfd)
-    message, fds = receive_fds(sock, MESSAGE_LIMIT)
-    if len(fds) not in (2, 3):
-        raise Internal("unpack worker got no job", code="unpack-worker")
-    job: dict[str, Any] = json.loads(message)
+    job, fds = take(sock)
     data_fd, target_fd = fds[:2]
     lower_fds: list[int] = []
     while len(lower_fds) < job["lowers"]:
@@ -102,10 +73,10 @@ def _unpack(sock: socket.socket) -> Iterator[dict[str, Any]]:
         "entries": applied.entries,
         "inodes": applied.inodes,
     }
-    yield {"result": result}
+    yield result
     for inventory_fd in fds[2:]:
         try:
             write_inventory(inventory_fd, target_fd, applied.sums)
         except OSError as error:
             raise typed(error, "") from error
-        yield {"result": result}
+        yield result

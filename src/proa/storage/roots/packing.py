@@ -22,6 +22,7 @@ from proa.linux.mount import (
 )
 from proa.storage.layers.archive import Sink, TarWriter
 from proa.storage.layers.attributes import read_xattrs
+from proa.storage.layers.entries import entry_of, kind_of
 from proa.storage.layers.headers import Entry
 from proa.storage.layers.names import display
 from proa.storage.layers.steady import PIECE, changed, content
@@ -35,14 +36,6 @@ _MAY_LIE_BYTES = 4096
 _SMALL_FILE_LIMIT = 4 << 20
 _MAX_DEPTH = 900
 _SECOND = 1_000_000_000
-_KINDS = {
-    stat.S_IFREG: "0",
-    stat.S_IFLNK: "2",
-    stat.S_IFCHR: "3",
-    stat.S_IFBLK: "4",
-    stat.S_IFDIR: "5",
-    stat.S_IFIFO: "6",
-}
 _MQUEUE_MAGIC, _DEBUGFS_MAGIC, _TRACEFS_MAGIC, _SECURITYFS_MAGIC, _BPF_MAGIC = (
     *(0x19800202, 0x64626720, 0x74726163, 0x73636673, 0xCAFE4A11),
 )
@@ -103,7 +96,7 @@ class _Packing:
             if stack:
                 return  # it went while the tree was read
             raise
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        kind = kind_of(status)
         if kind is None:
             return
         entry = _entry(name, kind, status)
@@ -154,13 +147,7 @@ class _Packing:
 
 
 def _entry(name: bytes, kind: str, status: os.stat_result) -> Entry:
-    entry = Entry()
-    entry.name = name
-    entry.kind = kind
-    entry.mode = stat.S_IMODE(status.st_mode)
-    entry.uid, entry.gid = status.st_uid, status.st_gid
-    entry.mtime_ns = status.st_mtime_ns // _SECOND * _SECOND
-    return entry
+    return entry_of(name, kind, status, status.st_mtime_ns // _SECOND * _SECOND)
 
 
 def _read_small(fd: int, name: bytes) -> bytes:

@@ -13,31 +13,27 @@ The pidfd is of a process in the container: its init, or one that holds the moun
 from __future__ import annotations
 
 import errno
-import gc
-import json
 import os
 import resource
-import signal
 import socket
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from proa.errors import Exhausted, Internal, Invalid, ProaError, Unavailable
+from proa.errors import Invalid, ProaError, Unavailable
 from proa.linux import capability
 from proa.linux.process import (
     CLONE_NEWNS,
     CLONE_NEWUSER,
     PR_SET_NO_NEW_PRIVS,
-    PR_SET_PDEATHSIG,
     prctl,
     set_name,
     setns,
 )
-from proa.linux.sockets import receive_fds, send_fds
 from proa.runtime.users import resolve_user
 from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
 from proa.storage.layers.confine import confine_decoder, forbid_imports
 from proa.storage.layers.decompress import CHUNK
+from proa.storage.layers.jobs import serve, take, unknown
 from proa.storage.layers.names import display
 from proa.storage.layers.pipeline import Decoder
 from proa.storage.layers.reader import TarReader
@@ -47,7 +43,6 @@ from proa.storage.roots.placing import place
 
 __all__ = ["run"]
 
-_MESSAGE_LIMIT = 64 << 10
 _ADDRESS_SPACE = 1 << 30
 
 _CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER, _CAP_FSETID, _CAP_MKNOD, _CAP_SETFCAP = 0, 1, 3, 4, 27, 31
@@ -58,42 +53,20 @@ _CAPABILITIES = sum(
 
 def run(sock: socket.socket, zygote_pid: int) -> NoReturn:
     """Do the one job that comes over `sock` and leave the process."""
-    gc.disable()
-    try:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != zygote_pid:
-            os._exit(1)
-        set_name("proa-visit")
-        sock.send(json.dumps(_answer(sock)).encode()[:_MESSAGE_LIMIT])
-    except BaseException:  # noqa: BLE001 - a traceback would read files of the container
-        os._exit(1)
-    os._exit(0)
+    set_name("proa-visit")
+    serve(sock, zygote_pid, lambda sock: iter((_visit(sock),)), _failed)
 
 
-def _answer(sock: socket.socket) -> dict[str, Any]:
-    try:
-        return {"result": _visit(sock)}
-    except ProaError as error:
-        return {"error": error.to_record()}
-    except MemoryError:
-        return {"error": Exhausted("the copy ran out of memory", code="copy-memory").to_record()}
-    except OSError as error:
-        name = display(os.fsencode(error.filename)) if error.filename is not None else ""
-        text = f"cannot copy {name}: {os.strerror(error.errno or 0)}"
-        return {"error": Unavailable(text, code="copy-failed", subject=name, errno=error.errno).to_record()}
-    except Exception as error:  # noqa: BLE001 - see run
-        text = f"the copy failed: {type(error).__name__}: {error}"
-        return {"error": Internal(text[:1000], code="copy-worker").to_record()}
+def _failed(error: BaseException) -> ProaError:
+    if not isinstance(error, OSError):
+        return unknown(error, "the copy", memory="copy-memory", other="copy-worker")
+    name = display(os.fsencode(error.filename)) if error.filename is not None else ""
+    text = f"cannot copy {name}: {os.strerror(error.errno or 0)}"
+    return Unavailable(text, code="copy-failed", subject=name, errno=error.errno)
 
 
 def _visit(sock: socket.socket) -> dict[str, Any]:
-    pidfd = os.pidfd_open(os.getpid())
-    send_fds(sock, json.dumps({"pid": os.getpid()}).encode(), [pidfd])
-    os.close(pidfd)
-    message, fds = receive_fds(sock, _MESSAGE_LIMIT)
-    if len(fds) != 2:
-        raise Internal("the visitor got no job", code="copy-worker")
-    job: dict[str, Any] = json.loads(message)
+    job, fds = take(sock)
     data_fd, container = fds
     path = absolute(job["path"])
     budget = Budget(**job["budget"]) if "budget" in job else DEFAULT_BUDGET
