@@ -123,16 +123,24 @@ def _current(entry: "Entry") -> bool:
     return now.st_mtime_ns == modified and now.st_size == size
 
 
+def _same(source: str, path: str) -> bool:
+    """Whether this module's source is the one of the package that the bundle lies in."""
+    beside = stat(path.rpartition("/proa/")[0] + "/proa/bundle.py")
+    now = stat(source)
+    return (now.st_dev, now.st_ino) == (beside.st_dev, beside.st_ino)
+
+
 def install(path: str, contents: bytes, index: "tuple[Any, ...]", words: "list[str]") -> bool:
     """Take modules from the bundle from now on, first of all those that a command is known to need.
 
     contents: the start of the file; index: the object at its start.
     words:    of the command line; the first that is a command is the one.
-    Returns False when this very code is not what its source says now: proa has been upgraded.
+    Returns False when this very code is not what its source says now: proa has been upgraded, or moved.
     """
     *_, commands, modules = index
     finder = BundleFinder(path, contents, modules)
-    if finder.find_spec("proa.bundle") is None:
+    # A bundle that was copied along with its package stands for the modules where they were.
+    if finder.find_spec("proa.bundle") is None or not _same(modules["proa.bundle"][0], path):
         return False
     global stale
     stale = False

@@ -40,7 +40,10 @@ def installed() -> Iterator[Path]:
             shutil.copytree(source / name, target / name)
         elif (source / name).exists():
             shutil.copy(source / name, target)
-    shutil.copytree(Path(proa.__file__).parent, target / "proa", ignore=shutil.ignore_patterns("__pycache__"))
+    # With the compiled modules, as pip has them: the user cannot write any, and would compile for each command.
+    shutil.copytree(Path(proa.__file__).parent, target / "proa", ignore=shutil.ignore_patterns("bundle.cpython-*"))
+    compile_all = [top / "env/bin/python3", "-m", "compileall", "-q", target / "proa"]
+    subprocess.run(compile_all, check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""})
     shutil.copy(Path(sys.executable).with_name("proa"), top / "env/bin/proa")
     yield top / "env"
     shutil.rmtree(top)

@@ -144,6 +144,17 @@ def test_a_bundle_of_another_proa_is_left_aside(installed: Path) -> None:
     assert "NEW" in index[2].co_names
 
 
+def test_a_bundle_that_was_copied_with_its_package_is_left_aside(installed: Path, tmp_path: Path) -> None:
+    run(installed, "--version")
+    copy = tmp_path / "copy"
+    for part in ("src", "bin"):
+        shutil.copytree(installed.parents[1] / part, copy / part, symlinks=True)
+    done = run(copy / "bin/proa", "ps", "--help", verbose=True)
+    assert f"{copy}/bin/../src/proa/cli/commands/ps.py" in done.stderr
+    again = run(copy / "bin/proa", "ps", "--help", verbose=True)
+    assert "commands/ps.py" not in again.stderr, "the bundle was not written anew"
+
+
 @pytest.mark.parametrize("contents", [b"", b"\0" * 20000, marshal.dumps((99, 0, None, {})), marshal.dumps((1, 2))])
 def test_a_broken_bundle_is_left_aside_and_replaced(installed: Path, contents: bytes) -> None:
     run(installed, "--version")

@@ -205,11 +205,8 @@ def test_pause_resume_update_and_events(bundle: Bundle) -> None:
     bundle.must("start", bundle.id)
     bundle.must("pause", bundle.id)
     assert bundle.state()["status"] == "paused"
-    assert bundle.call("pause", bundle.id).returncode == 1
-    assert "paused" in bundle.call("exec", bundle.id, "true").stderr
     bundle.must("resume", bundle.id)
     assert bundle.state()["status"] == "running"
-    assert bundle.call("resume", bundle.id).returncode == 1
     bundle.must("update", "--memory", "64m", "--memory-swap", "64m", bundle.id)
     resources = json.dumps({"pids": {"limit": 33}, "devices": [{"allow": False}]})
     bundle.must("update", "--resources", "-", bundle.id, input=resources, stdin=None)
@@ -217,12 +214,22 @@ def test_pause_resume_update_and_events(bundle: Bundle) -> None:
     assert event["type"] == "stats"
     assert event["data"]["memory"]["usage"]["limit"] == 64 << 20
     assert event["data"]["pids"] == {"current": 1, "limit": 33}
+    bundle.must("pause", bundle.id)
+    bundle.must("kill", bundle.id, "KILL")  # also what is paused
+    bundle.wait()
+
+
+def test_only_a_running_container_is_paused_and_only_a_paused_one_resumed(bundle: Bundle) -> None:
+    bundle.args("sleep", "100").create()
+    bundle.must("start", bundle.id)
+    assert bundle.call("resume", bundle.id).returncode == 1
     table = bundle.must("list")
     assert table.split()[:3] == ["ID", "PID", "STATUS"]
     assert bundle.must("list", "-q") == bundle.id + "\n"
     bundle.must("pause", bundle.id)
-    bundle.must("kill", bundle.id, "KILL")  # also what is paused
-    bundle.wait()
+    assert bundle.call("pause", bundle.id).returncode == 1
+    assert "paused" in bundle.call("exec", bundle.id, "true").stderr
+    bundle.must("delete", "--force", bundle.id)
 
 
 def hook(bundle: Bundle, kind: str, script: str, **more: Any) -> None:
