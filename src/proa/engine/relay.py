@@ -90,7 +90,10 @@ class Relay:
                 _, fds = self._ask("give", *_key(port))
             except OSError:
                 return None
-            return socket.socket(fileno=fds[0])
+            door = socket.socket(fileno=fds[0])
+            # Not to be taken again, which would end the talk of udp clients.
+            self._open[_key(port)] = ("", door)
+            return door
 
     def shut(self, port: PublishedPort) -> None:
         """Close the door; connections live on."""
@@ -212,6 +215,8 @@ class Relay:
             raise _gone("the relay did not start", None)
         assert self._channel is not None
         for key, (where, door) in self._open.items():
+            if not where:
+                continue  # regained, and not led anywhere yet
             self._doorbell.take(door)
             self._exchange(self._channel, " ".join(map(str, ("take", *key, where))).encode(), [door.fileno()])
 

@@ -146,7 +146,8 @@ class Firewall:
         complete = self._optional(refusing)
         frames = TableWriter(BRIDGE, self._table)
         frames.replace()
-        # Every frame comes by here: what is not IPv6 is let go after one comparison (two rules cost a stream 4 %).
+        # Every frame comes by here: what is not IPv6 is let go after one comparison; two rules took a
+        # stream 5 to 8 % of its processor time.
         frames.chain("ipv6")
         frames.rule("ipv6", Rule().iifname_starts(self._port_prefixes[True]).router_advertisement().drop())
         frames.rule("ipv6", Rule().iifname_starts(self._port_prefixes[False]).drop())
@@ -279,9 +280,8 @@ def _write_chains(writer: TableWriter, zones: Sequence[Zone]) -> None:
     writer.rule("guard", Rule().ipv4().daddr(_LOOPBACK[4]).iifname("lo", equal=False).drop())
     writer.rule("guard", Rule().load_iifname(0).jump_by("guards", 0))
     for version in _ADDRESS:
-        foreign = Rule().iifname("lo", equal=False)
-        (foreign.ipv4() if version == 4 else foreign.ipv6()).load_saddr(0, version=version)
-        writer.rule("guard", foreign.member(f"own{version}", 0).drop())
+        foreign = (Rule().ipv4() if version == 4 else Rule().ipv6()).load_saddr(0, version=version)
+        writer.rule("guard", foreign.member(f"own{version}", 0).iifname("lo", equal=False).drop())
 
     for chain, hook in (("dnat", Hook.PREROUTING), ("dnat-own", Hook.OUTPUT)):
         writer.base_chain(chain, "nat", hook, _DSTNAT)

@@ -6,7 +6,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from proa.relay.loop import GONE, IN, OUT, Loop
 from proa.relay.sources import Place, Sources
@@ -18,6 +18,7 @@ _PIPE_BYTES = 256 << 10
 _PIPES_KEPT = 64
 # How often one direction goes on before the other connections have their turn.
 _ROUNDS = 8
+_MUCH_BYTES = 32 << 10
 _RESET = struct.pack("@ii", 1, 0)
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
@@ -80,11 +81,12 @@ class Stream:
         sources: Sources,
         outer: socket.socket,
         client: Place,
-        targets: Sequence[Place],
+        targets: list[Place],
         closed: Callable[[Stream], None],
     ) -> None:
-        """targets: where the container may be listening, tried in turn."""
+        """targets: where the container may be listening, tried in turn; the one that answers is put first."""
         self.target: Place = targets[0]
+        self._targets = targets
         self._loop, self._pipes, self._sources, self._closed = loop, pipes, sources, closed
         self._client = client
         self._left = list(targets)
@@ -101,8 +103,13 @@ class Stream:
                 self._inner = self._sources.connect(socket.SOCK_STREAM, self.target, self._client)
             except OSError:
                 continue
-            _prepare(self._inner)
-            self._loop.watch(self._inner.fileno(), OUT, self._connected)
+            try:
+                self._inner.getpeername()
+            except OSError:
+                self._loop.watch(self._inner.fileno(), OUT, self._connected)
+            else:
+                # Containers answer while we ask, so nearly always there is nothing to wait for.
+                self._begin(self._inner)
             return
         self.abort()
 
@@ -133,9 +140,16 @@ class Stream:
             self._inner = None
             self.connect()
             return
+        self._begin(inner)
+
+    def _begin(self, inner: socket.socket) -> None:
+        """The container has answered."""
+        if self.target != self._targets[0] and self.target in self._targets:
+            self._targets.remove(self.target)
+            self._targets.insert(0, self.target)
+        _prepare(inner)
         self._ways = [_Way(self._outer, inner), _Way(inner, self._outer)]
-        self._loop.watch(self._outer.fileno(), IN, self._outer_ready)
-        self._loop.watch(inner.fileno(), IN, self._inner_ready)
+        self._outer_ready(0)  # what the client said meanwhile
 
     def _outer_ready(self, events: int) -> None:
         outward, inward = self._ways
@@ -189,7 +203,10 @@ class Stream:
                         way.ended = True
                         way.sink.shutdown(socket.SHUT_WR)
                         break
-                way.pending -= os.splice(reader, sink, way.pending, flags=_FLAGS)
+                moved = way.pending
+                way.pending -= os.splice(reader, sink, moved, flags=_FLAGS)
+                if moved < _MUCH_BYTES and not way.pending:
+                    break  # most likely all there was
         except BlockingIOError:
             pass
         if not way.pending:

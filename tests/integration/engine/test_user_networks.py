@@ -60,6 +60,13 @@ def fetch(address: str, port: int) -> str:
         return client.makefile().read().splitlines()[-1]
 
 
+def answers(address: str, port: int) -> bool:
+    try:
+        return bool(fetch(address, port))
+    except OSError:
+        return False
+
+
 def resolver_pid(engine: PrivateEngine) -> int:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -220,6 +227,7 @@ def test_internal_networks_ask_nobody_outside(host: PrivateEngine) -> None:
 
 def test_ports_are_changed_while_it_runs(host: PrivateEngine) -> None:
     web(host, "web1", "-p", "127.0.0.1:18081:80")
+    until(lambda: answers("127.0.0.1", 18081), "the server")
     with socket.create_connection(("127.0.0.1", 18081), 5) as kept:
         host.proa("update", "--publish-add", "127.0.0.1:18082:80", "--publish-rm", "18081:80", "web1")
         assert fetch("127.0.0.1", 18082) == "web1"

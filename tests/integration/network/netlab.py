@@ -185,6 +185,25 @@ def _set_mtu(namespace: Namespace, name: str, mtu: int) -> None:
         fcntl.ioctl(any_socket, siocsifmtu, struct.pack("16si12x", name.encode(), mtu))
 
 
+class LabRelay(Relay):
+    """A relay that ends with its test, process and threads."""
+
+    def __init__(self, run: Path, host: Namespace) -> None:
+        super().__init__(run)
+        self._host = host
+
+    def leave(self) -> None:
+        """What an engine does that ends: the process goes on."""
+        super().close()
+
+    def close(self) -> None:
+        with self._host:
+            self.settle([])
+        self.leave()
+        names = ("proa-relay", "proa-doorbell")
+        eventually(lambda: not any(thread.name.startswith(names) for thread in threading.enumerate()))
+
+
 class LabNetwork(BridgeNetwork):
     """A network with a fabric of its own, unless it is given one, and what tests ask of both."""
 
@@ -230,7 +249,7 @@ class Lab:
         with Channel(NETLINK_ROUTE, fd=self.host.route_fd) as channel:
             Links(channel).set_up(1, "lo")
         self.host.sysctl("ipv4/ip_forward", "0")  # a new namespace copies the real host's
-        self._open: list[Namespace | Service | LabNetwork | Fabric | socket.socket] = [self.host]
+        self._open: list[Namespace | Service | LabNetwork | LabRelay | Fabric | socket.socket] = [self.host]
 
     def outside(self) -> Namespace:
         """Another host on a LAN with ours, which routes everything by us."""
@@ -294,11 +313,11 @@ class Lab:
         self._open.append(service)
         return service
 
-    def relay(self, root: str = "engine") -> Relay:
+    def relay(self, root: str = "engine") -> LabRelay:
         """What carries ports of the engine at `root` that the kernel cannot redirect."""
         run = self.tmp_path / root / "run"
         run.mkdir(parents=True, exist_ok=True)
-        relay = Relay(run)
+        relay = LabRelay(run, self.host)
         self._open.append(relay)
         return relay
 

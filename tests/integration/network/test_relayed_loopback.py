@@ -110,7 +110,7 @@ def test_a_new_engine_goes_on_with_the_relay(lab: Lab) -> None:
     assert ask(lab.host, "::1", 8080).startswith("a ")
     (pid,) = relay_pids(lab)
     network.close()
-    relay.close()
+    relay.leave()
     assert ask(lab.host, "::1", 8080).startswith("a ")
     again = lab.network(relay=lab.relay(), ipv6=True)
     again.reconcile(["a"])

@@ -86,6 +86,12 @@ def listening(pid: int) -> bool:
     return any(":0035 " in Path(f"/proc/{pid}/net/{name}").read_text() for name in ("udp", "udp6"))
 
 
+def listeners_of(uid: int) -> set[int]:
+    """Ports of this host at which processes of that user listen (proc_net_tcp(5))."""
+    rows = [row.split() for file in ("tcp", "tcp6") for row in Path(f"/proc/net/{file}").read_text().splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and int(row[7]) == uid}
+
+
 def hear(address: str, number: int) -> str:
     """What address the container sees."""
     with socket.create_connection((address, number), timeout=10) as client:
@@ -145,6 +151,7 @@ def test_the_container_sees_where_clients_are(mine: Any, server: Callable[..., s
         for word in (b"one", b"two"):
             client.send(word)
             assert client.recv(100).split() == [gateway(mine, name).encode(), word]
+    assert listeners_of(mine.uid) == {first, second}
     rows = mine.out("port", name).splitlines()
     assert f"80/tcp -> 0.0.0.0:{first}" in rows
     assert not [row for row in json.loads(mine.out("info", "--format", "json"))["Warnings"] if "port" in row]
