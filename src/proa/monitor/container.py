@@ -57,7 +57,9 @@ def main(orders_fd: int) -> None:
 class Container:
     """One running container, until it is over."""
 
-    def __init__(self, loop: Loop, message: bytes, fds: Sequence[int], report: bytes) -> None:
+    def __init__(
+        self, loop: Loop, message: bytes, fds: Sequence[int], report: bytes, ending: Sequence[int] = ()
+    ) -> None:
         handoff, taken = take(message, fds)
         request = handoff.request
         self._loop = loop
@@ -70,6 +72,8 @@ class Container:
         self._launching: dict[str, Launcher] = {}
         self._reaping: set[int] = set()
         self._over = False
+        for pid in ending:
+            self._reap(pid)
         self._foreign = foreign_of(request)
         self.server = Server(loop, self._handle)
         engine = self.server.adopt(socket.socket(fileno=taken.connection))
@@ -107,15 +111,15 @@ class Container:
     def _save_state(self) -> None:
         write_record(self._directory_fd, STATE_FILE, self._state, durable=False)
 
-    def _reap(self, launcher: Launcher) -> None:
+    def _reap(self, pid: int) -> None:
         """Collect a launcher's exit whenever it comes, and a process that died in its hands."""
-        pidfd = os.pidfd_open(launcher.pid)
-        self._reaping.add(launcher.pid)
+        pidfd = os.pidfd_open(pid)
+        self._reaping.add(pid)
 
         def reap(_events: int) -> None:
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
             self._loop.close(pidfd)
-            self._reaping.discard(launcher.pid)
+            self._reaping.discard(pid)
             self._reap_strays()
 
         self._loop.watch(pidfd, READ, reap)
@@ -386,7 +390,7 @@ class Container:
         reaper_fd = -1
         try:
             if launcher.pid:
-                self._reap(launcher)
+                self._reap(launcher.pid)
             elif not data:
                 self._launch(peer, request, client_fd, None)  # it was killed before it began, or its nursery
                 return

@@ -97,6 +97,7 @@ def start_container(orders_fd: int, monitor_pid: int, channel: socket.socket) ->
             connection.sendall(encode_line(_started_event(handoff)))
             send_fds(channel, start.head() + encode_line(handoff), [connection.fileno(), *sent])
             undo.pop_all()
+            linger()
     except ConnectionError:
         return  # the engine or the monitor died meanwhile; everything is undone
     except Exception as error:  # noqa: BLE001 - whatever it was, the engine must hear of it

@@ -29,12 +29,12 @@ _FDS_SIZE = _socket.CMSG_SPACE(4 * 253)
 _MESSAGE_SIZE = 64 << 10
 
 
-def wait(orders_fd: int) -> tuple[bytes, array[int], bytes] | None:
+def wait(orders_fd: int) -> tuple[bytes, array[int], bytes, list[int]] | None:
     """Be the monitor of one container until something happens to it that is more than output for its log.
 
     A launcher waits on `orders_fd` for the engine's connection and starts the container. Returns what it handed over
-    (`starting.take`) and what a scribe reported last; None when there is no container: then the launcher told the
-    engine why, or was lent for an exec, which has ended.
+    (`starting.take`), what a scribe reported last, and the children that end soon and are to be collected; None when
+    there is no container: then the launcher told the engine why, or was lent for an exec, which has ended.
     """
     os.setsid()
     ours, theirs = _socket.socketpair(_AF_UNIX, _SOCK_SEQPACKET, 0)
@@ -58,10 +58,8 @@ def wait(orders_fd: int) -> tuple[bytes, array[int], bytes] | None:
     if message[:5] == b"exec ":
         _reap_for(fds[0], int(message[5:]))
         return None
-    os.waitpid(child_pid, 0)
     short_id, waking, logging, stray, _ = message.split(b" ", 4)
-    if stray != b"0":
-        os.waitpid(int(stray), 0)
+    ending = [child_pid, int(stray)] if stray != b"0" else [child_pid]
     title.set_title(b"proa monitor " + short_id, b"proa:" + short_id)
     last = int(waking)
     first_output = last - int(logging)
@@ -69,12 +67,27 @@ def wait(orders_fd: int) -> tuple[bytes, array[int], bytes] | None:
     sleeping = select.epoll()
     for fd in fds[:last]:
         sleeping.register(fd, 1)
+    # The launcher lingers; who waited for that would not see a container end that is done before.
+    launcher_fd = os.pidfd_open(child_pid)
+    sleeping.register(launcher_fd, 1)
     report = b""
     while True:
+        said = False
         for fd, _ in sleeping.poll():
-            if fd not in outputs:
+            if fd in outputs:
+                said = True
+            elif fd == launcher_fd:
+                sleeping.unregister(fd)
+                os.close(fd)
+                while ending:
+                    os.waitpid(ending.pop(), 0)
+            else:
                 sleeping.close()
-                return message, fds, report
+                if ending:
+                    os.close(launcher_fd)
+                return message, fds, report, ending
+        if not said:
+            continue
         # Output and nothing else: a scribe logs it and ends when it falls silent, so that this process stays small.
         ours, theirs = _socket.socketpair(_AF_UNIX, _SOCK_SEQPACKET, 0)
         child_pid = os.fork()
@@ -94,7 +107,9 @@ def wait(orders_fd: int) -> tuple[bytes, array[int], bytes] | None:
         os.waitpid(child_pid, 0)
         if report[:1] != b"+":  # an output ended, or the scribe died
             sleeping.close()
-            return message, fds, report
+            if ending:
+                os.close(launcher_fd)
+            return message, fds, report, ending
         for fd in outputs:
             sleeping.register(fd, 1)
 

@@ -158,7 +158,7 @@ def test_an_embryo_of_no_use_goes(lab: Lab, why: str) -> None:
     connection = lab.submit(request)
     assert connection.started["pid"] != embryo
     monitor = connection.state()["monitor"]["pid"]
-    assert children_of(monitor) == [connection.started["pid"]]
+    wait_until(lambda: children_of(monitor) == [connection.started["pid"]])
     assert not Path(f"/proc/{embryo}").exists()
 
 
