@@ -232,8 +232,10 @@ def compile_root(config: Mapping[str, Any], rootfs_mounts: Sequence[Any]) -> lis
 def _shared_binds(points: Sequence[MountPoint]) -> list[tuple[str, str, bool]]:
     found = []
     for point in points:
+        if point.type not in _BIND_TYPES:
+            continue
         options = parse_mount_options(point.options, point.destination)
-        if options.shared and point.type in _BIND_TYPES:
+        if options.shared:
             found.append((point.destination, point.source, options.recursive or point.type == "rbind"))
     return found
 
