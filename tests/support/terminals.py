@@ -51,6 +51,10 @@ class Terminal:
         before, _, self.seen = self.seen.partition(text)
         return before
 
+    def expect_more(self, seconds: float = 20) -> bool:
+        """Wait for some output, whichever; False at its end."""
+        return self._read(seconds)
+
     def resize(self, size: tuple[int, int]) -> None:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
 

@@ -23,8 +23,9 @@ __all__ = [
     "weighted_device",
 ]
 
-_UNITS = {"": 0, "b": 0, "k": 10, "kb": 10, "kib": 10, "m": 20, "mb": 20, "mib": 20, "g": 30, "gb": 30, "gib": 30}
-_UNITS |= {"t": 40, "tb": 40, "tib": 40}
+_SHIFTS = {"": 0, "b": 0} | {
+    unit + tail: 10 * power for power, unit in enumerate("kmgtp", 1) for tail in ("", "b", "ib")
+}
 _DURATION_NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000}
 
 
@@ -33,15 +34,17 @@ def _whole(text: str) -> int:
 
 
 def byte_size(text: str, option: str) -> int:
-    """`512m`, `1.5g`, `1024`: bytes, with units of 1024; `-1` stays."""
+    """`512m`, `1.5 GiB`, `1024`: bytes, with units of 1024, as go-units' RAMInBytes reads them; `-1` stays."""
     if not text or text == "-1":
         return int(text or 0)
-    number = text.rstrip("bBkKmMgGtTiI")
-    shift = _UNITS.get(text[len(number) :].strip().lower())
-    whole, dot, part = number.strip().partition(".")
-    if shift is None or _whole(whole) < 0 or (dot and _whole(part) < 0):
-        raise Invalid(f"invalid size `{text}` for --{option}", code="bad-size", hint="write 512m or 2g")
-    return ((int(whole + part) << shift) // 10 ** len(part)) if dot else int(whole) << shift
+    number = text.rstrip("bBiIkKmMgGtTpP")
+    shift = _SHIFTS.get(text[len(number) :].lower())
+    whole, _, part = number.removesuffix(" ").partition(".")
+    if shift is not None and len(text) <= 40 and _whole(whole + part) >= 0:
+        size: int = (int(whole + part) << shift) // 10 ** len(part)
+        if size < 1 << 63:
+            return size
+    raise Invalid(f"invalid size `{text}` for --{option}", code="bad-size", hint="write 512m or 2g")
 
 
 def nano_cpus(text: str) -> int:

@@ -78,7 +78,7 @@ class Commits:
             layers = [*base.manifest.layers, layer]
             made = make_image(engine.storage.content, raw, layers)
             descriptor = msgspec.structs.replace(made, annotations={PARENT: entry.record.image_id})
-            unpack_image(engine.storage, parse_config(raw), layers)
+            unpack_image(engine.storage, parse_config(raw), layers, admitted=True)
             assign(engine.storage, name or descriptor.digest, descriptor)
         stored = engine.images.load(descriptor)
         image_id = stored.manifest.config.digest
@@ -105,7 +105,7 @@ class Commits:
                 raise Unsupported(f"container {record.id} cannot be committed: {text}", code="shifted")
             with Stored(engine.storage.content).begin_unknown("commit") as ingest:
                 plain = packing.format == "none"
-                early.begin(ingest, own=plain)
+                early.begin(ingest, own=packing.format)
                 sink = _Sink(ingest) if plain else CompressedLayerWriter(_Sink(ingest), *packing)
                 result = diff(
                     upper_dir(mounts),

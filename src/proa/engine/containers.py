@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from proa.engine import filters as container_filters
+from proa.engine.ancestry import stands_on
 from proa.engine.catalog import Entry, copy_record
 from proa.engine.clock import now
 from proa.engine.devices import check_devices
@@ -149,7 +150,7 @@ class Containers:
         filters: Mapping[str, Sequence[str]] | None = None,
     ) -> builtins.list[Container]:
         """Containers, newest first: running ones, or all; those that pass every filter."""
-        wanted = container_filters.compile_filters(filters or {}, self._catalog)
+        wanted = container_filters.compile_filters(filters or {}, self._catalog, self._stands_on)
         every = all or limit > 0 or "status" in (filters or {})
         found = [
             entry.record
@@ -216,9 +217,12 @@ class Containers:
         self.announce(entry, "destroy")
         self._engine.lifecycle.removed(entry)
 
+    def _stands_on(self, image: str) -> Callable[[Container], bool]:
+        return stands_on(self._engine.images, self._engine.storage.snapshots, image)
+
     def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[builtins.list[str], int]:
         """Remove every container that does not run; ids and bytes freed."""
-        wanted = container_filters.compile_filters(filters or {}, self._catalog)
+        wanted = container_filters.compile_filters(filters or {}, self._catalog, self._stands_on)
         gone: builtins.list[str] = []
         freed = 0
         for entry in self._catalog:

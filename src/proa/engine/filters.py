@@ -36,8 +36,16 @@ def _named(patterns: Sequence[str]) -> Callable[[Container], bool]:
     return lambda r: any(search("/" + r.name) or search(r.name) for search in found)
 
 
-def compile_filters(filters: Mapping[str, Sequence[str]], catalog: Catalog) -> Callable[[Container], bool]:
-    """A predicate for container records. Raises Invalid for a filter or value that does not exist."""
+Test = Callable[[Container], bool]
+
+
+def compile_filters(
+    filters: Mapping[str, Sequence[str]], catalog: Catalog, stands_on: Callable[[str], Test]
+) -> Callable[[Container], bool]:
+    """A predicate for container records. stands_on: the test for an image as `ancestor`.
+
+    Raises Invalid for a filter or value that does not exist.
+    """
     tests: list[Callable[[Container], bool]] = []
     for key, values in filters.items():
         if not values:
@@ -58,7 +66,8 @@ def compile_filters(filters: Mapping[str, Sequence[str]], catalog: Catalog) -> C
             codes = {_exit_code(value) for value in values}
             tests.append(lambda r, v=codes: r.state.status == "exited" and r.state.exit_code in v)  # type: ignore[misc]
         elif key == "ancestor":
-            tests.append(lambda r, v=values: any(_is_ancestor(r, x) for x in v))  # type: ignore[misc]
+            images = [stands_on(value) for value in values]
+            tests.append(lambda r, v=images: any(test(r) for test in v))  # type: ignore[misc]
         elif key == "network":
             tests.append(lambda r, v=values: _on_network(r, v))  # type: ignore[misc]
         elif key == "volume":
@@ -77,13 +86,6 @@ def compile_filters(filters: Mapping[str, Sequence[str]], catalog: Catalog) -> C
         else:
             raise Invalid(f"invalid filter '{key}'", code="filter-invalid")
     return lambda record: all(test(record) for test in tests)
-
-
-def _is_ancestor(record: Container, image: str) -> bool:
-    prefix = image.removeprefix("sha256:")
-    return record.image_name in (image, f"{image}:latest") or (
-        prefix != "" and record.image_id.removeprefix("sha256:").startswith(prefix)
-    )
 
 
 def until_time(text: str) -> float:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from proa.engine.ancestry import chains_below
 from proa.engine.catalog import RECORD
 from proa.engine.clock import now
 from proa.engine.volumes import Volume
-from proa.errors import NotFound, ProaError
+from proa.errors import ProaError
 from proa.storage import write_record
 from proa.transfer import Credentials
 from proa.transfer.progress import Progress, ProgressEvent, silent
@@ -129,24 +130,16 @@ class Integrity:
                 yield _faulty(path, fault, name, "made anew, without labels" if repair else "")
 
     def _running_on(self, chain: str) -> list[str]:
+        snapshots = self._engine.storage.snapshots
         return [
             entry.record.name
             for entry in self._engine.catalog
-            if entry.record.state.running and chain in self._chains_below(entry.record.chain_id)
+            if entry.record.state.running and chain in chains_below(snapshots, entry.record.chain_id)
         ]
 
     def _containers_on(self, chain: str) -> list[str]:
-        return [e.record.name for e in self._engine.catalog if chain in self._chains_below(e.record.chain_id)]
-
-    def _chains_below(self, chain: str) -> set[str]:
-        out = set()
-        while chain and chain not in out:
-            out.add(chain)
-            try:
-                chain = self._engine.storage.snapshots.stat(chain).parent
-            except NotFound:
-                break
-        return out
+        snapshots = self._engine.storage.snapshots
+        return [e.record.name for e in self._engine.catalog if chain in chains_below(snapshots, e.record.chain_id)]
 
 
 def _faulty(path: Path, fault: str, name: str, repaired: str) -> Problem:

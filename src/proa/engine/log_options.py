@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 
 from proa.engine.types import Container, LogConfig
 from proa.errors import Invalid, Unsupported
+from proa.monitor.log_drivers import layout_of
+from proa.monitor.logs import log_path
+from proa.runtime.sizes import byte_size
 
-__all__ = ["DRIVERS", "check_log_config", "log_options"]
+__all__ = ["DRIVERS", "check_log_config", "log_file", "log_options"]
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))? ?([kmgt]?)i?b?", re.ASCII | re.IGNORECASE)
 _NAMES = re.compile(r"\{\{ ?\.([A-Za-z]+) ?\}\}", re.ASCII)
 _FIELD = re.compile(r"[^A-Z0-9_]", re.ASCII)
 _FACILITIES = (
@@ -117,6 +118,12 @@ def log_options(record: Container) -> dict[str, Any]:
     return out
 
 
+def log_file(record: Container) -> str:
+    """Where others may read the log: cri-dockerd, and what collects files of json-file. Empty for other drivers."""
+    layout = layout_of(record.host.log_config.type or "json-file")
+    return log_path(record.directory, record.id, layout) if layout in ("json", "cri") else ""
+
+
 _TAG_NAMES: dict[str, Callable[[Container], str]] = {
     "ID": lambda record: record.id[:12],
     "FullID": lambda record: record.id,
@@ -157,11 +164,10 @@ def _file_options(driver: str, options: Mapping[str, str], prefix: str) -> tuple
 
 
 def _size(text: str, key: str) -> int:
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise Invalid(f"invalid value for {key}: invalid size: '{text}'", code="log-option")
-    unit = _UNITS[match[3].lower()]
-    return int(match[1]) * unit + (int(match[2]) * unit // 10 ** len(match[2]) if match[2] else 0)
+    try:
+        return byte_size(text)
+    except Invalid as error:
+        raise Invalid(f"invalid value for {key}: {error.message}", code="log-option") from None
 
 
 def _flag(text: str, key: str) -> bool:

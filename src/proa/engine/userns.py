@@ -64,7 +64,7 @@ class UserNamespaces:
             return
         if kind == "auto":
             with self._lock:
-                record.id_maps = self._free_range(record, _size(argument, self._unit))
+                record.id_maps = self._free_range(record, _id_count(argument, self._unit))
         elif kind == "remap" and argument:
             record.id_maps = IdMaps(
                 uids=_subordinate("/etc/subuid", argument), gids=_subordinate("/etc/subgid", argument)
@@ -176,7 +176,7 @@ def _keep(own: Own, argument: str) -> tuple[IdMaps, str]:
     return IdMaps(uids=maps(wanted["uid"]), gids=maps(wanted["gid"])), f"{wanted['uid']}:{wanted['gid']}"
 
 
-def _size(argument: str, default: int) -> int:
+def _id_count(argument: str, default: int) -> int:
     key, _, value = argument.partition("=")
     if not argument:
         return default

@@ -14,6 +14,7 @@ from proa.errors import Cancelled, Corrupt, Internal, ProaError, Unavailable
 from proa.linux.files import start_writeback
 from proa.oci import Descriptor, Digest, Verifier, digest_algorithm, parse_digest
 from proa.storage.failpoint import failpoint
+from proa.storage.layers.zeros import is_hole
 from proa.storage.readers import Follower, Growth, as_binary
 from proa.storage.records import disk_faults
 
@@ -80,7 +81,10 @@ class LocalIngest:
         return self._offset
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append all of `data`; hashing happens here, outside the interpreter's lock for chunks over 2 KiB."""
+        """Append all of `data`; hashing happens here, outside the interpreter's lock for chunks over 2 KiB.
+
+        Zeros become holes.
+        """
         with self._lock:
             fd = self._open_fd()
             view = memoryview(data).cast("B")
@@ -93,6 +97,11 @@ class LocalIngest:
                 )
             with disk_faults(f"content {self.ref!r}"):
                 done = 0
+                if is_hole(view):
+                    # Down first: a write that failed may have left something there.
+                    os.ftruncate(fd, self._offset)
+                    os.ftruncate(fd, end)
+                    done = len(view)
                 while done < len(view):
                     # Positioned, so that a write that failed half-way is overwritten by its repetition.
                     done += os.pwrite(fd, view[done:], self._offset + done)

@@ -133,7 +133,7 @@ class Repair:
             key = f"unpack:repair:{secrets.token_hex(4)}"
             mounts = storage.snapshots.prepare(key, parent or None)
             try:
-                usage = unpack_into(storage, layer, diff_id, mounts)
+                usage = unpack_into(storage, layer, diff_id, mounts, admitted=True)
                 fresh = Path(upper_dir(mounts))
                 try:
                     tree = Path(storage.snapshots.lowers(chain)[0])

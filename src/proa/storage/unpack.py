@@ -34,12 +34,15 @@ def unpack_image(
     layers: Sequence[Descriptor],
     readers: Readers | None = None,
     progress: Progress | None = None,
+    *,
+    admitted: bool = False,
 ) -> Digest:
     """Make the snapshots of an image, lowest first, and return the chain ID of the uppermost ("" for no layers).
 
     readers: gives the bytes of a layer, e.g. `Ingest.follow` of one that still downloads; it is called only for layers
     that have no snapshot yet, in order, and the reader is closed. Default: the content store.
     progress(layer, status): "exists", "unpacking", "unpacked".
+    admitted: the layers that have no snapshot yet were made here, see Unpacker.unpack.
 
     A layer is visible only after its diff_id was verified and its files are on disk; on failure nothing of it stays.
     Several threads may unpack images that share layers: each layer is unpacked once.
@@ -57,7 +60,8 @@ def unpack_image(
                     report(layer, "exists")
                 else:
                     report(layer, "unpacking")
-                    _unpack_layer(storage, layer, diff_id, chain_id, parent, readers)
+                    unpack = partial(unpack_into, storage, layer, diff_id, readers=readers, admitted=admitted)
+                    _unpack_layer(storage, chain_id, parent, unpack)
                     report(layer, "unpacked")
             parent = chain_id
     return parent
@@ -71,12 +75,12 @@ def _is_committed(storage: Storage, chain_id: Digest) -> bool:
 
 
 def _unpack_layer(
-    storage: Storage, layer: Descriptor, diff_id: Digest, chain_id: Digest, parent: Digest, readers: Readers | None
+    storage: Storage, chain_id: Digest, parent: Digest, unpack: Callable[[Sequence[Mount]], Usage]
 ) -> None:
     key = f"unpack:{chain_id}:{secrets.token_hex(4)}"
     mounts = storage.snapshots.prepare(key, parent)
     try:
-        usage = unpack_into(storage, layer, diff_id, mounts, readers)
+        usage = unpack(mounts)
         failpoint("unpack.before-commit")
         storage.snapshots.commit(chain_id, key, usage)
     except BaseException as e:
@@ -90,7 +94,13 @@ def _unpack_layer(
 
 
 def unpack_into(
-    storage: Storage, layer: Descriptor, diff_id: Digest, mounts: Sequence[Mount], readers: Readers | None = None
+    storage: Storage,
+    layer: Descriptor,
+    diff_id: Digest,
+    mounts: Sequence[Mount],
+    readers: Readers | None = None,
+    *,
+    admitted: bool = False,
 ) -> Usage:
     """Apply one layer to a snapshot just prepared; its files and their inventory are verified and durable afterwards.
 
@@ -104,6 +114,7 @@ def unpack_into(
             media_types.layer_compression(layer.media_type),
             target,
             [Path(p) for p in lower_dirs(mounts)],
+            admitted=admitted,
             inventory=target.with_name(INVENTORY),
             meanwhile=partial(sync, target),
         )

@@ -41,12 +41,14 @@ class EarlyLayer:
         self._usage: Usage | None = None
         self._useless = threading.Event()
 
-    def begin(self, ingest: Ingest, *, own: bool = False) -> None:
-        """Follow `ingest`, unless another was begun before. own: a plain archive that this process writes, whose digest
-        the ingest takes."""
+    def begin(self, ingest: Ingest, *, own: str = "") -> None:
+        """Follow `ingest`, unless another was begun before.
+
+        own: the compression of a layer that this process makes; the ingest takes the digest of a plain one.
+        """
         if self._thread is not None:
             return
-        self._own = own
+        self._own = own == "none"
         reader = ingest.follow()
         mounts = self._storage.snapshots.prepare(self._key, self._parent)
         target = Path(upper_dir(mounts))
@@ -57,9 +59,10 @@ class EarlyLayer:
                 with reader:
                     result = self._storage.unpacker.unpack(
                         reader,
-                        "trusted" if own else "auto",
+                        "trusted" if self._own else "auto",
                         target,
                         parents,
+                        admitted=bool(own),
                         inventory=target.with_name(INVENTORY),
                         meanwhile=partial(sync, target),
                         cancelled=self._useless,

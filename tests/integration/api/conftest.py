@@ -19,6 +19,7 @@ from typing import Any
 
 import leaks
 import pytest
+from engines import free_port
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -55,9 +56,7 @@ class Engine:
 
     def tls_options(self, pairs: Path) -> list[str]:
         """Options to listen with mutual TLS at `address`, too."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         files = {"ca": "ca", "cert": "servercert", "key": "serverkey"}
         options = [word for option, file in files.items() for word in (f"--tls-{option}", f"{pairs}/{file}.pem")]
         return ["--tcp", self.address, *options]

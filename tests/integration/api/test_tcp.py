@@ -10,14 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import free_port
 
 pytestmark = pytest.mark.root
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _told(engine: Any, way: str, address: str, **settings: str) -> tuple[str, ...]:
@@ -40,7 +35,7 @@ WAYS = pytest.mark.parametrize("way", ["options", "file"])
 
 @WAYS
 def test_docker_by_mutual_tls(fresh: Any, pairs: Path, busybox_tar: Path, way: str) -> None:
-    port = _free_port()
+    port = free_port()
     files = {"tls-ca": "ca", "tls-cert": "servercert", "tls-key": "serverkey"}
     told = _told(fresh, way, f"127.0.0.1:{port}", **{k: f"{pairs}/{v}.pem" for k, v in files.items()})
     fresh.start("--idle-exit", "0.02", *told)  # which does not count: clients elsewhere could not start it
@@ -109,7 +104,7 @@ def test_a_port_that_is_taken_and_options_without_one(fresh: Any) -> None:
 
 @WAYS
 def test_bare_loopback_turns_web_pages_away(fresh: Any, way: str) -> None:
-    port = _free_port()
+    port = free_port()
     fresh.start(*_told(fresh, way, f"127.0.0.1:{port}", **{"without-tls": "true"}))
     for headers, status in (
         ("Host: 127.0.0.1", b"200"),

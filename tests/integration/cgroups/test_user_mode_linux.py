@@ -28,6 +28,7 @@ TESTS = {
 @pytest.mark.parametrize("what", TESTS)
 def test_everything_holds_on_version_two(busybox_tar: Path, what: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "--color=no", "--tb=short", "-p", "no:cacheprovider"]
+    command += ["-p", "pytest_timeout"]
     status, said = user_mode_linux.run([*command, *map(str, TESTS[what])], files=[busybox_tar])
     assert status == 0, said
     assert " passed" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,24 @@ def test_commit_compressed_and_reproducible(box: PrivateEngine) -> None:
     assert box.sh("cat /new; test -e /etc/os-release || echo gone", image="again-one:1") == "new\ngone"
     assert b"unknown compression" in box.proa("commit", "--compression", "lzma", "one", check=False).stderr
     box.proa("rm", "one", "two")
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_a_sparse_giant_takes_no_room(box: PrivateEngine, compression: str, registry: Registry) -> None:
+    """Layers have no holes, but neither the blob nor the files take the room that zeros would."""
+    script = "busybox truncate -s 600M /big && echo end >> /big"
+    box.proa("run", "--name", "sparse", "--network", "none", "busybox", "sh", "-c", script)
+    name = f"{registry.host}/sparse/{compression}:1"
+    box.proa("commit", "--compression", compression, "sparse", name)
+    box.proa("rm", "sparse")
+    for directory in ("content", "snapshots"):  # du does not mind what is deleted meanwhile
+        done = subprocess.run(["du", "-sm", box.root / directory], capture_output=True, check=False)
+        assert int(done.stdout.split()[0]) < 64, done
+    assert box.sh("stat -c %s /big; busybox tail -c 4 /big", image=name) == f"{(600 << 20) + 4}\nend"
+    # One's own image can be repaired and read again, however well it is packed.
+    snapshot = max(box.root.glob("snapshots/*/fs/big"), key=lambda path: path.stat().st_mtime)
+    snapshot.write_bytes(b"")
+    assert "1 problem found, 1 repaired" in box.out("system", "check", "--repair")
+    assert snapshot.stat().st_size == (600 << 20) + 4
+    assert box.proa("system", "check").returncode == 0
+    box.proa("rmi", name)

@@ -205,6 +205,18 @@ def test_ps(box: PrivateEngine) -> None:
     assert names("label=tier=front") == ["one"]
     assert names("name=^t") == ["three", "two"]
     assert names("ancestor=busybox", "label=x") == ["two"]
+    box.proa("commit", "two", "based:1")
+    box.proa("create", "--name", "based", "based:1")
+    assert names("ancestor=based:1") == ["based"]
+    assert names("ancestor=busybox", "name=two", "name=based") == ["based", "two"]
+    identity = box.inspect("busybox")["Id"]
+    assert names(f"ancestor={identity[:20]}", "name=based") == names(f"ancestor={identity}", "name=based") == ["based"]
+    box.proa("tag", "based:1", "moved:1")
+    box.proa("create", "--name", "was", "moved:1")
+    box.proa("tag", "busybox", "moved:1")
+    assert names("ancestor=moved:1", "name=was", "name=one") == ["was", "one"]  # what the name means now
+    assert names("ancestor=nosuch") == []
+    box.proa("rm", "based", "was")
     assert names("before=two") == ["one"]
     assert names("since=two") == ["three"]
     assert names(f"id={box.inspect('one')['Id'][:10]}") == ["one"]

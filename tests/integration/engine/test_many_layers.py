@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ BUSYBOX = tar(("bin", None), ("bin/sh", Path("/bin/busybox").read_bytes()), ("et
 
 
 @pytest.mark.root
-def test_an_image_of_127_layers_runs(box: PrivateEngine) -> None:
+def test_an_image_of_127_layers_runs_and_is_mounted(box: PrivateEngine, tmp_path: Path) -> None:
     layers = [BUSYBOX]
     for number in range(1, 127):
         gone = [(f"etc/.wh.from{number - 2}", b"")] if number > 2 else []
@@ -24,6 +25,16 @@ def test_an_image_of_127_layers_runs(box: PrivateEngine) -> None:
     # More paths than one page of mount options holds.
     shown = box.sh("cat /etc/last; echo; ls /etc | grep -c from; cat /etc/from126 /etc/from125", image="tests/many:127")
     assert shown == "126\n2\n126125"
+    (target := tmp_path / "mounted").mkdir()
+    box.proa("image", "mount", "tests/many:127", str(target))
+    try:
+        assert (target / "etc/last").read_text() == "126"
+        assert sorted(os.listdir(target / "etc")) == ["from125", "from126", "last"]
+        with pytest.raises(OSError, match="Read-only"):
+            (target / "etc/new").touch()
+    finally:
+        box.proa("image", "unmount", str(target))
+    assert not os.path.ismount(target)
     box.proa("run", "--name", "top", "--network", "none", "tests/many:127", "sh", "-c", "echo top > /etc/last")
     box.proa("commit", "top", "tests/many:128")
     box.proa("rm", "top")

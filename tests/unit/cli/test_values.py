@@ -27,7 +27,7 @@ def test_sizes(text: str, size: int) -> None:
     assert byte_size(text, "memory") == size
 
 
-@pytest.mark.parametrize("text", ["m", "1x", "1_0m", "٣m", "1.m", "-5m", "1 2", "0x10", "1e3"])
+@pytest.mark.parametrize("text", ["m", "1x", "1_0m", "٣m", "-5m", "1 2", "0x10", "1e3"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(Invalid):
         byte_size(text, "memory")

@@ -193,7 +193,7 @@ def test_overlays_pointers_are_refused(upper):
 
 def test_a_file_that_shrinks_is_a_conflict(upper, monkeypatch):
     write(upper, "f", "x" * 10)
-    monkeypatch.setattr(trees.os, "read", lambda fd, size: b"")
+    monkeypatch.setattr(trees.os, "pread", lambda fd, size, at: b"")
     with pytest.raises(Conflict, match="changed while it was read"):
         diff(upper, [], io.BytesIO())
 

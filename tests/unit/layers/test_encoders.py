@@ -24,7 +24,11 @@ def packed(compression: Compression, data: bytes, threads: int, piece: int = 70_
 @pytest.mark.parametrize(
     "text", ["gzip", "gzip:0", "gzip:1", "gzip:3", "gzip:6", "gzip:9", "zstd", "zstd:1", "zstd:12"]
 )
-@pytest.mark.parametrize("data", [b"", b"x", DATA, DATA[: 1 << 20]], ids=["empty", "byte", "long", "one block"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"x", DATA, DATA[: 1 << 20], bytes(5 << 20), b"x" * 999 + bytes(5 << 20)],
+    ids=["empty", "byte", "long", "one block", "zeros", "zeros behind"],
+)
 def test_any_number_of_threads_makes_the_same_bytes(text: str, data: bytes) -> None:
     compression = parse_compression(text)
     one = packed(compression, data, 1)

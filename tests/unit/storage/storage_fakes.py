@@ -21,7 +21,7 @@ class FileUnpacker:
         self.parents: list[list[str]] = []
         self.closed = False
 
-    def unpack(self, reader, compression, target, parents, *, inventory, meanwhile):
+    def unpack(self, reader, compression, target, parents, *, inventory, meanwhile, admitted):
         assert compression == "none"
         hashed = hashlib.sha256()
         read = partial(os.read, reader) if isinstance(reader, int) else reader.read

@@ -10,6 +10,7 @@ import msgspec
 from proa.api.messages import Version, typed
 from proa.api.translate.human import status
 from proa.engine.clock import parse_rfc3339
+from proa.engine.log_options import log_file
 from proa.engine.types import (
     Container,
     ContainerConfig,
@@ -122,7 +123,7 @@ def inspect(
         "ResolvConfPath": f"{directory}/resolv.conf",
         "HostnamePath": f"{directory}/hostname",
         "HostsPath": f"{directory}/hosts",
-        "LogPath": f"{directory}/container.log" if container.host.log_config.type == "json-file" else "",
+        "LogPath": log_file(container),
         "Name": "/" + container.name,
         "RestartCount": container.state.restart_count,
         "Driver": "overlay",

@@ -15,6 +15,7 @@ from proa.api.routes import API_VERSION, MIN_API_VERSION, dotted
 from proa.api.translate import containers as containers_shape
 from proa.api.translate import images as images_shape
 from proa.api.translate import networks as networks_shape
+from proa.engine.log_options import DRIVERS
 
 if TYPE_CHECKING:
     from proa.engine import Engine
@@ -66,7 +67,7 @@ def info(facts: Mapping[str, Any], version: Version) -> dict[str, Any]:
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": None,
-            "Log": ["json-file", "none"],
+            "Log": sorted(DRIVERS),
         },
         "MemoryLimit": True,
         "SwapLimit": True,

@@ -9,7 +9,7 @@ from proa.cli.output import emit, show_rows
 from proa.client.caller import Caller
 from proa.client.endpoint import locate, run_dir
 from proa.client.http import query, quote
-from proa.errors import Denied, Invalid, NotFound, Unsupported
+from proa.errors import Denied, Invalid, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +31,11 @@ UNMOUNT_ROWS: tuple[Row, ...] = (("all", "a", "flag", "", "Unmount all images"),
 
 # <sys/mount.h>
 _RDONLY, _NOSUID, _NODEV, _REMOUNT, _BIND = 1, 2, 4, 32, 4096
-# mount(2) copies one page of options.
-_PAGE = 4095
+# Their numbers are the same on every machine; <linux/mount.h>.
+_MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 429, 430, 431, 432
+_SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
+_CLOEXEC, _EMPTY_PATH, _HERE = 1, 4, -100
+_ATTRIBUTES = 1 | 2 | 4  # read-only, no setuid, no devices
 _EINVAL = 22
 _MARKS = "CAD"
 
@@ -107,25 +110,50 @@ def _mount_at(mount: dict[str, Any], target: str) -> None:
         _call("mount", os.fsencode(mount["Source"]), at, None, _BIND, None, doing=doing)
         _call("mount", None, at, None, _BIND | _REMOUNT | flags, None, doing=doing)
         return
-    text = os.fsencode(",".join(option for option in mount["Options"] if option != "ro"))
-    if len(text) > _PAGE:
-        hint = "a data root with a shorter path helps"
-        raise Unsupported("the image has too many layers for mount(2)", code="too-many-layers", hint=hint)
+    options = [option for option in mount["Options"] if option != "ro"]
+    if any(option.startswith("lowerdir+=") for option in options):
+        _mount_piecewise(mount["Type"], options, at, doing)
+        return
+    text = os.fsencode(",".join(options))
     _call("mount", b"overlay", at, mount["Type"].encode(), flags, text, doing=doing)
 
 
-def _call(name: str, *arguments: Any, doing: str, fine: int = 0) -> None:
+def _mount_piecewise(kind: str, options: list[str], at: bytes, doing: str) -> None:
+    """More layers than the page of options holds that mount(2) takes: one option a call."""
+
+    def call(number: int, *arguments: Any) -> int:
+        return _call("syscall", number, *arguments, doing=doing)
+
+    fs = call(_FSOPEN, kind.encode(), _CLOEXEC)
+    made = -1
+    try:
+        for option in options:
+            key, equals, value = option.partition("=")
+            what = _SET_STRING if equals else _SET_FLAG
+            call(_FSCONFIG, fs, what, key.encode(), os.fsencode(value) if equals else None, 0)
+        call(_FSCONFIG, fs, _CREATE, None, None, 0)
+        made = call(_FSMOUNT, fs, _CLOEXEC, _ATTRIBUTES)
+        call(_MOVE_MOUNT, made, b"", _HERE, at, _EMPTY_PATH)
+    finally:
+        for fd in (fs, made):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _call(name: str, *arguments: Any, doing: str, fine: int = 0) -> int:
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
     libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
-    if getattr(libc, name)(*arguments) < 0:
+    result: int = getattr(libc, name)(*arguments)
+    if result < 0:
         number = ctypes.get_errno()
         if number == fine:
-            return
+            return result
         kind = Denied if number in (1, 13) else Invalid
         raise kind(f"cannot {doing}: {os.strerror(number)}", code="mount-failed", hint="mounting takes root")
+    return result
 
 
 DIFF = Command(

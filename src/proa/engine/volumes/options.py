@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from proa.errors import Invalid
 from proa.linux import mount as m
+from proa.runtime.sizes import byte_size
 
 __all__ = ["Backing", "parse_options"]
 
 MIN_SIZE_BYTES = 1 << 20
 MAX_ID = (1 << 32) - 2
 _NAMES = ("type", "device", "o", "size", "uid", "gid", "mode")
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _FLAGS = {
     "ro": m.MS_RDONLY,
     "rw": 0,
@@ -114,11 +114,10 @@ def _mode(text: str) -> int:
 
 
 def _size(text: str) -> int:
-    digits = text.rstrip("bBkKmMgGtTi")
-    unit = text[len(digits) :].lower().removesuffix("ib").removesuffix("b")
-    if not (digits.isascii() and digits.isdigit()) or unit not in _UNITS or len(digits) > 15:
-        raise Invalid(f"invalid size: '{text}'", code="volume-option", subject="size")
-    size = int(digits) * _UNITS[unit]
+    try:
+        size = byte_size(text)
+    except Invalid as error:
+        raise Invalid(error.message, code="volume-option", subject="size") from None
     if size < MIN_SIZE_BYTES:
         raise Invalid(f"a volume of {text} is too small: the least is 1m", code="volume-option", subject="size")
     return size

@@ -6,35 +6,30 @@ import os
 
 from proa.linux import mount as m
 from proa.runtime.mount_options import MountOptions
-from proa.runtime.steps.mounts import attach, open_subpath
+from proa.runtime.steps.mounts import OnDestination, attach, open_subpath
 from proa.runtime.steps.rootfs import mount_overlay
-from proa.runtime.steps.step import Init, Step
+from proa.runtime.steps.step import Init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class MountOverlay(Step):
+class MountOverlay(OnDestination):
     """Mount an overlay of layer directories, or a part of it, on `destination`.
 
     layers: overlay's options, as a snapshotter writes them; options: everything else.
     """
 
-    __slots__ = ("destination", "layers", "options")
+    __slots__ = ("layers",)
     name = "mounting an image"
 
     def __init__(self, destination: str, layers: Sequence[str], options: MountOptions) -> None:
-        self.destination = destination
+        super().__init__(destination, options)
         self.layers = tuple(layers)
-        self.options = options
 
     def describe(self) -> str:
         return f"mount the overlay {','.join(self.layers)} on {self.destination} (read-only)"
-
-    @property
-    def subject(self) -> str:
-        return self.destination
 
     def execute(self, init: Init) -> None:
         tree = mount_overlay(self.layers)

@@ -71,27 +71,43 @@ def _make(init: Init, destination: str, *, directory: bool) -> int:
     return open_file(init.root_fd, destination)
 
 
-class Mount(Step):
+class OnDestination(Step):
+    """A step that puts a mount on `destination`, or changes the one there."""
+
+    __slots__ = ("destination", "options")
+
+    def __init__(self, destination: str, options: MountOptions) -> None:
+        self.destination = destination
+        self.options = options
+
+    def what(self) -> str:
+        """The deed, without the place, for people."""
+        return self.name
+
+    def describe(self) -> str:
+        return f"{self.what()} on {self.destination}{' (read-only)' if self.options.readonly else ''}"
+
+    @property
+    def subject(self) -> str:
+        return self.destination
+
+
+class Mount(OnDestination):
     """Mount a new file system (proc, sysfs, tmpfs, devpts, mqueue, …)."""
 
-    __slots__ = ("defer_readonly", "destination", "kind", "options", "source")
+    __slots__ = ("defer_readonly", "kind", "source")
     name = "mounting"
 
     def __init__(
         self, kind: str, source: str, destination: str, options: MountOptions, *, defer_readonly: bool = False
     ) -> None:
+        super().__init__(destination, options)
         self.kind = kind
         self.source = source
-        self.destination = destination
-        self.options = options
         self.defer_readonly = defer_readonly
 
-    def describe(self) -> str:
-        return f"mount {self.kind} on {self.destination}{' (read-only)' if self.options.readonly else ''}"
-
-    @property
-    def subject(self) -> str:
-        return self.destination
+    def what(self) -> str:
+        return f"mount {self.kind}"
 
     def execute(self, init: Init) -> None:
         target = open_destination(init, self.destination, directory=True)
@@ -136,26 +152,21 @@ class Mount(Step):
             os.close(fs)
 
 
-class Bind(Step):
+class Bind(OnDestination):
     """Bind a file or directory of the host, or an already open tree of mounts."""
 
-    __slots__ = ("destination", "mappings", "options", "source")
+    __slots__ = ("mappings", "source")
     name = "binding"
 
     def __init__(
         self, source: str, destination: str, options: MountOptions, mappings: userns.Mappings | None = None
     ) -> None:
+        super().__init__(destination, options)
         self.source = source
-        self.destination = destination
-        self.options = options
         self.mappings = mappings
 
-    def describe(self) -> str:
-        return f"bind {self.source} on {self.destination}{' (read-only)' if self.options.readonly else ''}"
-
-    @property
-    def subject(self) -> str:
-        return self.destination
+    def what(self) -> str:
+        return f"bind {self.source}"
 
     def execute(self, init: Init) -> None:
         tree = init.trees.pop(self.destination, -1)
@@ -244,22 +255,14 @@ def attach(init: Init, tree: int, destination: str, options: MountOptions) -> No
     os.close(tree)
 
 
-class Remount(Step):
+class Remount(OnDestination):
     """Change attributes of the mount that is at `destination`."""
 
-    __slots__ = ("destination", "options")
+    __slots__ = ()
     name = "remounting"
 
-    def __init__(self, destination: str, options: MountOptions) -> None:
-        self.destination = destination
-        self.options = options
-
-    def describe(self) -> str:
-        return f"remount {self.destination}{' read-only' if self.options.readonly else ''}"
-
-    @property
-    def subject(self) -> str:
-        return self.destination
+    def what(self) -> str:
+        return "change the mount"
 
     def execute(self, init: Init) -> None:
         fd = open_in_root(init.root_fd, self.destination)
@@ -269,23 +272,18 @@ class Remount(Step):
             os.close(fd)
 
 
-class MountCgroup(Step):
+class MountCgroup(OnDestination):
     """Show the container its own cgroups at `destination`: one file system (version 2) or one per controller (1)."""
 
-    __slots__ = ("destination", "new_namespace", "options")
+    __slots__ = ("new_namespace",)
     name = "mounting cgroups"
 
     def __init__(self, destination: str, options: MountOptions, *, new_namespace: bool) -> None:
-        self.destination = destination
-        self.options = options
+        super().__init__(destination, options)
         self.new_namespace = new_namespace
 
-    def describe(self) -> str:
-        return f"mount cgroups on {self.destination}{' (read-only)' if self.options.readonly else ''}"
-
-    @property
-    def subject(self) -> str:
-        return self.destination
+    def what(self) -> str:
+        return "mount cgroups"
 
     def execute(self, init: Init) -> None:
         target = open_destination(init, self.destination, directory=True)

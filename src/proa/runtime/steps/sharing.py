@@ -8,33 +8,28 @@ from proa.errors import Conflict, Invalid
 from proa.linux import mount as m
 from proa.linux import process as p
 from proa.runtime.mount_options import MountOptions
-from proa.runtime.steps.mounts import attach
-from proa.runtime.steps.step import Init, Step
+from proa.runtime.steps.mounts import OnDestination, attach
+from proa.runtime.steps.step import Init
 
 # The type of such a mount in config.json: an extension of ours. Its source is the path of the mount namespace.
 FROM_NAMESPACE = "proa-shm-of"
 SHM = "/dev/shm"  # noqa: S108
 
 
-class ShareMemory(Step):
+class ShareMemory(OnDestination):
     """Mount another container's /dev/shm. A detached tree can only be made inside the namespace it is in."""
 
-    __slots__ = ("destination", "namespace", "options")
+    __slots__ = ("namespace",)
     name = "sharing memory"
 
     def __init__(self, namespace: str, destination: str, options: MountOptions) -> None:
         if destination != SHM:
             raise Invalid(f"only {SHM} can be another container's", code="invalid-config", subject=destination)
+        super().__init__(destination, options)
         self.namespace = namespace
-        self.destination = destination
-        self.options = options
 
-    def describe(self) -> str:
-        return f"mount {SHM} of {self.namespace} on {self.destination}"
-
-    @property
-    def subject(self) -> str:
-        return self.destination
+    def what(self) -> str:
+        return f"mount {SHM} of {self.namespace}"
 
     def execute(self, init: Init) -> None:
         other = os.open(self.namespace, os.O_RDONLY | os.O_CLOEXEC)

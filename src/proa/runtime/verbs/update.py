@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proa.errors import Invalid, Unsupported
+from proa.runtime.sizes import byte_size
 from proa.runtime.verbs import documents
 from proa.runtime.verbs.options import VALUE, Options, Settings, integer
 from proa.runtime.verbs.pause import cgroup_of
@@ -37,7 +38,6 @@ OPTIONS = {
     "-r": "--resources",
     **{f"--{name}": VALUE for name in (*_PLACES, *_REFUSED, *_IGNORED)},
 }
-_FACTORS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def run(settings: Settings, options: Options, words: list[str]) -> int:
@@ -61,13 +61,10 @@ def _from_options(options: Options) -> dict[str, Any]:
     for name, (group, key, kind) in _PLACES.items():
         if options.given(name):
             text = options.value(name)
-            value = text if kind == "text" else size(text) if kind == "size" else integer(text, f"--{name}")
+            value: str | int = text
+            if kind == "number" or (kind == "size" and text == "-1"):  # no limit
+                value = integer(text, f"--{name}")
+            elif kind == "size":
+                value = byte_size(text)
             resources.setdefault(group, {})[key] = value
     return resources
-
-
-def size(text: str) -> int:
-    """Bytes of a number with an optional factor of 1024: `64m`. Raises Invalid."""
-    number = text.lower().removesuffix("b") if text[-2:-1].isalpha() else text.lower()
-    factor = _FACTORS.get(number[-1:], 0)
-    return integer(number[:-1], "a size") * factor if factor else integer(number, "a size")

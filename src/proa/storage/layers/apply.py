@@ -26,7 +26,6 @@ from proa.storage.layers.attributes import (
     write_xattrs_at,
 )
 from proa.storage.layers.budget import DEFAULT_BUDGET, Budget
-from proa.storage.layers.decompress import CHUNK
 from proa.storage.layers.directories import Directories
 from proa.storage.layers.failures import typed
 from proa.storage.layers.hard_links import find_target
@@ -35,12 +34,11 @@ from proa.storage.layers.inventory import crc32, sum_xattrs
 from proa.storage.layers.names import canonical, display, split
 from proa.storage.layers.reader import TarReader
 from proa.storage.layers.sparse import write_segments
+from proa.storage.layers.zeros import is_hole
 
 __all__ = ["Applied", "apply"]
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_HOLE = 64 << 10  # less is not worth an extent of its own
-_ZEROS = bytes(CHUNK)
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 _AUFS_METADATA = b".wh..wh."
 
@@ -243,7 +241,7 @@ class _Applier:
         in_hole = False
         for piece in self._reader.data():
             total = crc32(piece, total)
-            in_hole = len(piece) >= _HOLE and _ZEROS.startswith(piece)
+            in_hole = is_hole(piece)
             if in_hole:
                 os.lseek(fd, len(piece), os.SEEK_CUR)
                 continue

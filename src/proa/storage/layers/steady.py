@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from proa.errors import Conflict
 from proa.storage.layers.names import display
+from proa.storage.layers.zeros import ZEROS, data_runs
 
 __all__ = ["PIECE", "changed", "content"]
 
@@ -14,12 +15,29 @@ PIECE = 256 << 10
 
 
 def content(fd: int, size: int, name: bytes) -> Iterator[bytes]:
-    """Exactly `size` bytes in pieces, whatever is appended meanwhile. Raises Conflict when there are fewer."""
-    while size:
-        piece = os.read(fd, min(size, PIECE))
-        if not piece:
-            raise changed(name)
-        size -= len(piece)
+    """Exactly `size` bytes in pieces, whatever is appended meanwhile. Raises Conflict when there are fewer.
+
+    Holes are not read.
+    """
+    position = 0
+    for start, end in data_runs(fd, size):
+        yield from _zeros(start - position)
+        position = start
+        while position < end:
+            piece = os.pread(fd, min(end - position, PIECE), position)
+            if not piece:
+                raise changed(name)
+            position += len(piece)
+            yield piece
+    if position < size and os.fstat(fd).st_size < size:
+        raise changed(name)
+    yield from _zeros(size - position)
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    while count > 0:
+        piece = ZEROS if count >= len(ZEROS) else ZEROS[:count]
+        count -= len(piece)
         yield piece
 
 

@@ -71,6 +71,7 @@ class Unpacker:
         parents: Sequence[Path] = (),
         *,
         marks: bool = True,
+        admitted: bool = False,
         inventory: Path | None = None,
         meanwhile: Callable[[], None] | None = None,
         progress: Progress | None = None,
@@ -86,6 +87,7 @@ class Unpacker:
         parents:     the directories of all layers below, uppermost first (as overlay's lowerdir). They give implied
                      directories their attributes, hard links their targets, and whiteouts their sense.
         marks:       False for an archive that is no layer: names that begin with `.wh.` are names like others.
+        admitted:    a blob of our own, or one that was let in before: how well it was packed does not matter.
         inventory:   the file to write a list of what was made to, with checksums (see `inventory`); durable.
         meanwhile:   called when all files are there and only the inventory is still being written.
         progress:    called now and then with the count of compressed bytes consumed so far.
@@ -106,7 +108,8 @@ class Unpacker:
                 listed = [os.open(inventory, _NEW_FILE, 0o600)]
             with self._workers.fork(UNPACK) as job:
                 data_fd = source if isinstance(source, int) else None
-                job.send(self._job(compression, len(parents), marks), directories, data_fd, listed)
+                budget = self._budget.admitted if admitted else self._budget
+                job.send(self._job(compression, len(parents), marks, budget), directories, data_fd, listed)
                 answer = job.attend(source, progress, cancelled)
                 if meanwhile is not None and "error" not in answer:
                     meanwhile()
@@ -124,12 +127,12 @@ class Unpacker:
         """End the zygote, and with it any worker still running."""
         self._workers.close()
 
-    def _job(self, compression: str, lowers: int, marks: bool) -> dict[str, Any]:
+    def _job(self, compression: str, lowers: int, marks: bool, budget: Budget) -> dict[str, Any]:
         return {
             "compression": compression,
             "decoded": compression != "trusted",
             "lowers": lowers,
-            "budget": self._budget._asdict(),
+            "budget": budget._asdict(),
             "keep_owner": self._keep_owner and not has_one_id(),
             "skip_devices": overlay.in_user_namespace(),
             "prefix": overlay.attribute_prefix(),
