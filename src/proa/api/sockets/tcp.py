@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import re
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -27,6 +28,14 @@ MAX_CLIENTS = 512
 #: Who has not shown a certificate yet is a stranger. With more of them at once than this, the one that has waited
 #: longest goes: whoever opens connections and says nothing keeps nobody out, as an honest handshake takes milliseconds.
 MAX_STRANGERS = 64
+
+
+_PLAIN_HTTP = re.compile(rb"[A-Z]{3,8} /")
+#: What Go's server says then, so what clients know to show: whoever forgot TLS learns it.
+_NOT_PLAIN = (
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"Client sent an HTTP request to an HTTPS server.\n"
+)
 
 
 class TcpListener:
@@ -147,6 +156,7 @@ class _Outer(asyncio.Protocol):
         self._arrived, self._leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = place.context.wrap_bio(self._arrived, self._leaving, server_side=True)
         self._loop = asyncio.get_running_loop()
+        self._heard = False
         self._shaken = False
         self._patience: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -162,6 +172,11 @@ class _Outer(asyncio.Protocol):
             self.abort()
 
     def data_received(self, data: bytes) -> None:
+        if not self._heard and _PLAIN_HTTP.match(data) and self.transport is not None:
+            self.transport.write(_NOT_PLAIN)
+            self._end()
+            return
+        self._heard = True
         self._arrived.write(data)
         try:
             if not self._shaken:
