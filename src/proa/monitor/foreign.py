@@ -23,6 +23,7 @@ from proa.errors import Denied, Internal, Invalid, NotFound, ProaError, TimedOut
 from proa.linux import mount as m
 from proa.linux import process as p
 from proa.linux.sockets import receive_fds
+from proa.runtime.cgroups.hierarchy import remove_unused_parents
 from proa.runtime.defaults import DEFAULT_PATH
 from proa.runtime.launching import Joinable, Launch, Process, Stdio
 from proa.runtime.seccomp import default_profile
@@ -102,6 +103,8 @@ class Foreign(msgspec.Struct, frozen=True):
             self.run("delete", "--force", self.id)
         except ProaError:
             pass  # there was none
+        if self.makes_cgroups:
+            remove_unused_parents()
         _remove(self.directory)
 
 

@@ -13,6 +13,7 @@ import os
 from proa.errors import Unsupported
 from proa.linux.once import once
 from proa.linux.tuples import NamedTuple
+from proa.runtime.cgroups.control_files import PARENT
 
 
 class Hierarchy(NamedTuple):
@@ -57,6 +58,18 @@ def hierarchies() -> tuple[Hierarchy, ...]:
             "no cgroup hierarchy is mounted", code="no-cgroups", hint="mount -t cgroup2 none /sys/fs/cgroup"
         )
     return found
+
+
+def remove_unused_parents() -> None:
+    """Remove the directory `proa` of hierarchies that proa does not use, where it is empty: another runtime made it."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        mounts = [line.split(b" ") for line in file]
+    for fields in mounts:
+        if fields[fields.index(b"-", 6) + 1] in (b"cgroup", b"cgroup2"):
+            try:
+                os.rmdir(f"{_unescape(fields[4])}/{PARENT}")
+            except OSError:
+                pass  # it is not there, or others are in it
 
 
 def parse_hierarchies(mountinfo: bytes, memberships: bytes, *, systemd: bool) -> tuple[Hierarchy, ...]:
