@@ -423,12 +423,10 @@ class Container:
             streams.attach(client_fd, request.attach)
         peer.answer(request, {"pid": state.pid, "start_time": state.start_time})
         self._forget_old_execs()
-        self._save_state()
 
     def _exec_ended(self, exec_id: str, child: Child) -> None:
         state = self._state.execs[exec_id]
         state.status, state.signal = child.status, child.signal
-        self._save_state()
         event = {"event": "exec-exit", "exec": exec_id, "status": child.status, "signal": child.signal}
         self.server.broadcast({**event, "time": rfc3339(time.time_ns())})
         self._reap_strays()
