@@ -9,8 +9,8 @@ bundle then written anew.
     0            marshal((FORMAT, sys.hexversion, code of this module, {command: its modules}, {name: entry}))
     INDEX_BYTES  the marshalled code of one module after the other, in the order of the commands
 
-bin/proa reads the first FIRST_BYTES, which are all that short commands need, runs this module's code in them and calls
-`install`. The file is not kept open: a program may close all that it did not open, or pass it on.
+bin/proa reads the first FIRST_BYTES, which are all that frequent commands need, runs this module's code in them and
+calls `install`. The file is not kept open: a program may close all that it did not open, or pass it on.
 """
 
 # No `from __future__ import annotations` here: it would be searched for before there is a bundle to find it in.
@@ -32,7 +32,7 @@ __all__ = ["FIRST_BYTES", "FORMAT", "INDEX_BYTES", "BundleFinder", "install", "p
 
 # What bin/proa relies on: the start of the file, and what `install` takes.
 FORMAT = 2
-FIRST_BYTES = 120 << 10
+FIRST_BYTES = {"proa.cli": 512 << 10, "proa.runtime.verbs": 120 << 10}
 INDEX_BYTES = 32 << 10
 
 # Whether a new bundle should be written: until `install` there is none.

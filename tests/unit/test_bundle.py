@@ -70,7 +70,7 @@ def loaded(command: Path, package: str, words: list[str], call: str) -> tuple[se
     code = (
         f"import sys, marshal; sys.path.append({str(SOURCE)!r}); sys.argv[:] = ['proa', *{words!r}]\n"
         f"path = {str(written(command, package))!r}\n"
-        "contents = open(path, 'rb').read(122880)\n"
+        f"contents = open(path, 'rb').read({bundle.FIRST_BYTES[package]})\n"
         "index = marshal.loads(contents)\n"
         "own = sys.modules['proa.bundle'] = type(sys)('proa.bundle')\n"
         "exec(index[2], own.__dict__)\n"
@@ -122,7 +122,12 @@ def test_short_verbs_are_in_the_part_that_is_always_read(installed: Path) -> Non
     run(installed.with_name("proa-runtime"), "--root", str(installed.parent / "none"), "list")
     *_, commands, modules = marshal.loads(written(installed, "proa.runtime.verbs").read_bytes())
     first = {name for verb, names in commands.items() if verb != "--oci-runtime-sealed" for name in names}
-    assert max(modules[name][4] for name in first) <= bundle.FIRST_BYTES
+    assert max(modules[name][4] for name in first) <= bundle.FIRST_BYTES["proa.runtime.verbs"]
+
+
+def test_of_the_command_everything_is_read_at_once(installed: Path) -> None:
+    run(installed, "ps", "--help")
+    assert written(installed).stat().st_size <= bundle.FIRST_BYTES["proa.cli"]
 
 
 def test_a_changed_module_is_imported_as_it_is_now_and_the_bundle_renewed(installed: Path) -> None:
@@ -174,5 +179,6 @@ def test_nothing_is_left_where_it_cannot_be_written(installed: Path) -> None:
 
 def test_the_launcher_agrees_on_the_form() -> None:
     launcher = LAUNCHER.read_text()
-    assert f"file.read({bundle.FIRST_BYTES})" in launcher
+    assert f'locate("cli", sys.argv[1:2], {bundle.FIRST_BYTES["proa.cli"]})' in launcher
+    assert f'locate("runtime/verbs", sys.argv[1:], {bundle.FIRST_BYTES["proa.runtime.verbs"]})' in launcher
     assert f"(form, version) != ({bundle.FORMAT}, sys.hexversion)" in launcher

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proa.client.tls_relay import Relay
 
 RECEIVE_BYTES = 256 << 10
+HEAD_BYTES = 16 << 10
 MAX_BODY_BYTES = 256 << 20
 
 
@@ -237,7 +238,8 @@ class Connection:
 
     def _receive(self, *, in_body: bool = False) -> bytes:
         try:
-            data = self._socket.recv(RECEIVE_BYTES)
+            # A buffer of the large size would be mapped and unmapped for a head.
+            data = self._socket.recv(RECEIVE_BYTES if in_body else HEAD_BYTES)
         except OSError as error:
             raise self._gone(error, unread=not in_body and self._reader.head is None) from None
         if not data and self._relay is not None and self._relay.failure:
