@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from proa.monitor.sealed import import_locations
 
-__all__ = ["connect_companion", "start_companion"]
+__all__ = ["connect_companion", "start_companion", "when_gone"]
 
 PATIENCE_S = 20.0
 
@@ -60,3 +62,17 @@ def start_companion(program: str, *packages: ModuleType, title: str, path: Path,
         finally:
             os.close(log_fd)
     threading.Thread(target=process.wait, name=title.replace(" ", "-"), daemon=True).start()
+
+
+def when_gone(channel: socket.socket, name: str, call: Callable[[], None]) -> None:
+    """Call, in a thread of that name, once the companion at the other end has ended, or this end has been shut down."""
+    fd = os.dup(channel.fileno())
+
+    def wait() -> None:
+        gone = select.poll()
+        gone.register(fd, select.POLLHUP)
+        gone.poll()
+        os.close(fd)
+        call()
+
+    threading.Thread(target=wait, name=name, daemon=True).start()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import select
 import socket
 import threading
 import time
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from proa import errors
-from proa.engine.companion import connect_companion, start_companion
+from proa.engine.companion import connect_companion, start_companion, when_gone
 from proa.engine.doorbell import Doorbell
 from proa.errors import ProaError, Unavailable
 from proa.linux.sockets import receive_fds, send_fds
@@ -222,13 +221,8 @@ class Relay:
 
     def _watch(self, channel: socket.socket) -> None:
         """Notice its death: ports must be open again before somebody happens to publish one."""
-        fd = os.dup(channel.fileno())
 
-        def wait() -> None:
-            gone = select.poll()
-            gone.register(fd, select.POLLHUP)
-            gone.poll()
-            os.close(fd)
+        def lost() -> None:
             time.sleep(0.1)  # one that dies at once again must not keep us busy
             with self._lock:
                 if self._channel is not channel:
@@ -241,7 +235,7 @@ class Relay:
                     except (OSError, ProaError) as error:
                         log.warning("the relay has died and was not replaced: %s", error)
 
-        threading.Thread(target=wait, name="proa-relay-watch", daemon=True).start()
+        when_gone(channel, "proa-relay-watch", lost)
 
 
 def _key(port: PublishedPort) -> Key:

@@ -7,8 +7,6 @@ container on a network with names, found again by its socket, and told all names
 from __future__ import annotations
 
 import logging
-import os
-import select
 import socket
 import threading
 import time
@@ -19,7 +17,7 @@ from typing import Any
 import msgspec
 
 from proa import errors
-from proa.engine.companion import connect_companion, start_companion
+from proa.engine.companion import connect_companion, start_companion, when_gone
 from proa.engine.network_records import NetworkRecord
 from proa.engine.types import Container, EndpointSettings
 from proa.errors import NotFound, ProaError, Unavailable
@@ -179,13 +177,8 @@ class Resolver:
 
     def _watch(self, channel: socket.socket) -> None:
         """Notice its death: names must be resolved again before somebody happens to start a container."""
-        fd = os.dup(channel.fileno())
 
-        def wait() -> None:
-            gone = select.poll()
-            gone.register(fd, select.POLLHUP)
-            gone.poll()
-            os.close(fd)
+        def lost() -> None:
             with self._lock:
                 ours = self._channel is channel
                 if ours:
@@ -198,4 +191,4 @@ class Resolver:
                 except (OSError, ProaError) as error:
                     log.warning("the resolver has died and was not replaced: %s", error)
 
-        threading.Thread(target=wait, name="proa-resolver-watch", daemon=True).start()
+        when_gone(channel, "proa-resolver-watch", lost)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from proa.errors import Invalid
-from proa.linux import process, vfork
+from proa.linux import process, signals, vfork
 from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor import foreign
 from proa.monitor.foreign import Foreign
@@ -64,8 +64,6 @@ class Taken(NamedTuple):
     stdin: int
     clients: list[int]
 
-
-SIGCHLD = 17
 
 _decoder = msgspec.json.Decoder(Handoff)
 
@@ -118,7 +116,7 @@ def _prepare(orders: socket.socket, channel: socket.socket) -> Embryo | None:
         return None  # no room for one more network namespace, say: the start will tell
     rehearse()  # cloning made every page a shared one again
     if vfork.available():  # what an exec takes: its faults are 0.4 ms
-        pid, pidfd = vfork.vfork(0, SIGCHLD, lambda: os._exit(0))
+        pid, pidfd = vfork.vfork(0, int(signals.SIGCHLD), lambda: os._exit(0))
         os.close(pidfd)
         os.waitpid(pid, 0)
     return embryo

@@ -63,13 +63,12 @@ def hierarchies() -> tuple[Hierarchy, ...]:
 def remove_unused_parents() -> None:
     """Remove the directory `proa` of hierarchies that proa does not use, where it is empty: another runtime made it."""
     with open("/proc/self/mountinfo", "rb") as file:
-        mounts = [line.split(b" ") for line in file]
-    for fields in mounts:
-        if fields[fields.index(b"-", 6) + 1] in (b"cgroup", b"cgroup2"):
-            try:
-                os.rmdir(f"{_unescape(fields[4])}/{PARENT}")
-            except OSError:
-                pass  # it is not there, or others are in it
+        mounts = _mounts(file.read())
+    for _kind, _options, _root, mount_point in mounts:
+        try:
+            os.rmdir(f"{mount_point}/{PARENT}")
+        except OSError:
+            pass  # it is not there, or others are in it
 
 
 def parse_hierarchies(mountinfo: bytes, memberships: bytes, *, systemd: bool) -> tuple[Hierarchy, ...]:
@@ -79,17 +78,10 @@ def parse_hierarchies(mountinfo: bytes, memberships: bytes, *, systemd: bool) ->
         _number, name, path = line.split(":", 2)
         own_paths[name] = path
     found: dict[str, Hierarchy] = {}
-    for raw in mountinfo.splitlines():
-        fields = raw.split(b" ")
-        dash = fields.index(b"-", 6)
-        kind = fields[dash + 1]
-        if kind not in (b"cgroup", b"cgroup2"):
-            continue
-        options = fields[dash + 3].decode().split(",")
+    for kind, options, root, mount_point in _mounts(mountinfo):
         name = "" if kind == b"cgroup2" else _match(options, own_paths)
         if name in found or name not in own_paths:
             continue
-        root, mount_point = _unescape(fields[3]), _unescape(fields[4])
         own = own_paths[name]
         if root != "/":
             own = own.removeprefix(root) if own.startswith(root) else "/"
@@ -98,6 +90,18 @@ def parse_hierarchies(mountinfo: bytes, memberships: bytes, *, systemd: bool) ->
     if any(h.controllers for h in version1):
         return tuple(sorted(version1))
     return (found[""],) if "" in found else ()
+
+
+def _mounts(mountinfo: bytes) -> list[tuple[bytes, list[str], str, str]]:
+    """Of each mount of cgroups: kind (`cgroup` or `cgroup2`), options of the hierarchy, its root, where it is."""
+    found = []
+    for raw in mountinfo.splitlines():
+        fields = raw.split(b" ")
+        dash = fields.index(b"-", 6)
+        if fields[dash + 1] in (b"cgroup", b"cgroup2"):
+            options = fields[dash + 3].decode().split(",")
+            found.append((fields[dash + 1], options, _unescape(fields[3]), _unescape(fields[4])))
+    return found
 
 
 def _match(options: list[str], own_paths: dict[str, str]) -> str:
