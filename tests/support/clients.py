@@ -62,6 +62,16 @@ def _node_modules(package: str, name: str) -> Path:
     return images.cached(name, make)
 
 
+def named_program(variable: str) -> Path | None:
+    """The ready program that an environment variable names: of some clients no package index has one."""
+    name = os.environ.get(variable)
+    if not name:
+        return None
+    path = Path(name).resolve()
+    assert os.access(path, os.X_OK), f"{variable}={name} is no program"
+    return path
+
+
 def act_is_here() -> bool:
     """Whether act was built on this machine already: that takes a minute of both processors."""
     return (images.CACHE / "act").exists()
@@ -136,20 +146,37 @@ for filters in asked:
     query = urllib.parse.quote(json.dumps(filters))
     for container in json.loads(ask('GET', '/containers/json?all=1&filters=' + query)):
         ask('DELETE', '/containers/' + container['Id'] + '?force=1&v=1')
-    for kind in ('networks', 'volumes'):
-        ask('POST', '/' + kind + '/prune?filters=' + query)
+    ask('POST', '/networks/prune?filters=' + query)
+    every = urllib.parse.quote(json.dumps({**filters, 'all': ['true']}))  # of volumes, not only those without a name
+    ask('POST', '/volumes/prune?filters=' + every)
 """
 
 
 def push_reaper(registry: Registry, engine: PrivateEngine, directory: Path) -> None:
     """Push a reaper under the name that testcontainers asks for: theirs is in no package index, this speaks like it."""
-    from testcontainers.core.config import testcontainers_config
-
     tar = host_programs(directory, "reaper", PYTHON, also=("/usr/lib/python3.11",))
     (directory / "reaper.py").write_text(REAPER)
     subprocess.run(["tar", "-C", str(directory), "--append", "-f", str(tar), "reaper.py"], check=True)
     change = ("--change", f'CMD ["{PYTHON}", "/reaper.py"]', "--change", "EXPOSE 8080")
-    _push(registry, engine, testcontainers_config.ryuk_image, ["import", *change, str(tar)])
+    _push(registry, engine, reaper_image(), ["import", *change, str(tar)])
+
+
+def push_ryuk(registry: Registry, engine: PrivateEngine, directory: Path, program: Path) -> None:
+    """Push testcontainers' own reaper, a static program, as an image like theirs under the name they ask for."""
+    (directory / "bin").mkdir()
+    shutil.copy(program, directory / "bin/ryuk")
+    tar = directory / "ryuk.tar"
+    subprocess.run(["tar", "-C", str(directory), "-cf", str(tar), "bin"], check=True)
+    changes = ('CMD ["/bin/ryuk"]', "EXPOSE 8080", "LABEL org.testcontainers.ryuk=true")
+    options = [word for change in changes for word in ("--change", change)]
+    _push(registry, engine, reaper_image(), ["import", *options, str(tar)])
+
+
+def reaper_image() -> str:
+    """The image that testcontainers runs to have what a crash leaves removed."""
+    from testcontainers.core.config import testcontainers_config
+
+    return testcontainers_config.ryuk_image
 
 
 def _push(registry: Registry, engine: PrivateEngine, name: str, make: list[str]) -> None:
