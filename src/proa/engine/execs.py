@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import builtins
 import os
-import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -39,6 +39,12 @@ class Execs:
 
     def create(self, container: str, request: ExecRequest) -> str:
         """Prepare an exec and return its id. Raises NotFound, Conflict when the container does not run, Invalid."""
+        id = self.prepare(container, request)  # noqa: A001
+        self._announce_created(self._find(id))
+        return id
+
+    def prepare(self, container: str, request: ExecRequest) -> str:
+        """As `create`, but nobody is told yet; for an event loop, as it waits for nothing but dictionaries."""
         entry = self._engine.catalog.find(container)
         record = entry.record
         if not request.cmd:
@@ -61,9 +67,12 @@ class Execs:
                 for old in [e.id for e in self._execs.values() if not e.running][: MAX_KEPT // 4]:
                     del self._execs[old]
             self._execs[exec_.id] = exec_
-        command = " ".join(request.cmd)
-        self._engine.containers.announce(entry, f"exec_create: {command}", execID=exec_.id)
         return exec_.id
+
+    def _announce_created(self, exec_: Exec) -> None:
+        entry = self._engine.catalog.find(exec_.container)
+        command = " ".join(exec_.request.cmd or [])
+        self._engine.containers.announce(entry, f"exec_create: {command}", execID=exec_.id)
 
     def start(
         self,
@@ -75,10 +84,12 @@ class Execs:
         early: bytes = b"",
         console_size: tuple[int, int] | None = None,
         tells_end: bool = False,
+        prepared: bool = False,
     ) -> None:
         """Run the process; returns once it runs. `connection`, a connected socket, is ours from here on.
 
         tells_end: write the exit status to it at last (`monitor.protocol.Attach`).
+        prepared:  the exec has not been announced yet (`prepare`).
         Raises NotFound `command-not-found`, Denied `command-not-executable`, Conflict when started before.
         """
         try:
@@ -99,38 +110,41 @@ class Execs:
                 tells_end=tells_end,
                 ends_exec=request.end_with_client,
             )
-            self._engine.containers.announce(entry, f"exec_start: {' '.join(request.cmd or [])}", execID=exec_id)
-            launcher = None
             try:
-                monitor = self._engine.runs.monitor(entry)
-                launcher = self._lend()
-                started = monitor.exec(
-                    exec_id,
-                    exec_process(entry.record, request, console_size),
-                    tty=tty,
-                    stdin=request.attach_stdin and not detach,
-                    client_fd=None if detach else connection,
-                    how=how,
-                    launcher_fd=launcher.fileno() if launcher is not None else None,
-                )
+                with self._lent() as launcher_fd:  # first: it gets ready while the order is made
+                    if prepared:
+                        self._announce_created(exec_)
+                    self._engine.containers.announce(
+                        entry, f"exec_start: {' '.join(request.cmd or [])}", execID=exec_id
+                    )
+                    started = self._engine.runs.monitor(entry).exec(
+                        exec_id,
+                        exec_process(entry.record, request, console_size),
+                        tty=tty,
+                        stdin=request.attach_stdin and not detach,
+                        client_fd=None if detach else connection,
+                        how=how,
+                        launcher_fd=launcher_fd,
+                    )
             except ProaError as error:
                 exec_.running = False
                 exec_.exit_code = {"command-not-found": 127, "command-not-executable": 126}.get(error.code, 128)
                 raise
-            finally:
-                if launcher is not None:
-                    launcher.close()
             exec_.pid = int(started["pid"])
         finally:
             if connection is not None:
                 os.close(connection)
 
-    def _lend(self) -> socket.socket | None:
-        """A launcher of the nursery, which saves time; None when there is none to be had."""
+    @contextmanager
+    def _lent(self) -> Iterator[int | None]:
+        """A connection to a launcher of the nursery, which saves time; None when there is none to be had."""
         try:
-            return self._engine.nursery.lend()
+            launcher = self._engine.nursery.lend()
         except (OSError, ProaError):
-            return None
+            yield None
+            return
+        with launcher:
+            yield launcher.fileno()
 
     def get(self, exec_id: str) -> Exec:
         """The exec as it is now: asked of the monitor while it runs, so that an end is never reported late."""

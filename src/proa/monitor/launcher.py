@@ -9,17 +9,19 @@ would keep. A forked *launcher* does it instead and makes the new process its pa
 `starting` is what the launcher of a container does; `launch_process` here is an exec's.
 
 To fork a monitor that slept, and to take the page faults then, is half of an exec's time. So the engine may lend the
-launcher of a *spare* monitor, which waits in the nursery with its faults taken. The process is then the spare's child,
-who reaps it and tells its status on the connection that the launcher answered on:
+launcher of a *spare* monitor, which waits in the nursery with its faults taken. The process is then its child, who
+reaps it and tells its status on the connection that it answered on. A process that runs on becomes the spare's: the
+launcher ends, and the spare, much smaller, collects what it orphans (PR_SET_CHILD_SUBREAPER).
 
-    monitor --order--> lent launcher --clone3(CLONE_PARENT)--> process
-       <- the message as above                                    |
-       <- exit status ----------------------- spare <--- wait ----+      end of file without it: nobody knows
+    monitor --order--> lent launcher --vfork--> process
+       <- the message as above                     |
+       <- exit status ---- launcher, spare <--- wait      end of file without it: nobody knows
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -117,17 +119,30 @@ def order_launcher(channel_fd: int, order: LentExec, target: Process, config_fd:
 
 
 def serve_lent(connection: socket.socket, order: LentExec, fds: Sequence[int], spare: socket.socket) -> None:
-    """In a lent launcher: start the process for the monitor at `connection`; what is left is the spare monitor's."""
+    """In a lent launcher: start the process for the monitor at `connection`, and tell how it ends or have that done."""
     try:
         pidfd, config_fd = fds
         target = Process(order.pid, pidfd, order.start_time)
         # Where the process is killed meanwhile this launcher may end with it; the monitor then takes one of its own.
         shared = vfork.available()
-        started = launch_process(order.exec, target, order.cgroup, config_fd, connection, sharing=shared)
+        started = launch_process(order.exec, target, order.cgroup, config_fd, connection, lent=True, sharing=shared)
     except Exception as error:  # noqa: BLE001 - whatever it was, the monitor must hear of it
         connection.sendall(encode_line({"error": failure_record(error)})[:_LIMIT_BYTES])
     else:
-        send_fds(spare, b"exec %d" % started.pid, [connection.fileno()])
+        _reap(started, connection, spare)
+
+
+def _reap(started: Process, connection: socket.socket, spare: socket.socket) -> None:
+    """Tell how a short process ended; have the spare do it for one that goes on."""
+    ended = select.poll()
+    ended.register(started.pidfd, select.POLLIN)
+    if ended.poll(LINGER_S * 1000):
+        _, status = os.waitpid(started.pid, 0)
+        connection.send(b"%d" % os.waitstatus_to_exitcode(status))
+        return
+    send_fds(spare, b"exec %d" % started.pid, [connection.fileno()])
+    spare.recv(1)  # from now on orphans are the spare's
+    os._exit(0)  # at once: until then the process is none
 
 
 def linger(kept_fd: int = _LAST_FD) -> None:
@@ -169,9 +184,13 @@ def launch_process(
     config_fd: int,
     channel: socket.socket,
     *,
+    lent: bool = False,
     sharing: bool = False,
 ) -> Process:
-    """In the launcher: run one more process in the container, send an ExecState with pidfd and streams."""
+    """In the launcher: run one more process in the container, send an ExecState with pidfd and streams.
+
+    lent: the process becomes the launcher's child; else it is the child of its parent, the container's monitor.
+    """
     pipes = None if request.tty else StdioPipes(stdin=request.stdin, discard=request.attach is None)
     config = _decoder.decode(os.pread(config_fd, os.fstat(config_fd).st_size, 0))
     wanted = _decoder.decode(request.process)
@@ -187,7 +206,7 @@ def launch_process(
             config=config,
             stdio=stdio_of(pipes),
             cgroup=cgroups.open_existing(cgroup_path) if cgroup_path else None,
-            sibling=True,
+            sibling=not lent,
             sharing=sharing,
         )
     state = ExecState(request.id, started.pid, started.start_time, request.tty)

@@ -50,8 +50,12 @@ def wait(orders_fd: int) -> tuple[bytes, array[int], bytes, list[int]] | None:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         ours.send(b"1")
         message, control, _, _ = ours.recvmsg(_MESSAGE_SIZE, _FDS_SIZE, _CMSG_CLOEXEC)
+    if message[:5] == b"exec ":
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        ours.send(b"1")
     ours.close()
     if not control:
+        os.waitpid(child_pid, 0)
         return None
     fds = array("i")
     fds.frombytes(control[0][2])
@@ -115,7 +119,7 @@ def wait(orders_fd: int) -> tuple[bytes, array[int], bytes, list[int]] | None:
 
 
 def _reap_for(monitor_fd: int, pid: int) -> None:
-    """Tell the monitor that this process's launcher was lent to how the exec `pid`, our child, ended."""
+    """Tell the monitor that this process's launcher was lent to how the exec `pid` ends, our child when that ends."""
     title.set_title(b"proa exec", b"proa:exec")
     while True:
         ended, status = os.wait()

@@ -243,16 +243,38 @@ def test_an_order_too_long_for_one_message(lab: Lab) -> None:
     assert exec_exit(connection, "long")["status"] == 100
 
 
-def test_the_process_goes_when_nobody_can_tell_its_end(lab: Lab, launcher: str) -> None:
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def title_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""  # its child has become another's
+
+
+@pytest.mark.parametrize("at_once", [True, False])  # then it is still the launcher's
+def test_the_process_goes_when_nobody_can_tell_its_end(lab: Lab, launcher: str, *, at_once: bool) -> None:
     if launcher == "own":
         return
     connection = lab.start("sleep", "60")
     pid = connection.exec("s", process("sleep", "60"))["pid"]
-    reaper = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    wait_until(lambda: Path(f"/proc/{reaper}/cmdline").read_bytes().startswith(b"proa exec"))
-    os.kill(reaper, signal.SIGKILL)
+    if not at_once:
+        wait_until(lambda: title_of(parent_of(pid)).startswith("proa exec"))
+    os.kill(parent_of(pid), signal.SIGKILL)
     event = exec_exit(connection, "s")
     assert (event["status"], event["signal"]) == (137, 9)
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
     assert connection.exec_state("s")["status"] == 137
     assert connection.state()["status"] == "running"
+
+
+def test_a_process_passes_to_the_spare_when_it_runs_on(lab: Lab, launcher: str) -> None:
+    """Ends of every age are told: while the launcher waits, while it gives over, and long after."""
+    if launcher == "own":
+        return
+    connection = lab.start("sleep", "60")
+    for number, seconds in enumerate(("0", "0.01", "0.028", "0.03", "0.032", "0.05", "0.2")):
+        connection.exec(f"e{number}", process("sh", "-c", f"sleep {seconds}; exit {40 + number}"))
+        assert exec_exit(connection, f"e{number}")["status"] == 40 + number

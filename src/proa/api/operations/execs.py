@@ -48,10 +48,12 @@ async def run(service: Service, request: Request) -> Outcome:
     if wanted.tty:
         raise Invalid("a terminal's stream has no frames: create the exec and start it", code="exec-terminal")
     execs = service.engine.execs
-    id = await service.pools.quick(execs.create, request["id"], wanted)  # noqa: A001
+    id = execs.prepare(request["id"], wanted)  # noqa: A001 - a thread for this would be a tenth of the engine's part
 
     async def take(connection: int, early: bytes) -> None:
-        await service.pools.change(execs.start, id, connection, detach=False, tty=False, early=early, tells_end=True)
+        await service.pools.change(
+            execs.start, id, connection, detach=False, tty=False, early=early, tells_end=True, prepared=True
+        )
 
     return Hijack(take=take, framed=True, content_type=MULTIPLEXED_STREAM, headers={"Exec-Id": id}, at_once=True)
 
