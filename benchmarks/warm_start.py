@@ -27,6 +27,16 @@ def cgroup_hierarchies() -> list[str]:
     return [str(base / name) for name in names if (base / name / "tasks").exists()]
 
 
+def seccomp_filter() -> bytes:
+    """What a container gets without options, as packed sock_filter records."""
+    from proa.runtime import defaults, seccomp
+    from proa.runtime.check import capability_sets
+    from proa.runtime.spec import Capabilities
+
+    kept = capability_sets(Capabilities(bounding=list(defaults.CAPABILITIES))).bounding
+    return seccomp.default_filter(kept).program
+
+
 def make_root(directory: Path) -> None:
     for name in ("bin", "dev", "proc", "sys", "etc", "tmp"):
         (directory / name).mkdir(parents=True)
@@ -45,13 +55,16 @@ def main() -> None:
     try:
         program = base / "start"
         source = Path(__file__).with_name("start.c")
-        subprocess.run(["cc", "-O2", "-Wall", "-o", str(program), str(source)], check=True)
+        subprocess.run(["cc", "-O2", "-Wall", "-Wno-format-truncation", "-o", str(program), str(source)], check=True)
         make_root(base / "root")
         (base / "scratch/root").mkdir(parents=True)
         image = base / "image.tar"
         subprocess.run(["tar", "-C", str(base / "root"), "-cf", str(image), "."], check=True)
         subprocess.run([proa_command, "import", str(image), "small"], check=True, stdout=subprocess.DEVNULL)
-        command = [str(program), str(BATCH), str(base / "root"), str(base / "scratch"), *cgroup_hierarchies()]
+        filter_file = base / "filter"
+        filter_file.write_bytes(seccomp_filter())
+        command = [str(program), str(BATCH), str(base / "root"), str(base / "scratch"), str(filter_file)]
+        command += cgroup_hierarchies()
         in_c: list[float] = []
         in_sdk: list[float] = []
         with proa.connect() as engine:
