@@ -30,12 +30,11 @@ from proa.monitor.server import Listener, Peer, Server
 from proa.monitor.starting import foreign_of, take
 from proa.monitor.stdio import stream_names
 from proa.monitor.streams import Streams, release_memory
-from proa.monitor.waiting import wait
 from proa.monitor.waking import wake
 from proa.runtime import cgroups
 from proa.runtime.launching import Process
 
-__all__ = ["Container", "main"]
+__all__ = ["Container"]
 
 SIGHUP, SIGKILL = 1, 9
 # How long an exec whose client left may take to end by itself.
@@ -44,21 +43,21 @@ HANGUP_PATIENCE_S = 2.0
 ENDED_EXECS_KEPT = 100
 
 
-def main(orders_fd: int) -> None:
-    """Be the monitor of one container; returns when all is done, or when there is no container to watch."""
-    handed_over = wait(orders_fd)
-    if handed_over is not None:
-        loop = Loop()
-        container = Container(loop, *handed_over)
-        loop.when_idle(container.rest)
-        container.run()
-
-
 class Container:
-    """One running container, until it is over."""
+    """One running container, until it is over.
+
+    message, fds: the handoff (`starting.take`); report: the last scribe's; ending: launchers to collect; reaper_fd:
+    where is told how the first process ended, when it was collected already (`Child`).
+    """
 
     def __init__(
-        self, loop: Loop, message: bytes, fds: Sequence[int], report: bytes, ending: Sequence[int] = ()
+        self,
+        loop: Loop,
+        message: bytes,
+        fds: Sequence[int],
+        report: bytes,
+        ending: Sequence[int] = (),
+        reaper_fd: int = -1,
     ) -> None:
         handoff, taken = take(message, fds)
         request = handoff.request
@@ -81,7 +80,9 @@ class Container:
         engine.listen()
         log = open_container_log(handoff, report)
         streams = self._streams(taken.outputs, taken.stdin, tty=request.tty, stdin_once=request.stdin_once, log=log)
-        self._init = Child(loop, taken.pidfd, streams, ended=self._init_ended, drained=self._drained)
+        self._init = Child(
+            loop, taken.pidfd, streams, ended=self._init_ended, drained=self._drained, reaper_fd=reaper_fd
+        )
         for fd, how in zip(taken.clients, request.attach, strict=True):
             streams.attach(fd, how)
         name = os.path.basename(request.socket)
@@ -207,11 +208,7 @@ class Container:
             started_at=self._state.started_at,
             time=rfc3339(time.time_ns()),
         )
-        try:
-            write_record(self._directory_fd, EXIT_FILE, record, durable=self._durable)
-            remove_record(self._directory_fd, STATE_FILE)
-        except OSError as error:  # disk full or directory gone: the engine still hears of it below
-            title.report("exit record", error)
+        self._record(record)
         self.server.stop_listening()
         self.server.broadcast(
             {
@@ -224,6 +221,13 @@ class Container:
             }
         )
         self._over = True
+
+    def _record(self, record: ExitRecord) -> None:
+        try:
+            write_record(self._directory_fd, EXIT_FILE, record, durable=self._durable)
+            remove_record(self._directory_fd, STATE_FILE)
+        except OSError as error:  # disk full or directory gone: the engine still hears of the end
+            title.report("exit record", error)
 
     # -- requests ----------------------------------------------------------------------------------------------
 

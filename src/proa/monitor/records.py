@@ -25,6 +25,7 @@ __all__ = [
     "MonitorState",
     "ProcessIdentity",
     "boot_id",
+    "encode_record",
     "read_exit",
     "read_state",
     "remove_record",
@@ -105,6 +106,11 @@ def boot_id() -> str:
         os.close(fd)
 
 
+def encode_record(record: msgspec.Struct) -> bytes:
+    """What a record's file holds."""
+    return _encoder.encode(record)
+
+
 def write_record(directory_fd: int, name: str, record: msgspec.Struct, *, durable: bool) -> None:
     """Replace file `name`: write aside, rename; `durable` also syncs file and directory. Raises OSError."""
     aside = name + ".new"
@@ -112,7 +118,7 @@ def write_record(directory_fd: int, name: str, record: msgspec.Struct, *, durabl
         aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory_fd
     )
     try:
-        content = _encoder.encode(record)
+        content = encode_record(record)
         while content:
             content = content[os.write(fd, content) :]
         if durable:

@@ -9,7 +9,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ from proa.runtime.embryo import LARGEST_ORDER_BYTES, Embryo, conceive, rehearse_
 from proa.runtime.launching import Launch, begin
 from proa.runtime.plan import Plan, compile_exec_plan, compile_plan
 
-__all__ = ["Handoff", "Taken", "foreign_of", "rehearse", "start_container", "take"]
+__all__ = ["Handoff", "Started", "Taken", "foreign_of", "rehearse", "start_container", "take"]
 
 
 class Handoff(msgspec.Struct):
@@ -68,18 +68,29 @@ class Taken(NamedTuple):
 _decoder = msgspec.json.Decoder(Handoff)
 
 
-def start_container(orders_fd: int, monitor_pid: int, channel: socket.socket) -> None:
+class Started(NamedTuple):
+    """What the monitor was sent, message and descriptors, and whose descriptors these are here."""
+
+    message: bytes
+    fds: list[int]
+    owners: tuple[object, ...]
+
+
+def start_container(
+    orders_fd: int, monitor_pid: int, channel: socket.socket, rehearse_end: Callable[[], None]
+) -> Started | None:
     """In the launcher: wait for the engine's connection, read the request, start, tell the engine, hand over.
 
     Or the connection is a monitor's, who borrows this launcher for an exec. Tells of failure, too. Ends without a word
-    when the nursery has no work any more.
+    when the nursery has no work any more. Returns what was handed over when there is a container of which this process
+    may see the end, with `rehearse_end` done for that while there was time.
     """
     monitor = ProcessIdentity(monitor_pid, process.start_time(monitor_pid))
     with socket.socket(fileno=orders_fd) as orders:
-        embryo = _prepare(orders, channel)
+        embryo = _prepare(orders, channel, rehearse_end)
         data, fds = receive_fds(orders, 64, 1)
     if not data:
-        return
+        return None
     connection = socket.socket(fileno=fds[0])
     try:
         line, fds = read_line(connection)
@@ -87,7 +98,7 @@ def start_container(orders_fd: int, monitor_pid: int, channel: socket.socket) ->
         if isinstance(order, LentExec):
             serve_lent(connection, order, fds, channel)
             linger(*([embryo.fileno()] if embryo is not None else []))  # it ends when this process does
-            return
+            return None
         with ExitStack() as undo:
             if order.runtime:
                 channel.send(b"adopt")  # the runtime's orphan, the container, is then the monitor's child
@@ -95,16 +106,20 @@ def start_container(orders_fd: int, monitor_pid: int, channel: socket.socket) ->
             start = _Start(monitor, embryo, undo)
             handoff, sent = start.run(order, line, fds)
             connection.sendall(encode_line(_started_event(handoff)))
-            send_fds(channel, start.head() + encode_line(handoff), [connection.fileno(), *sent])
-            undo.pop_all()
-            linger()
+            message, sent = start.head() + encode_line(handoff), [connection.fileno(), *sent]
+            send_fds(channel, message, sent)
+            owners = (connection, undo.pop_all())
+            if not order.stdin and not order.runtime:
+                return Started(message, sent, owners)
+            linger()  # input ends when nobody holds it any more; another runtime's container is the monitor's to end
     except ConnectionError:
-        return  # the engine or the monitor died meanwhile; everything is undone
+        pass  # the engine or the monitor died meanwhile; everything is undone
     except Exception as error:  # noqa: BLE001 - whatever it was, the engine must hear of it
         connection.sendall(encode_line({"event": "failed", "error": failure_record(error)}))
+    return None
 
 
-def _prepare(orders: socket.socket, channel: socket.socket) -> Embryo | None:
+def _prepare(orders: socket.socket, channel: socket.socket, rehearse_end: Callable[[], None]) -> Embryo | None:
     """Use the time until an order comes; one that is here already is not kept waiting."""
     ordered = select.poll()
     ordered.register(orders, select.POLLIN)
@@ -115,6 +130,7 @@ def _prepare(orders: socket.socket, channel: socket.socket) -> Embryo | None:
     except OSError:
         return None  # no room for one more network namespace, say: the start will tell
     rehearse()  # cloning made every page a shared one again
+    rehearse_end()
     if vfork.available():  # what an exec takes: its faults are 0.4 ms
         pid, pidfd = vfork.vfork(0, int(signals.SIGCHLD), lambda: os._exit(0))
         os.close(pidfd)

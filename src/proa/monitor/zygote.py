@@ -28,7 +28,7 @@ from proa.errors import Exhausted, Internal, ProaError
 from proa.linux import process
 from proa.linux.process import CLONE_NEWNET, CLONE_NEWUSER, PR_SET_DUMPABLE
 from proa.linux.sockets import send_fds, set_interface_up
-from proa.monitor import container, title
+from proa.monitor import life, title
 from proa.monitor.mounts import hold_mounts
 from proa.monitor.protocol import NetnsRequest, encode_line, read_line
 from proa.monitor.starting import rehearse
@@ -179,7 +179,7 @@ def _fork_monitor(channel: _socket.socket) -> _socket.socket | None:
     if pid == 0:
         channel.close()
         ours.close()
-        _child(lambda: container.main(theirs.detach()))
+        _child(lambda: life.main(theirs.detach()))
     theirs.close()
     return ours
 
