@@ -20,7 +20,7 @@ from engines import PrivateEngine, until
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
 KIND, SANDBOX_ID, LOG_PATH = (f"io.kubernetes.{word}" for word in ("docker.type", "sandbox.id", "container.logpath"))
-SANDBOX = "k8s_POD_web_default_uid_0"
+SANDBOX = f"k8s_POD_{'web' * 80}_{'namespace' * 7}_uid_0"  # Kubernetes' names are as long as that
 
 
 @pytest.fixture
@@ -87,6 +87,8 @@ def test_a_pod(client: docker.APIClient, parent: str, tmp_path: Path) -> None:
     assert (facts["CgroupDriver"], facts["LoggingDriver"]) == ("cgroupfs", "json-file")
     assert "cri" in facts["Plugins"]["Log"]
     assert os.statvfs(facts["DockerRootDir"])
+    features = facts["Runtimes"]["proa"]["status"]["org.opencontainers.runtime-spec.features"]
+    assert "rro" in json.loads(features)["mountOptions"]  # else it makes no mount read-only as a whole
     assert client.inspect_image("busybox")["RepoTags"] == ["busybox:latest"]
     with pytest.raises(docker.errors.NotFound, match="No such image"):
         client.inspect_image("pause:none")

@@ -9,12 +9,16 @@ certs-dirs = ["/etc/proa/certs.d"]         # directories of HOST/hosts.toml and 
 token-servers = ["auth.lan"]               # may be given credentials of registries on other domains
 max-concurrent-downloads = 3               # blobs of one image at a time
 max-concurrent-uploads = 5
+log-driver = "cri"                         # of containers that name none; default "json-file"
 
 userns-remap = "auto"                      # containers get a user namespace: "auto", or a user of /etc/subuid
 userns-range = "1879048192:268435456"      # the ids that "auto" gives away: FIRST:COUNT
 default-registry = "registry.lan:5000"     # what a name without a registry means
 [short-names]
 "fedora" = "registry.fedoraproject.org/fedora"
+
+[log-opts]                                 # the driver's options, of containers that do not say otherwise
+max-size = "50m"
 
 [registry-mirrors]
 "docker.io" = ["mirror.lan:5000"]          # asked first, in order
@@ -42,6 +46,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
+from proa.engine.log_options import check_log_config
+from proa.engine.types import LogConfig
 from proa.engine.userns import check_range
 from proa.errors import Invalid
 from proa.oci import ShortNames
@@ -87,6 +93,8 @@ class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
     userns_range: str = ""
     aliases: dict[str, str] = msgspec.field(default={}, name="short-names")
     tcp: Tcp | None = None
+    log_driver: str = "json-file"
+    log_opts: dict[str, str] = {}
 
     @property
     def registries(self) -> Registries:
@@ -107,6 +115,11 @@ class Config(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=
 
     limits: Limits = Limits()
     compression: str = "gzip"
+
+    @property
+    def default_log(self) -> LogConfig:
+        """How containers that do not say it keep their log."""
+        return LogConfig(type=self.log_driver, config=self.log_opts)
 
     @property
     def short_names(self) -> ShortNames:
@@ -136,6 +149,7 @@ def load_config(path: Path | None = None) -> Config:
         config.short_names.check()
         parse_compression(config.compression)
         check_range(config.userns_range)
+        check_log_config(config.default_log)
     except FileNotFoundError:
         return Config()
     except Invalid as error:

@@ -14,7 +14,7 @@ from proa.engine.devices import check_devices
 from proa.engine.emulation import platform_warnings
 from proa.engine.images import image_id, run_config, top_chain_id
 from proa.engine.leftovers import cgroup_parent
-from proa.engine.log_options import check_log_config
+from proa.engine.log_options import check_log_config, fill_in_log
 from proa.engine.merge import merge_config
 from proa.engine.mount_sources import Sources, fill_volumes, hold_images, release_images
 from proa.engine.mounts import resolve_mounts
@@ -57,6 +57,7 @@ class Containers:
         check_devices(host)
         check_namespaces(host, self._catalog)
         cgroup_parent(host.cgroup_parent)
+        fill_in_log(host.log_config, engine.config.default_log)
         check_log_config(host.log_config)
         check_policy(host.restart_policy, auto_remove=host.auto_remove)
         warnings = limit_warnings(host) + self._adapt(host)

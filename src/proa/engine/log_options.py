@@ -18,7 +18,7 @@ from proa.monitor.log_drivers import layout_of
 from proa.monitor.logs import log_path
 from proa.runtime.sizes import byte_size
 
-__all__ = ["DRIVERS", "check_log_config", "log_file", "log_options"]
+__all__ = ["DRIVERS", "FILE_OPTIONS", "check_log_config", "fill_in_log", "log_file", "log_options"]
 
 _NAMES = re.compile(r"\{\{ ?\.([A-Za-z]+) ?\}\}", re.ASCII)
 _FIELD = re.compile(r"[^A-Z0-9_]", re.ASCII)
@@ -43,9 +43,18 @@ DRIVERS: dict[str, frozenset[str]] = {
     "journald": _SELECTION | _CACHE,
     "syslog": _SELECTION | _CACHE | _SYSLOG | _TLS,
 }
+#: What says how a container's own file is written, and nothing else.
+FILE_OPTIONS = DRIVERS["json-file"] | _WAYS
 # Bytes a file, files: of the file that is a driver's log, or another one's cache for `logs`.
 _DEFAULTS = {"json-file": (10 << 20, 3), "cri": (10 << 20, 3)}
 _LOCAL_DEFAULTS = (20 << 20, 5)
+
+
+def fill_in_log(config: LogConfig, default: LogConfig) -> None:
+    """Write down what leaving driver or options open means: an option of the default's is one of its driver's only."""
+    config.type = config.type or default.type
+    if config.type == default.type:
+        config.config = {**default.config, **config.config}
 
 
 def check_log_config(config: LogConfig) -> None:

@@ -9,6 +9,8 @@ from proa.errors import Invalid
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _ID = re.compile(r"[0-9a-f]{64}")
+# Docker has no limit. Kubernetes makes one of a pod's name (253 characters), its namespace's and container's (63 each).
+_MAX_NAME = 1024
 
 _LEFT = [
     "able",
@@ -203,9 +205,14 @@ def random_name() -> str:
 def check_name(name: str) -> str:
     """The name without its leading slash. Raises Invalid for what Docker refuses too, or what could pass for an ID."""
     name = name.removeprefix("/")
-    if _NAME.fullmatch(name) is None or len(name) > 200:
+    if _NAME.fullmatch(name) is None:
         raise Invalid(
             f"Invalid container name ({name[:200]}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", code="name-invalid"
+        )
+    if len(name) > _MAX_NAME:
+        raise Invalid(
+            f"Invalid container name ({name[:200]}...): it has {len(name)} characters, at most {_MAX_NAME} are allowed",
+            code="name-invalid",
         )
     if _ID.fullmatch(name):
         raise Invalid(f"Invalid container name ({name}): 64 hexadecimal digits are an ID", code="name-invalid")

@@ -31,7 +31,6 @@ def fill_in(host: HostConfig) -> None:
     host.shm_size = host.shm_size or SHM_SIZE_BYTES
     host.ipc_mode = host.ipc_mode or "private"
     host.cgroupns_mode = host.cgroupns_mode or "private"
-    host.log_config.type = host.log_config.type or "json-file"
     # Clients send 0 for what was not given, -1 for no limit.
     host.pids_limit = host.pids_limit or DEFAULT_PIDS
     if host.memory_swappiness == -1:

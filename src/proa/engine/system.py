@@ -7,6 +7,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from proa._version import __version__
 from proa.engine.clock import now
 from proa.engine.runtimes import available
@@ -47,7 +49,8 @@ class System:
             "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             "CgroupVersion": "2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "1",
             "SystemTime": now(),
-            "Runtimes": {name: {"path": path} for name, path in available().items()},
+            "LoggingDriver": engine.config.log_driver,
+            "Runtimes": _runtimes(),
             **engine.remote_images.facts(),
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": 0,
@@ -69,6 +72,15 @@ class System:
     def usage(self) -> DiskUsage:
         """What the data root occupies."""
         return measure(self._engine)
+
+
+def _runtimes() -> dict[str, dict[str, Any]]:
+    """Those of the machine; of ours, what it can do: clients decide by it which mounts they may ask for."""
+    from proa.runtime.verbs.features import features
+
+    out: dict[str, dict[str, Any]] = {name: {"path": path} for name, path in available().items()}
+    out["proa"]["status"] = {"org.opencontainers.runtime-spec.features": msgspec.json.encode(features()).decode()}
+    return out
 
 
 def _os_release(key: str) -> str:

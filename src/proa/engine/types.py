@@ -31,9 +31,9 @@ class RestartPolicy(msgspec.Struct, rename="pascal", kw_only=True):
 
 
 class LogConfig(msgspec.Struct, rename="pascal", kw_only=True):
-    """Log driver and its options."""
+    """Log driver, empty for the engine's default, and its options."""
 
-    type: str = "json-file"
+    type: str = ""
     config: dict[str, str] = {}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from proa.resolver.message import domain_name
+
 __all__ = ["Names", "address_of_reverse"]
 
 Address = IPv4Address | IPv6Address
@@ -28,8 +30,9 @@ class Names:
         self._titles[network] = title.lower()
         for name in lowered:
             self._names.setdefault(network, {}).setdefault(name, {})[container] = found
-        if lowered:
-            self._reverse.setdefault(network, {}).update(dict.fromkeys(found, f"{lowered[0]}.{title.lower()}"))
+        # Docker bounds no name of a container; of a domain name each part is.
+        if domain := next(filter(_is_domain, (f"{name}.{title.lower()}" for name in lowered)), ""):
+            self._reverse.setdefault(network, {}).update(dict.fromkeys(found, domain))
         self._members[network, container] = (lowered, found)
 
     def forget(self, network: str, container: str) -> None:
@@ -76,6 +79,13 @@ class Names:
             if name is not None:
                 return name
         return None
+
+
+def _is_domain(name: str) -> bool:
+    try:
+        return bool(domain_name(name))
+    except ValueError:
+        return False
 
 
 def address_of_reverse(name: str) -> Address | None:

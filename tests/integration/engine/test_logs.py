@@ -103,3 +103,18 @@ def test_a_slow_log_is_compressed_when_it_falls_silent(box: PrivateEngine) -> No
     until(lambda: "line 2999" in box.out("logs", "--tail", "1", "quiet"))
     until(lambda: not [p for p in directory.iterdir() if re.search(r"\.log\.\d+$", p.name)])
     assert json.loads((directory / "container.json").read_bytes())
+
+
+def test_the_driver_of_containers_that_name_none(engine: PrivateEngine, busybox_tar: Path) -> None:
+    config = engine.directory / "proa.toml"
+    config.write_text('log-driver = "cri"\n[log-opts]\nmax-size = "5m"\n')
+    engine.env["PROA_CONFIG"] = str(config)
+    engine.proa("import", str(busybox_tar), "busybox")
+    engine.docker("run", "--name", "open", "--log-opt", "max-file=2", "busybox", "echo", "a line")
+    engine.docker("run", "--name", "own", "--log-driver", "json-file", "busybox", "echo", "a line")
+    shown = engine.inspect("open")
+    assert shown["HostConfig"]["LogConfig"] == {"Type": "cri", "Config": {"max-size": "5m", "max-file": "2"}}
+    assert Path(shown["LogPath"]).read_text().endswith(" stdout F a line\n")
+    assert engine.inspect("own")["HostConfig"]["LogConfig"] == {"Type": "json-file", "Config": {}}
+    assert engine.out("logs", "open") == engine.out("logs", "own") == "a line"
+    assert engine.docker("info", "--format", "{{.LoggingDriver}}").stdout == b"cri\n"

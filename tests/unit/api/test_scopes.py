@@ -115,6 +115,7 @@ def test_scopes_that_are_none(scope: Scope) -> None:
         {"Annotations": {"a": "b"}},
         {"VolumeDriver": "nfs"},
         {"LogConfig": {"Type": "syslog", "Config": {"syslog-address": "tcp://10.0.0.1"}}},
+        {"LogConfig": {"Type": "", "Config": {"syslog-address": "tcp://10.0.0.1"}}},
         {"CpuRealtimeRuntime": 1000},
         {"BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 1}]},
     ],

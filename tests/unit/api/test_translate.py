@@ -13,6 +13,7 @@ from proa.engine.types import (
     Health,
     HostConfig,
     ImageRecord,
+    LogConfig,
     MountPoint,
     PortBinding,
     RemovedImage,
@@ -34,7 +35,7 @@ def _container(**changes: object) -> Container:
         chain_id="sha256:" + "3" * 64,
         platform="linux/amd64",
         config=ContainerConfig(image="bb:1", cmd=["sh", "-c", "echo hi"], exposed_ports={"80/tcp": {}, "53/udp": {}}),
-        host=HostConfig(network_mode="bridge"),
+        host=HostConfig(network_mode="bridge", log_config=LogConfig(type="json-file")),
         mounts=[MountPoint(type="bind", source="/tmp", destination="/x", mode="ro", rw=False, propagation="rprivate")],
         endpoints=[
             EndpointSettings(network="bridge", network_id="n", gateway="10.0.0.1", address="10.0.0.2", prefix=16)

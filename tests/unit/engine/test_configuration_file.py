@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from proa.engine.config import Config, Tcp, config_path, load_config
+from proa.engine.types import LogConfig
 from proa.errors import Invalid
 from proa.oci import ShortNames
 from proa.transfer import Proxies, Registries
@@ -40,6 +41,8 @@ def test_everything_at_once(tmp_path: Path) -> None:
         uploads=2,
     )
     assert config.short_names == ShortNames(default_registry="reg.lan", aliases={"x": "reg.lan/y"})
+    path.write_text('log-driver = "cri"\n[log-opts]\nmax-size = "50m"\n')
+    assert load_config(path).default_log == LogConfig(type="cri", config={"max-size": "50m"})
     path.write_text("# nothing\n")
     assert load_config(path) == Config()
     path.write_text('publish-address = "::1"\n')
@@ -57,6 +60,9 @@ def test_everything_at_once(tmp_path: Path) -> None:
         ("insecure-registries = [1]", "insecure-registries"),
         ('[registry-mirrors]\n"docker.io" = "one"', "registry-mirrors"),
         ("[unknown]\n", "unknown"),
+        ('log-driver = "gelf"', "gelf"),
+        ('log-driver = "cri"\n[log-opts]\ntag = "x"', "unknown log opt 'tag'"),
+        ("[log-opts]\nmax-file = 3", "log-opts"),
         ("max-concurrent-downloads = 0", "max-concurrent-downloads"),
         ('default-registry = "no host"', "no host"),
         ('[short-names]\nx = "y"', "y"),

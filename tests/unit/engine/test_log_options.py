@@ -7,7 +7,7 @@ import re
 import pytest
 from records import container
 
-from proa.engine.log_options import check_log_config, log_options
+from proa.engine.log_options import check_log_config, fill_in_log, log_options
 from proa.engine.types import LogConfig
 from proa.errors import Invalid, Unsupported
 
@@ -40,6 +40,23 @@ from proa.errors import Invalid, Unsupported
 def test_what_is_refused(driver: str, options: dict[str, str], text: str) -> None:
     with pytest.raises(Invalid, match=re.escape(text)):
         check_log_config(LogConfig(type=driver, config=options))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (LogConfig(), LogConfig(type="cri", config={"max-size": "1m", "max-file": "7"})),
+        (LogConfig(config={"max-size": "2m"}), LogConfig(type="cri", config={"max-size": "2m", "max-file": "7"})),
+        (LogConfig(type="cri"), LogConfig(type="cri", config={"max-size": "1m", "max-file": "7"})),
+        (LogConfig(type="json-file"), LogConfig(type="json-file")),
+    ],
+)
+def test_what_is_left_open_is_the_engines_default(given: LogConfig, expected: LogConfig) -> None:
+    default = LogConfig(type="cri", config={"max-size": "1m", "max-file": "7"})
+    fill_in_log(given, default)
+    assert given == expected
+    given.config["max-size"] = "3m"
+    assert default.config["max-size"] == "1m"
 
 
 def test_tls_is_not_there() -> None:

@@ -30,6 +30,18 @@ def test_a_name_is_known_in_its_networks_only() -> None:
     assert names.reverse(["n2"], ip_address("fd00::2")) is None
 
 
+def test_an_address_has_the_first_name_that_a_domain_can_have() -> None:
+    names = Names()
+    names.put("n", "net", "c1", ["k8s_" + "x" * 60, "a..b", "short", "other"], ["10.0.0.2"])
+    names.put("n", "net", "c2", ["y" * 300], ["10.0.0.3"])
+    names.put("long", "z" * 64, "c3", ["web"], ["10.0.1.2"])
+    assert names.reverse(["n"], ip_address("10.0.0.2")) == "short.net"
+    assert names.reverse(["n"], ip_address("10.0.0.3")) is None
+    assert names.reverse(["long"], ip_address("10.0.1.2")) is None
+    names.forget("n", "c2")
+    assert _texts(names.lookup(["n"], "a..b")) == ["10.0.0.2"]
+
+
 def test_holders_of_one_alias_take_turns() -> None:
     names = Names()
     for number in range(3):

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from proa.api.translate.networks import network_request
+from proa.engine.log_options import FILE_OPTIONS
 from proa.engine.types import HostConfig
 from proa.errors import Denied
 
@@ -42,7 +43,7 @@ _OPEN_VALUES: dict[str, tuple[Any, ...]] = {
     "volume_driver": ("", "local"),
     "isolation": ("", "default"),
 }
-_LOG_DRIVERS = ("", "json-file", "local", "none")
+_LOG_DRIVERS = ("", "json-file", "local", "cri", "none")
 _NETWORK_OPTIONS = frozenset(
     {
         "com.docker.network.driver.mtu",
@@ -81,7 +82,8 @@ def _is_harmless(host: HostConfig, name: str, value: Any) -> bool:
     if name == "security_opt":
         return all(option.replace(":", "=").partition("=")[0] == "no-new-privileges" for option in value)
     if name == "log_config":
-        return host.log_config.type in _LOG_DRIVERS
+        # The administrator's default may be a driver that sends, whose receiver the options would name.
+        return host.log_config.type in _LOG_DRIVERS and FILE_OPTIONS.issuperset(host.log_config.config)
     if name == "oom_score_adj":
         return bool(value > 0)
     return False

@@ -79,7 +79,6 @@ def info(facts: Mapping[str, Any], version: Version) -> dict[str, Any]:
         "IPv4Forwarding": True,
         "Debug": False,
         "OomKillDisable": False,
-        "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
         "OSType": "linux",
         "IndexServerAddress": "https://index.docker.io/v1/",
@@ -116,7 +115,10 @@ def info(facts: Mapping[str, Any], version: Version) -> dict[str, Any]:
     }
     if version < (1, 42):
         out |= {"KernelMemory": False, "KernelMemoryTCP": False}
-    return out | dict(facts)
+    out |= facts
+    if version < (1, 44):
+        out["Runtimes"] = {name: {"path": runtime["path"]} for name, runtime in out["Runtimes"].items()}
+    return out
 
 
 def usage(engine: Engine, wanted: AbstractSet[str], version: Version, now: float) -> dict[str, Any]:
