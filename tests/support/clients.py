@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zlib import crc32
 
 import images
 from engines import PrivateEngine
@@ -242,7 +243,8 @@ def aiodocker_suite() -> tuple[Path, Path]:
         archive = next(scratch.glob("aiodocker-*.tar.gz"))
         subprocess.run(["tar", "-C", str(out), "--strip-components=1", "-xf", str(archive)], check=True)
 
-    place = images.cached("aiodocker", make)
+    # One for each interpreter: the environment of one cannot be repaired by another.
+    place = images.cached(f"aiodocker-{sys.hexversion:x}-{crc32(sys.base_prefix.encode()):x}", make)
     # A virtual environment knows its own path: that of the scratch directory it was made in.
     return place, _repaired(place / "venv")
 
