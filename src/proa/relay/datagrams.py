@@ -89,7 +89,7 @@ class Datagrams:
     def _admit(self, key: tuple[object, ...], place: tuple[str, int], packed: bytes) -> _Client:
         if len(self._clients) >= _MOST_CLIENTS:
             self._drop(min(self._clients, key=lambda each: self._clients[each].heard))
-        inner = self._sources.connect(socket.SOCK_DGRAM, self.target, (place[0], place[1]))
+        inner = self._sources.datagrams(self.target, (place[0], place[1]))
         client = self._clients[key] = _Client(inner, place, self._answer_from(packed))
         self._loop.watch(inner.fileno(), IN, partial(self._answered, client))
         return client

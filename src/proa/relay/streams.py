@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 
 from proa.relay.loop import GONE, IN, OUT, Loop
-from proa.relay.sources import Place, Sources
+from proa.relay.sources import CLOSED, SYN_SENT, Place, Sources
 
 __all__ = ["Pipes", "Stream"]
 
@@ -100,16 +100,18 @@ class Stream:
         while self._left:
             self.target = self._left.pop(0)
             try:
-                self._inner = self._sources.connect(socket.SOCK_STREAM, self.target, self._client)
+                inner, state = self._sources.stream(self.target, self._client)
             except OSError:
                 continue
-            try:
-                self._inner.getpeername()
-            except OSError:
-                self._loop.watch(self._inner.fileno(), OUT, self._connected)
+            if state == CLOSED:
+                inner.close()  # refused
+                continue
+            self._inner = inner
+            if state == SYN_SENT:
+                self._loop.watch(inner.fileno(), OUT, self._connected)
             else:
                 # Containers answer while we ask, so nearly always there is nothing to wait for.
-                self._begin(self._inner)
+                self._begin(inner)
             return
         self.abort()
 

@@ -12,6 +12,7 @@ from netlab import HOST_ADDRESS6, OUTSIDE_ADDRESS6, Lab, ask, ask_udp, eventuall
 
 from proa.errors import Conflict, Unsupported
 from proa.network import PortRequest, PublishedPort
+from proa.relay.sources import CLOSED, SYN_SENT, Sources
 
 pytestmark = pytest.mark.root
 
@@ -154,3 +155,31 @@ def test_what_cannot_be_relayed_is_refused_and_nothing_stays_open(lab: Lab) -> N
     relay.close()
     assert eventually(lambda: not relay_pids(lab))
     assert eventually(lambda: len(open_files()) <= len(before) + 4), open_files() - before
+
+
+def test_a_container_that_remembers_earlier_connections_is_asked_from_other_ports(lab: Lab) -> None:
+    """In TIME_WAIT it refuses what seems older; the kernel alone would ask again after some 10 ms."""
+    network = lab.network()
+    a, endpoint = lab.container(network, "a")
+    lab.service(a, 80, name="a")
+    client, target = str(endpoint.gateway), (str(endpoint.ip), 80)
+    ports = range(50000, 50032)
+    for port in ports:
+        with lab.host.socket() as earlier:
+            earlier.bind((client, port))
+            earlier.connect(target)
+            while earlier.recv(100):
+                pass
+    # Without the random part the timestamps of every second port, about, are earlier ones now.
+    lab.host.sysctl("ipv4/tcp_timestamps", "2")
+    sources = Sources()
+    sources.keep(0, [4], [])
+    others = 0
+    for port in ports:
+        with lab.host:
+            made, state = sources.stream(target, (client, port))
+        with made:
+            assert state not in {SYN_SENT, CLOSED}
+            assert made.getsockname()[0] == client
+            others += made.getsockname()[1] != port
+    assert 0 < others < len(ports)

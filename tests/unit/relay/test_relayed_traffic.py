@@ -116,6 +116,34 @@ def test_more_than_fits_reaches_a_slow_reader_whole(running: Running, serve: Cal
             assert reader.read() == sent
 
 
+def test_many_small_pieces_reach_a_server_that_listens_late(running: Running, serve: Callable[..., int]) -> None:
+    piece = os.urandom(6000)
+    sent_all = threading.Event()
+    heard = []
+
+    def talk(connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as reader:
+            sent_all.wait(20)
+            heard.append(reader.read())
+            connection.sendall(b"heard")
+
+    with client_of(running.door("tcp", ("127.0.0.1", serve(talk)))) as client:
+        for _ in range(800):
+            client.sendall(piece)
+            time.sleep(0.0002)  # so that the relay sees pieces, not one lump
+        sent_all.set()
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(10) == b"heard"
+    assert heard == [piece * 800]
+
+
+def test_a_server_that_ends_at_once_is_no_server_that_refuses(running: Running, serve: Callable[..., int]) -> None:
+    port = running.door("tcp", ("127.0.0.1", serve(socket.socket.close)))
+    for _ in range(50):
+        with client_of(port) as client:
+            assert client.recv(10) == b""
+
+
 def test_the_end_of_one_direction_leaves_the_other(running: Running, serve: Callable[..., int]) -> None:
     def talk(connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as reader:
