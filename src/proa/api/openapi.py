@@ -147,6 +147,10 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/containers/{id}/exec"): Row(
         body=(JSON, _struct(ExecRequest), True), answer=(200, MULTIPLEXED_STREAM, {})
     ),
+    ("POST", "/containers/{id}/run"): Row(
+        query={"condition": (TEXT, "not-running, next-exit (when not given), removed, healthy or unhealthy")},
+        answer=(200, JSON, {"anyOf": [_object(StatusCode={"type": "integer"}), _object(error=TEXT)]}),
+    ),
     ("GET", "/containers/{id}/execs"): Row(answer=(200, JSON, _list(_EXEC))),
     ("POST", "/exec/{id}/kill"): Row(query={"signal": (TEXT, "A signal's name or number; KILL when not given")}),
     ("GET", "/images/{name:path}/changes"): Row(

@@ -65,6 +65,15 @@ def as_failure(error: BaseException) -> ProaError:
     return Internal(f"internal error: {type(error).__name__}", hint="the engine's log has the details")
 
 
+def last_line(failure: ProaError) -> dict[str, object]:
+    """The failure as the last line of a stream whose head has been sent."""
+    message = printable(failure.message)
+    detail: dict[str, object] = {"message": message, "code": failure.code, "status": status_of(failure)}
+    if failure.hint:
+        detail["hint"] = printable(failure.hint)
+    return {"errorDetail": detail, "error": message}
+
+
 def error_reply(error: ProaError) -> Reply:
     """The failure as Docker's clients read it, with our stable code and a hint beside the message."""
     status = status_of(error)

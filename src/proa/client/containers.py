@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 from proa.client.calls import collect, decode, exchange, filters_text, registry_headers, transfer
 from proa.client.container import AsyncContainer, Container, ContainerCore
 from proa.client.creation import Creation, creation
-from proa.client.failures import image_is_missing
+from proa.client.failures import image_is_missing, stream_failure
 from proa.client.flow import (
     AsyncTransport,
     Awaiting,
     Blocking,
+    Channel,
     EndInput,
     Flow,
     Open,
@@ -112,15 +113,13 @@ class ContainersCore(Generic[C]):
         streams = query(stream=True, stdin=wanted.input is not None, stdout=True, stderr=True)
         attached = yield Open(Request("POST", f"{path}/attach{streams}", upgrade=True))
         try:
-            condition = "removed" if removes else "next-exit"
-            waiting = yield Open(Request("POST", f"{path}/wait{query(condition=condition)}"))
             try:
-                try:
-                    yield from exchange("POST", f"{path}/start")
-                except ProaError:
-                    if removes:
-                        yield from self._discard(path.rpartition("/")[2])
-                    raise
+                waiting = yield from self._start(path, "removed" if removes else "next-exit", wanted)
+            except ProaError:
+                if removes:
+                    yield from self._discard(path.rpartition("/")[2])
+                raise
+            try:
                 if wanted.input:
                     yield Write(attached, wanted.input)
                 if wanted.input is not None:
@@ -131,7 +130,32 @@ class ContainersCore(Generic[C]):
                 waiting.close()
         finally:
             attached.close()
-        return RunResult(int(decode(body, dict[str, Any])["StatusCode"]), stdout, stderr)
+        record = decode(body, dict[str, Any])
+        error = stream_failure(record)
+        if error is not None:
+            if removes:
+                yield from self._discard(path.rpartition("/")[2])
+            raise error
+        return RunResult(int(record["StatusCode"]), stdout, stderr)
+
+    def _start(self, path: str, condition: str, wanted: Creation) -> Flow[Channel]:
+        """Start and wait, in one request where that can be: what comes of it is told in the channel then, too."""
+        asked = query(condition=condition)
+        if wanted.input is None:  # which is written only when it runs
+            try:
+                channel: Channel = yield Open(Request("POST", f"/proa/v1{path}/run{asked}"))
+            except NotFound as error:
+                if error.message != "page not found":  # of another engine
+                    raise
+            else:
+                return channel
+        waiting: Channel = yield Open(Request("POST", f"{path}/wait{asked}"))
+        try:
+            yield from exchange("POST", f"{path}/start")
+        except BaseException:
+            waiting.close()
+            raise
+        return waiting
 
     def _discard(self, identity: str) -> Flow[None]:
         try:

@@ -74,6 +74,7 @@ def stream_failure(record: dict[str, object]) -> ProaError | None:
         return None
     fields = detail if isinstance(detail, dict) else {}
     number = fields.get("status", 0)
-    kind = KIND_OF_STATUS.get(number if isinstance(number, int) else 0, Internal)
+    code = str(fields.get("code") or "")
+    kind = KIND_OF_CODE.get(code) or KIND_OF_STATUS.get(number if isinstance(number, int) else 0, Internal)
     message = str(fields.get("message") or text or "the engine reported a failure")
-    return kind(message, code=str(fields.get("code") or ""), hint=str(fields.get("hint") or ""))
+    return kind(message, code=code, hint=str(fields.get("hint") or ""))

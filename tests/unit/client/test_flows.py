@@ -137,10 +137,31 @@ def test_run_is_one_flow_for_both_faces() -> None:
     assert attached.is_closed
 
 
+def test_without_input_start_and_wait_are_one_request() -> None:
+    attached, waiting = Channel(b"\1\0\0\0\0\0\0\3out"), Channel(b'{"StatusCode":3}\n')
+    transport = Script(b'{"Id":"abc"}', attached, waiting)
+    assert Containers(transport).run("x") == RunResult(3, b"out", b"")
+    assert transport.asked[-1] == "POST /proa/v1/containers/abc/run?condition=removed"
+    assert attached.is_closed
+    assert waiting.is_closed
+
+
+def test_a_start_that_fails_in_that_request() -> None:
+    told = b'{"errorDetail":{"message":"exec: x","code":"command-not-found","status":400},"error":"exec: x"}\n'
+    attached, waiting = Channel(), Channel(told)
+    transport = Script(b'{"Id":"abc"}', attached, waiting, b"")
+    with pytest.raises(NotFound) as caught:
+        Containers(transport).run("x")
+    assert caught.value.code == "command-not-found"
+    assert transport.asked[-1] == "DELETE /containers/abc?force=1"
+    assert attached.is_closed
+    assert waiting.is_closed
+
+
 def test_a_start_that_fails_leaves_nothing_open() -> None:
     attached, waiting = Channel(), Channel()
     failed = NotFound("exec: x", code="command-not-found")
-    transport = Script(b'{"Id":"abc"}', attached, waiting, failed, b"")
+    transport = Script(b'{"Id":"abc"}', attached, NotFound("page not found"), waiting, failed, b"")
     with pytest.raises(NotFound) as caught:
         Containers(transport).run("x")
     assert caught.value.code == "command-not-found"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from typing import Any, cast
 
 import msgspec
@@ -11,10 +13,13 @@ import msgspec
 from proa.api.messages import NO_CONTENT, Outcome, Reply, Request, Stream, json_body, typed
 from proa.api.routes import Route
 from proa.api.service import Service
+from proa.api.status import as_failure, last_line
 from proa.api.translate.stats import stats as stats_object
-from proa.engine.types import Container, UpdateRequest
+from proa.engine.types import Container, ExitStatus, UpdateRequest
 from proa.engine.waits import Condition
-from proa.errors import Conflict, Invalid, NotFound
+from proa.errors import Conflict, Internal, Invalid, NotFound, NotModified
+
+log = logging.getLogger(__name__)
 
 _CONDITIONS = ("not-running", "next-exit", "removed", "healthy", "unhealthy")
 SAMPLE_SECONDS = 1.0
@@ -75,21 +80,57 @@ async def wait(service: Service, request: Request) -> Outcome:
     The conditions `healthy` and `unhealthy` are ours.
     """
     condition = request.query.text("condition") or "not-running"
-    if condition not in _CONDITIONS:
-        raise Invalid(f"invalid condition: {condition[:60]!r}", code="condition-invalid")
-    future = await service.pools.quick(service.engine.lifecycle.wait, request["id"], cast("Condition", condition))
+    future = _wait(service, request["id"], condition)
 
     async def end() -> AsyncIterator[bytes]:
-        status = await asyncio.wrap_future(future)
-        result: dict[str, Any] = {"StatusCode": status.status_code}
-        if status.error:
-            result["Error"] = {"Message": status.error}
-        yield msgspec.json.encode(result) + b"\n"
+        yield _status(await asyncio.wrap_future(future))
 
+    return _until(future, end())
+
+
+async def run(service: Service, request: Request) -> Outcome:
+    """`POST /proa/v1/containers/{id}/run`: wait and start in one; a failure to start is told in the last line.
+
+    The head comes before the start, so clients can read the output that the start sends them elsewhere.
+    """
+    future = _wait(service, request["id"], request.query.text("condition") or "next-exit")
+
+    async def start_and_end() -> AsyncIterator[bytes]:
+        try:
+            try:
+                await service.pools.change(service.engine.lifecycle.start, request["id"])
+            except NotModified:
+                pass  # it runs already
+        except Exception as error:  # carried to the client
+            failure = as_failure(error)
+            if isinstance(failure, Internal):
+                log.error("start failed: %s", error, exc_info=error)
+            yield msgspec.json.encode(last_line(failure)) + b"\n"
+        else:
+            yield _status(await asyncio.wrap_future(future))
+
+    return _until(future, start_and_end())
+
+
+def _wait(service: Service, name_or_id: str, condition: str) -> Future[ExitStatus]:
+    """Note the wait at once: that is a look into memory, shorter than the way to a thread."""
+    if condition not in _CONDITIONS:
+        raise Invalid(f"invalid condition: {condition[:60]!r}", code="condition-invalid")
+    return service.engine.lifecycle.wait(name_or_id, cast("Condition", condition))
+
+
+def _status(status: ExitStatus) -> bytes:
+    result: dict[str, Any] = {"StatusCode": status.status_code}
+    if status.error:
+        result["Error"] = {"Message": status.error}
+    return msgspec.json.encode(result) + b"\n"
+
+
+def _until(future: Future[ExitStatus], chunks: AsyncIterator[bytes]) -> Stream:
     async def give_up() -> None:
         future.cancel()
 
-    return Stream(chunks=end(), endless=True, whole=True, finish=give_up)
+    return Stream(chunks=chunks, endless=True, whole=True, finish=give_up)
 
 
 async def top(service: Service, request: Request) -> Outcome:
@@ -143,6 +184,7 @@ ROUTES = (
     Route("POST", "/containers/{id}/unpause", unpause),
     Route("POST", "/containers/{id}/update", update),
     Route("POST", "/containers/{id}/wait", wait),
+    Route("POST", "/proa/v1/containers/{id}/run", run),
     Route("GET", "/containers/{id}/top", top),
     Route("GET", "/containers/{id}/stats", stats),
 )

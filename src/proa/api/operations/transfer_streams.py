@@ -13,7 +13,7 @@ import msgspec
 from proa.api.messages import JSON, Request, Stream
 from proa.api.pipes import Inflow, Outflow
 from proa.api.service import Service
-from proa.api.status import as_failure, printable
+from proa.api.status import as_failure, last_line
 from proa.errors import Cancelled, Internal
 
 if TYPE_CHECKING:
@@ -96,12 +96,8 @@ async def progress(
             failure = as_failure(error)
             if isinstance(failure, Internal):
                 log.error("transfer failed: %s", error, exc_info=error)
-            message = printable(failure.message)
-            detail = {"message": message, "code": failure.code}
-            if failure.hint:
-                detail["hint"] = printable(failure.hint)
             try:
-                lines.say(errorDetail=detail, error=message)
+                lines.say(**last_line(failure))
             except Cancelled:
                 pass
             out.end()
