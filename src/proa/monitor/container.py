@@ -194,7 +194,7 @@ class Container:
             if self._foreign is not None:
                 self._foreign.end()
             if cgroup is not None:
-                cgroup.remove()
+                cgroup.remove(keep_parent=self.server.watched)  # the engine makes more, and ends less often
         except (OSError, ProaError) as error:
             title.report("cgroup removal", error)
         record = ExitRecord(

@@ -38,7 +38,8 @@ def begin(box: PrivateEngine, container: str, query: str = "") -> socket.socket:
 
 
 def status_of(box: PrivateEngine, container: str) -> str:
-    return box.proa("inspect", "--format", "{{.State.Status}}", container).stdout.decode().strip()
+    shown: bytes = box.proa("inspect", "--format", "{{.State.Status}}", container).stdout
+    return shown.decode().strip()
 
 
 def test_it_starts_and_tells_the_end(box: PrivateEngine) -> None:

@@ -7,10 +7,19 @@ if TYPE_CHECKING:
     from typing import Any
 
     from proa.runtime.cgroups.cgroup import Cgroup, Stats
-    from proa.runtime.cgroups.hierarchy import hierarchies
+    from proa.runtime.cgroups.hierarchy import hierarchies, remove_empty_parents
     from proa.runtime.cgroups.making import create, in_directories, open_existing, rehearse
 
-__all__ = ["Cgroup", "Stats", "create", "hierarchies", "in_directories", "open_existing", "rehearse"]
+__all__ = [
+    "Cgroup",
+    "Stats",
+    "create",
+    "hierarchies",
+    "in_directories",
+    "open_existing",
+    "rehearse",
+    "remove_empty_parents",
+]
 
 
 def __getattr__(name: str) -> Any:

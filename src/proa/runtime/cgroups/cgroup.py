@@ -73,5 +73,9 @@ class Cgroup(Protocol):
     def oom_kills(self) -> int:
         """How many processes the kernel killed because the cgroup's memory limit was reached."""
 
-    def remove(self, timeout_s: float = 5.0) -> None:
-        """Remove it, waiting for its last processes to be gone. Raises Unavailable."""
+    def remove(self, timeout_s: float = 5.0, *, keep_parent: bool = False) -> None:
+        """Remove it, waiting for its last processes to be gone, and its parent `proa` if that is empty then.
+
+        keep_parent: for who soon makes another one, and removes the parents at last (`remove_empty_parents`). Raises
+        Unavailable.
+        """

@@ -121,10 +121,11 @@ def _fill_processors(base: str, directory: str) -> None:
             write(directory, name, read(parent, name))
 
 
-def remove(directory: str, timeout_s: float) -> None:
+def remove(directory: str, timeout_s: float, *, keep_parent: bool = False) -> None:
     """Remove a cgroup and those made inside it; waits for tasks on their way out. Missing is fine.
 
-    A parent named `proa` goes too when it is empty. Raises Unavailable when tasks remain after `timeout_s`.
+    A parent named `proa` goes too when it is empty, unless it is to be kept. Raises Unavailable when tasks remain after
+    `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     pause = 0.0005
@@ -142,7 +143,7 @@ def remove(directory: str, timeout_s: float) -> None:
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
     parent = os.path.dirname(directory)
-    if os.path.basename(parent) == PARENT:
+    if not keep_parent and os.path.basename(parent) == PARENT:
         try:
             os.rmdir(parent)
         except OSError:

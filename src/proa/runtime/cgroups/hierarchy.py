@@ -60,6 +60,16 @@ def hierarchies() -> tuple[Hierarchy, ...]:
     return found
 
 
+def remove_empty_parents() -> None:
+    """Remove the directory `proa` of the hierarchies in use, where it is empty. Raises Unsupported without any."""
+    for hierarchy in hierarchies():
+        for base in hierarchy.bases:
+            try:
+                os.rmdir(f"{base}/{PARENT}")
+            except OSError:
+                pass  # it is not there, or others are in it
+
+
 def remove_unused_parents() -> None:
     """Remove the directory `proa` of hierarchies that proa does not use, where it is empty: another runtime made it."""
     with open("/proc/self/mountinfo", "rb") as file:

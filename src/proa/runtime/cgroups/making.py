@@ -8,7 +8,7 @@ import os
 from proa.errors import Conflict, Denied, Invalid
 from proa.runtime.cgroups import control_files
 from proa.runtime.cgroups.cgroup import Cgroup, Stats
-from proa.runtime.cgroups.hierarchy import Hierarchy, hierarchies
+from proa.runtime.cgroups.hierarchy import Hierarchy, hierarchies, remove_empty_parents
 from proa.runtime.cgroups.resources import parse_resources
 from proa.runtime.shapes import ALPHANUMERIC
 
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from proa.runtime.cgroups.version1 import CgroupV1
     from proa.runtime.cgroups.version2 import CgroupV2
 
-__all__ = ["Cgroup", "Stats", "create", "hierarchies", "in_directories", "open_existing", "rehearse"]
+__all__ = [
+    "Cgroup",
+    "Stats",
+    "create",
+    "hierarchies",
+    "in_directories",
+    "open_existing",
+    "rehearse",
+    "remove_empty_parents",
+]
 
 _NAME = ALPHANUMERIC | frozenset("_.:@-")
 

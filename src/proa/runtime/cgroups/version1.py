@@ -215,9 +215,9 @@ class CgroupV1:
         directory = self._by_controller.get("memory")
         return f.read_table(directory, "memory.oom_control").get("oom_kill", 0) if directory else 0
 
-    def remove(self, timeout_s: float = 5.0) -> None:
+    def remove(self, timeout_s: float = 5.0, *, keep_parent: bool = False) -> None:
         for directory in self.directories.values():
-            f.remove(directory, timeout_s)
+            f.remove(directory, timeout_s, keep_parent=keep_parent)
 
 
 def _io(text: str) -> dict[tuple[int, int, str], int]:

@@ -178,8 +178,8 @@ class CgroupV2:
     def oom_kills(self) -> int:
         return f.read_table(self.directory, "memory.events").get("oom_kill", 0)
 
-    def remove(self, timeout_s: float = 5.0) -> None:
-        f.remove(self.directory, timeout_s)
+    def remove(self, timeout_s: float = 5.0, *, keep_parent: bool = False) -> None:
+        f.remove(self.directory, timeout_s, keep_parent=keep_parent)
 
 
 def weight_of_shares(shares: int) -> int:
