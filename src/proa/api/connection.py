@@ -195,11 +195,18 @@ class Connection(RequestHandler):
         if self.transport is not None and self.transport.is_reading():
             self.transport.pause_reading()
 
-    def release(self) -> None:
-        """Go on as HTTP after all; what was held is parsed now."""
+    def release(self, body: StreamReader) -> None:
+        """Go on as HTTP after all; what was held is parsed now.
+
+        body: of the request that is answered. It may still be to come, where the head was enough to refuse; it is to
+        hold nothing then. What a later request holds is not this one's to release.
+        """
+        if body is not self._payload:
+            return
+        self._takes_over = False
         if not self._holding:
             return
-        self._holding = self._takes_over = False
+        self._holding = False
         held, self._held = self._held, b""
         if held:
             self.data_received(held)

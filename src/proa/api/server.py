@@ -152,9 +152,9 @@ class HttpServer(Server):
 
                     return await carry(http, connection, outcome)
                 if isinstance(outcome, Stream):
-                    connection.release()
+                    connection.release(http.content)
                     return await _stream(http, connection, request, outcome)
-            connection.release()
+            connection.release(http.content)
             return _reply(http, outcome)
         finally:
             self.in_flight -= 1

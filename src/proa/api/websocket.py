@@ -30,7 +30,7 @@ async def carry(http: BaseRequest, connection: Connection, outcome: WebSocket) -
     """Shake hands, connect, and pass messages both ways until one side ends."""
     answer = WebSocketResponse(autoping=True, max_msg_size=_LARGEST_MESSAGE, compress=False)
     await answer.prepare(http)
-    connection.release()
+    connection.release(http.content)
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     try:

@@ -213,6 +213,18 @@ def test_an_error_before_the_head_is_ordinary(serve: Serve) -> None:
         assert client.answer().body == b"OK"
 
 
+def test_an_error_before_the_body_keeps_the_connection(serve: Serve) -> None:
+    """What is refused by its head is answered while the body is on its way: the next request is no container's."""
+    refused, body = _exec_request(b"{}", ()).replace(b"/exec/e/", b"/exec/%01/"), b"{}"
+    with serve(routes=ROUTES).client() as client:
+        client.send(refused.removesuffix(body))
+        assert client.answer().status == 400
+        client.send(body)
+        time.sleep(0.05)
+        client.send(_exec_request(b'{"Detach": true}', ()))
+        assert client.answer().status == 200
+
+
 def test_a_detached_exec_keeps_the_connection(serve: Serve) -> None:
     with serve(routes=ROUTES).client() as client:
         for _ in range(3):
