@@ -7,7 +7,7 @@ import struct
 import time
 from functools import partial
 
-from proa.relay.loop import IN, Loop
+from proa.linux.events import IN, Loop
 from proa.relay.sources import Place, Sources
 
 __all__ = ["Datagrams"]

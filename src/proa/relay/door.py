@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import socket
 import struct
 from typing import NoReturn
 
-from proa.linux.process import PR_SET_DUMPABLE, prctl
+from proa.linux.companion import stand_alone
 from proa.linux.sockets import receive_fds, send_fds
 
 __all__ = ["REQUEST_BYTES", "keep_doors", "open_door"]
@@ -73,10 +72,7 @@ def _to_loopback() -> bytes:
 
 def keep_doors(channel_fd: int) -> NoReturn:
     """Open doors as asked, one message after the other, until the engine has gone."""
-    os.chdir("/")
-    prctl(PR_SET_DUMPABLE, 0)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
+    stand_alone()
     with socket.socket(fileno=channel_fd) as channel:
         while True:
             try:

@@ -19,16 +19,15 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import signal
 import socket
 import sys
 import time
 from functools import partial
 from typing import NoReturn
 
-from proa.linux.process import PR_SET_DUMPABLE, prctl
+from proa.linux.companion import stand_alone
+from proa.linux.events import IN, Loop
 from proa.linux.sockets import receive_fds, send_fds
-from proa.relay.loop import IN, Loop
 from proa.relay.traffic import STEP_S, Key, Traffic
 
 __all__ = ["MESSAGE_BYTES", "main"]
@@ -120,15 +119,12 @@ def _key(words: list[str]) -> Key:
 
 def main(listener_fd: int) -> NoReturn:
     """Serve until neither an engine, doors nor connections are left."""
-    os.chdir("/")
-    prctl(PR_SET_DUMPABLE, 0)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
+    stand_alone()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY:
         most = 1 << 20
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    loop = Loop()
+    loop = Loop("relay")
     traffic = Traffic(loop, max(16, (most - _SPARE) // _EACH))
     control = _Control(traffic, socket.socket(fileno=listener_fd))
     while not control.over():

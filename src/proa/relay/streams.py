@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from proa.relay.loop import GONE, IN, OUT, Loop
+from proa.linux.events import GONE, IN, OUT, Loop
 from proa.relay.sources import CLOSED, SYN_SENT, Place, Sources
 
 __all__ = ["Pipes", "Stream"]

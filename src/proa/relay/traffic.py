@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from ipaddress import ip_network
 
+from proa.linux.events import IN, Loop
 from proa.relay.datagrams import Datagrams
-from proa.relay.loop import IN, Loop
 from proa.relay.sources import Place, Sources
 from proa.relay.streams import Pipes, Stream
 

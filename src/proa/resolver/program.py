@@ -16,7 +16,6 @@ an engine it goes on with what it knows, and ends when neither clients nor an en
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 from functools import partial
@@ -24,9 +23,9 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from proa.linux.process import PR_SET_DUMPABLE, prctl
+from proa.linux.companion import stand_alone
+from proa.linux.events import IN, Loop
 from proa.linux.sockets import receive_fds
-from proa.resolver.loop import Loop
 from proa.resolver.names import Names
 from proa.resolver.service import Client, Service
 
@@ -45,30 +44,30 @@ class _Control:
         self._service = Service(loop, self._names)
         self._engines = 0
         self._ever = False
-        loop.watch(listener, self._accept, first=True)
+        loop.watch(listener.fileno(), IN, self._accept, first=True)
         loop.later(60.0, self._alone)
 
     def _alone(self) -> None:
         if not self._ever:
             self._loop.running = False
 
-    def _accept(self) -> None:
+    def _accept(self, _: int) -> None:
         try:
-            connection, _ = self._listener.accept()
+            connection, _address = self._listener.accept()
         except OSError:
             return
         self._engines += 1
         self._ever = True
-        self._loop.watch(connection, partial(self._message, connection), first=True)
+        self._loop.watch(connection.fileno(), IN, partial(self._message, connection), first=True)
 
-    def _message(self, connection: socket.socket) -> None:
+    def _message(self, connection: socket.socket, _: int) -> None:
         try:
             data, fds = receive_fds(connection, MESSAGE_BYTES, 4)
         except OSError:
             data, fds = b"", []
         if not data:
             self._engines -= 1
-            self._loop.forget(connection)
+            self._loop.forget(connection.fileno())
             connection.close()
             if not self._engines and not self._service.clients():
                 self._loop.running = False
@@ -108,11 +107,8 @@ class _Control:
 
 def main(listener_fd: int) -> NoReturn:
     """Serve until neither clients nor an engine are left."""
-    os.chdir("/")
-    prctl(PR_SET_DUMPABLE, 0)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    loop = Loop()
+    stand_alone()
+    loop = Loop("resolver")
     _Control(loop, socket.socket(fileno=listener_fd))
     loop.run()
     os._exit(0)

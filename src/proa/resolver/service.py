@@ -15,9 +15,9 @@ from functools import partial
 
 import msgspec
 
+from proa.linux.events import IN, Loop
 from proa.resolver.cache import Cache
 from proa.resolver.host_servers import HostServers
-from proa.resolver.loop import Loop
 from proa.resolver.message import (
     AAAA,
     ANY,
@@ -94,8 +94,8 @@ class Service:
         for each in (served.udp, served.tcp):
             each.setblocking(False)
         self._served[client.id] = served
-        self._loop.watch(served.udp, partial(self._datagrams, served))
-        self._loop.watch(served.tcp, partial(self._connect, served))
+        self._loop.watch(served.udp.fileno(), IN, partial(self._datagrams, served))
+        self._loop.watch(served.tcp.fileno(), IN, partial(self._connect, served))
 
     def drop(self, id: str) -> None:  # noqa: A002
         """Serve it no longer; one that was not served is fine."""
@@ -105,10 +105,10 @@ class Service:
         for connection in list(served.connections):
             connection.close()
         for each in (served.udp, served.tcp):
-            self._loop.forget(each)
+            self._loop.forget(each.fileno())
             each.close()
 
-    def _datagrams(self, served: _Served) -> None:
+    def _datagrams(self, served: _Served, _: int) -> None:
         for _ in range(BURST):
             try:
                 data, place = served.udp.recvfrom(LARGEST_BYTES)
@@ -118,9 +118,9 @@ class Service:
                 continue  # an earlier answer met a closed port
             self.handle(served.client, data, partial(_send, served.udp, place), udp=True)
 
-    def _connect(self, served: _Served) -> None:
+    def _connect(self, served: _Served, _: int) -> None:
         try:
-            connected, _ = served.tcp.accept()
+            connected, _address = served.tcp.accept()
         except OSError:
             return
         if len(served.connections) >= CONNECTIONS:
@@ -215,10 +215,10 @@ class _Connection:
         self._open = True
         self._received = bytearray()
         served.connections.add(self)
-        loop.watch(connected, self._readable)
+        loop.watch(connected.fileno(), IN, self._readable)
         self._timer = loop.later(IDLE_S, self.close)
 
-    def _readable(self) -> None:
+    def _readable(self, _: int) -> None:
         try:
             data = self._socket.recv(LARGEST_BYTES)
         except BlockingIOError:
@@ -258,6 +258,6 @@ class _Connection:
         if self._open:
             self._open = False
             self._timer.cancel()
-            self._loop.forget(self._socket)
+            self._loop.forget(self._socket.fileno())
             self._socket.close()
             self._served.connections.discard(self)

@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
-from proa.resolver.loop import Loop, Timer
+from proa.linux.events import IN, OUT, Loop, Timer
 from proa.resolver.message import AD, CD, HEADER, OPT, QR, RD, REFUSED, SERVFAIL, TC, UDP_BYTES, Query
 
 __all__ = ["Forwarder"]
@@ -77,7 +77,7 @@ class _Question:
             except OSError:
                 self._let_go()
                 continue
-            self._loop.watch(self._socket, self._heard)
+            self._loop.watch(self._socket.fileno(), IN, self._heard)
             self._timer = self._loop.later(SILENCE_S, self.next)
             return
         self._end(self._refusal)
@@ -92,7 +92,7 @@ class _Question:
             pass
         self._id = os.urandom(2)
 
-    def _heard(self) -> None:
+    def _heard(self, _: int) -> None:
         assert self._socket is not None
         try:
             data = self._socket.recv(LARGEST_BYTES)
@@ -126,7 +126,7 @@ class _Question:
     def _ask_again(self) -> None:
         """Over TCP; the timer goes on."""
         if self._socket is not None:
-            self._loop.forget(self._socket)
+            self._loop.forget(self._socket.fileno())
             self._socket.close()
         try:
             self._open(socket.SOCK_STREAM)
@@ -135,9 +135,9 @@ class _Question:
             return
         assert self._socket is not None
         self._received = bytearray()
-        self._loop.watch(self._socket, self._connected, writable=True)
+        self._loop.watch(self._socket.fileno(), OUT, self._connected)
 
-    def _connected(self) -> None:
+    def _connected(self, _: int) -> None:
         assert self._socket is not None
         message = self._id + self._body
         try:
@@ -145,9 +145,9 @@ class _Question:
         except OSError:
             self.next()
             return
-        self._loop.watch(self._socket, self._streamed)
+        self._loop.watch(self._socket.fileno(), IN, self._streamed)
 
-    def _streamed(self) -> None:
+    def _streamed(self, _: int) -> None:
         assert self._socket is not None
         try:
             data = self._socket.recv(LARGEST_BYTES)
@@ -177,7 +177,7 @@ class _Question:
             self._timer.cancel()
             self._timer = None
         if self._socket is not None:
-            self._loop.forget(self._socket)
+            self._loop.forget(self._socket.fileno())
             self._socket.close()
             self._socket = None
 

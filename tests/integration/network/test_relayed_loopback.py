@@ -60,8 +60,9 @@ def test_ports_of_all_addresses_are_reached_by_the_relay_at_one_of_them_only(lab
     ports = network.publish(endpoint, requests)
     udp = ports[-1].host_port
     assert [port.host_ip for port in ports] == ["0.0.0.0", "::", "0.0.0.0", "::"]
-    # The kernel still does all the rest: sources are kept, containers go by the gateway.
-    assert ask(outside, HOST_ADDRESS6, 8080) == f"a {OUTSIDE_ADDRESS6}"
+    # The kernel still does all the rest: sources are kept, containers go by the gateway. A new link takes two seconds
+    # to find its neighbours.
+    assert ask(outside, HOST_ADDRESS6, 8080, timeout_s=15) == f"a {OUTSIDE_ADDRESS6}"
     for space in (a, b, lab.host):
         assert ask(space, endpoint.gateway6, 8080).startswith("a ")
     assert not relay_pids(lab)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from proa.linux.events import Loop
 from proa.relay.door import open_door
-from proa.relay.loop import Loop
 from proa.relay.traffic import Traffic
 
 RESET = struct.pack("@ii", 1, 0)
@@ -23,7 +23,7 @@ class Running:
     """Traffic with a thread that turns its loop."""
 
     def __init__(self, most: int = 100) -> None:
-        self.loop = Loop()
+        self.loop = Loop("relay")
         self.traffic = Traffic(self.loop, most)
         self._doors: list[tuple[str, str, int]] = []
         self._over = False

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from proa.resolver.loop import Loop
+from proa.linux.events import Loop
 from proa.resolver.message import AAAA, NOERROR, NXDOMAIN, PTR, REFUSED, SERVFAIL, TC, A, domain_name
 from proa.resolver.names import Names
 from proa.resolver.service import Client, Service
@@ -86,7 +86,7 @@ class Resolver:
     """A service in a thread, with one client."""
 
     def __init__(self, **client: object) -> None:
-        self.loop = Loop()
+        self.loop = Loop("resolver")
         self.names = Names()
         self.names.put("n1", "front", "c1", ["web", "www"], ["10.0.0.2", "fd00::2"])
         self.service = Service(self.loop, self.names, port=PORT)
