@@ -341,7 +341,7 @@ def _start(
     finally:
         theirs.close()
         if own_namespace >= 0:
-            _return_to(own_namespace, may_stay=bool(flags & p.CLONE_PARENT))
+            _return_to(own_namespace, may_stay=sharing or bool(flags & p.CLONE_PARENT))
             os.close(own_namespace)
         if own_time >= 0:
             p.setns(own_time, p.CLONE_NEWTIME)
