@@ -55,9 +55,11 @@ def test_the_end_is_told_without_the_launcher(lab: Lab, how: str) -> None:
         send(launcher, signal.SIGKILL)
     else:
         send(launcher, signal.SIGSTOP)
-        wait_until(lambda: not Path(f"/proc/{init}").exists())  # its monitor has collected it
-        time.sleep(0.05)
-        send(launcher, signal.SIGKILL)
+        try:
+            wait_until(lambda: not Path(f"/proc/{init}").exists())  # its monitor has collected it
+            time.sleep(0.05)
+        finally:
+            send(launcher, signal.SIGKILL)
     assert wait_exit(connection)["status"] == 7
     assert unframe(receive_all(client)) == {1: b"out\n", 2: b"err\n"}
     record = read_exit(directory)
