@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from contextlib import suppress
 from functools import partial
 
 from proa.monitor.container import Container
@@ -45,7 +46,8 @@ def _launch(orders_fd: int, monitor_pid: int, channel: socket.socket) -> None:
     """The launcher: start the container, and be there for a moment in case that it ends."""
     started = start_container(orders_fd, monitor_pid, channel, rehearse_end)
     if started is not None and _attend(started, channel):
-        channel.send(END_IS_TOLD)
+        with suppress(ConnectionError):  # somebody has killed the monitor since
+            channel.send(END_IS_TOLD)
         linger()
 
 
@@ -56,7 +58,10 @@ def _attend(started: Started, channel: socket.socket) -> bool:
     asked.register(channel, select.POLLIN)
     if not asked.poll(ATTEND_MS):
         return False
-    code = channel.recv(16)
+    try:
+        code = channel.recv(16)
+    except ConnectionResetError:  # the monitor was killed before it read what it was handed
+        code = b""
     if not code:
         linger()  # the monitor has something else to do: nobody else may hold its connections now
         return False

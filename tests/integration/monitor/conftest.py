@@ -34,10 +34,12 @@ def lab(busybox_root: Path) -> Iterator[Lab]:
     """A nursery of one's own; afterwards no container, socket or cgroup of it is left."""
     directory = Path(tempfile.mkdtemp(prefix="proa-test-monitor-"))
     made = Lab(directory, busybox_root)
-    yield made
-    made.close()
-    wait_until(lambda: not list(directory.glob("*.sock")))
-    assert (directory / "nursery.log").read_text() == ""
-    left = [p for c in made.ids for p in Path("/sys/fs/cgroup").glob(f"*/proa/{c}")]
-    assert not left
-    shutil.rmtree(directory)
+    try:
+        yield made
+        made.close()
+        wait_until(lambda: not list(directory.glob("*.sock")))
+        assert (directory / "nursery.log").read_text() == ""
+        left = [p for c in made.ids for p in Path("/sys/fs/cgroup").glob(f"*/proa/{c}")]
+        assert not left
+    finally:
+        shutil.rmtree(directory)
