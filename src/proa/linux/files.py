@@ -9,6 +9,10 @@ import struct
 from proa.linux._libc import Path, buffer, call, fail, get_errno, path_bytes, syscall
 from proa.linux.mount import AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -61,6 +65,18 @@ def close_range(first: int, last: int = ALL_FDS, flags: int = 0) -> None:
     """close_range(2): close fds first..last, or with CLOSE_RANGE_CLOEXEC mark them close-on-exec."""
     if _close_range(first, last, flags) < 0:
         fail("close_range")
+
+
+def close_all_but(kept: Iterable[int], first: int = 3) -> None:
+    """Close this process's descriptors from `first` on, except `kept`.
+
+    Unlike os.closerange, which an interpreter built for older systems does by closing each number there may be.
+    """
+    for fd in sorted(kept):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = max(first, fd + 1)
+    close_range(first)
 
 
 def getcwd() -> bytes:

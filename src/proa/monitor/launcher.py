@@ -31,6 +31,7 @@ import msgspec
 
 from proa.errors import Internal, ProaError, from_record
 from proa.linux import vfork
+from proa.linux.files import close_all_but
 from proa.linux.process import pidfd_send_signal
 from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor import foreign, title
@@ -55,7 +56,6 @@ __all__ = [
 SIGKILL = 9
 LINGER_S = 0.03
 
-_LAST_FD = (1 << 31) - 2
 _LIMIT_BYTES = 256 << 10
 _decoder = msgspec.json.Decoder(dict[str, Any])
 
@@ -145,13 +145,12 @@ def _reap(started: Process, connection: socket.socket, spare: socket.socket) -> 
     os._exit(0)  # at once: until then the process is none
 
 
-def linger(kept_fd: int = _LAST_FD) -> None:
+def linger(*kept: int) -> None:
     """Before ending: unmapping an interpreter holds a processor for a millisecond that others are waiting for now.
 
-    Closes every descriptor but one and the standard streams: others wait for the other ends, too.
+    Closes every descriptor but these and the standard streams: others wait for the other ends, too.
     """
-    os.closerange(3, kept_fd)
-    os.closerange(kept_fd + 1, _LAST_FD)
+    close_all_but(kept)
     time.sleep(LINGER_S)
 
 

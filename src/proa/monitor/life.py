@@ -18,18 +18,18 @@ import socket
 from contextlib import suppress
 from functools import partial
 
+from proa.linux.files import close_all_but
 from proa.monitor.container import Container
 from proa.monitor.launcher import linger
 from proa.monitor.loop import Loop
 from proa.monitor.protocol import Attach, LogOptions, StartRequest, encode_line
 from proa.monitor.records import ExitRecord, MonitorState, ProcessIdentity, boot_id, encode_record
 from proa.monitor.starting import Handoff, Started, start_container
-from proa.monitor.waiting import END_IS_TOLD, wait
+from proa.monitor.waiting import END_IS_TOLD, told, wait
 
 __all__ = ["main", "rehearse_end"]
 
 ATTEND_MS = 30
-_LAST_FD = (1 << 31) - 1
 
 
 def main(orders_fd: int) -> None:
@@ -53,7 +53,7 @@ def _launch(orders_fd: int, monitor_pid: int, channel: socket.socket) -> None:
 
 def _attend(started: Started, channel: socket.socket) -> bool:
     """Do what is to be done at the container's end, if it ends in time and its monitor asks; whether it was done."""
-    _close_all_but(sorted((channel.fileno(), *started.fds)))
+    close_all_but((channel.fileno(), *started.fds))
     asked = select.poll()
     asked.register(channel, select.POLLIN)
     if not asked.poll(ATTEND_MS):
@@ -65,25 +65,8 @@ def _attend(started: Started, channel: socket.socket) -> bool:
     if not code:
         linger()  # the monitor has something else to do: nobody else may hold its connections now
         return False
-    Container(Loop(), started.message, started.fds, b"", (), _told(code)).run()
+    Container(Loop(), started.message, started.fds, b"", (), told(code)).run()
     return True
-
-
-def _told(code: bytes) -> int:
-    """A descriptor that tells how a process ended (`Child`)."""
-    told, telling = os.pipe2(os.O_CLOEXEC)
-    os.write(telling, code)
-    os.close(telling)
-    return told
-
-
-def _close_all_but(kept: list[int]) -> None:
-    """Close every descriptor but these, in order, and the standard streams."""
-    first = 3
-    for fd in kept:
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, _LAST_FD)
 
 
 class _Rehearsal(Container):
@@ -111,7 +94,7 @@ def rehearse_end() -> None:
     # Nothing can be made in that directory, nor removed.
     unused = [os.open("/proc/self/fdinfo", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for _ in range(4)]
     fds = [ours.detach(), listener.detach(), unused.pop(), attached.detach(), *outputs, *unused]
-    container = _Rehearsal(Loop(), b"0 0 0 0 " + encode_line(Handoff(request, state)), fds, b"", (), _told(b"0"))
+    container = _Rehearsal(Loop(), b"0 0 0 0 " + encode_line(Handoff(request, state)), fds, b"", (), told(b"0"))
     container.run()
     for peer in tuple(container.server.peers):
         peer.close()

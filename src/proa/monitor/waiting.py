@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Callable
 from functools import partial
 
+from proa.linux.files import close_all_but
 from proa.linux.process import PR_SET_CHILD_SUBREAPER, prctl
 from proa.monitor import title
 from proa.monitor.launcher import child, linger
@@ -24,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from socket import socket
 
-__all__ = ["END_IS_TOLD", "wait"]
+__all__ = ["END_IS_TOLD", "told", "wait"]
 
 #: What the launcher says when it has done all that is to do at the container's end.
 END_IS_TOLD = b"."
@@ -179,15 +180,20 @@ def _launcher_ends(launcher: _socket.socket, pidfd: int, patience_ms: int) -> in
     except OSError:
         pass
     launcher.close()
-    told, telling = os.pipe2(os.O_CLOEXEC)
+    return told(code)
+
+
+def told(code: bytes) -> int:
+    """A descriptor that tells how a process ended (`Child`)."""
+    reading, telling = os.pipe2(os.O_CLOEXEC)
     os.write(telling, code)
     os.close(telling)
-    return told
+    return reading
 
 
 def _collect(ending: list[int]) -> None:
     """Let go of everything and wait for the launcher, which ends when nobody needs the processor."""
-    os.closerange(3, (1 << 31) - 1)
+    close_all_but(())
     while ending:
         os.waitpid(ending.pop(), 0)
 

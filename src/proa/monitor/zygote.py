@@ -26,7 +26,8 @@ import msgspec
 
 from proa.errors import Exhausted, Internal, ProaError
 from proa.linux import process
-from proa.linux.process import CLONE_NEWNET, CLONE_NEWUSER, PR_SET_DUMPABLE
+from proa.linux.companion import stand_alone
+from proa.linux.process import CLONE_NEWNET, CLONE_NEWUSER
 from proa.linux.sockets import send_fds, set_interface_up
 from proa.monitor import life, title
 from proa.monitor.mounts import hold_mounts
@@ -115,11 +116,9 @@ def main(channel_fd: int, sealed_fd: int) -> NoReturn:
     title.claim_arguments()
     title.set_title(b"proa nursery", b"proa:nursery")
     os.close(sealed_fd)
-    os.chdir("/")
+    stand_alone()
     os.umask(0o077)
-    process.prctl(PR_SET_DUMPABLE, 0)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     os.set_inheritable(channel_fd, False)
     preload()
     for _ in range(REHEARSALS):

@@ -146,28 +146,27 @@ def test_without_input_start_and_wait_are_one_request() -> None:
     assert waiting.is_closed
 
 
-def test_a_start_that_fails_in_that_request() -> None:
-    told = b'{"errorDetail":{"message":"exec: x","code":"command-not-found","status":400},"error":"exec: x"}\n'
-    attached, waiting = Channel(), Channel(told)
-    transport = Script(b'{"Id":"abc"}', attached, waiting, b"")
+def fails_to_start(transport: Script, attached: Channel, waiting: Channel) -> None:
     with pytest.raises(NotFound) as caught:
         Containers(transport).run("x")
     assert caught.value.code == "command-not-found"
     assert transport.asked[-1] == "DELETE /containers/abc?force=1"
     assert attached.is_closed
     assert waiting.is_closed
+
+
+def test_a_start_that_fails_in_that_request() -> None:
+    told = b'{"errorDetail":{"message":"exec: x","code":"command-not-found","status":400},"error":"exec: x"}\n'
+    attached, waiting = Channel(), Channel(told)
+    transport = Script(b'{"Id":"abc"}', attached, waiting, b"")
+    fails_to_start(transport, attached, waiting)
 
 
 def test_a_start_that_fails_leaves_nothing_open() -> None:
     attached, waiting = Channel(), Channel()
     failed = NotFound("exec: x", code="command-not-found")
     transport = Script(b'{"Id":"abc"}', attached, NotFound("page not found"), waiting, failed, b"")
-    with pytest.raises(NotFound) as caught:
-        Containers(transport).run("x")
-    assert caught.value.code == "command-not-found"
-    assert transport.asked[-1] == "DELETE /containers/abc?force=1"
-    assert attached.is_closed
-    assert waiting.is_closed
+    fails_to_start(transport, attached, waiting)
 
 
 class Numbers(Blocking):

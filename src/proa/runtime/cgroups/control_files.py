@@ -144,10 +144,15 @@ def remove(directory: str, timeout_s: float, *, keep_parent: bool = False) -> No
         pause = min(pause * 2, 0.05)
     parent = os.path.dirname(directory)
     if not keep_parent and os.path.basename(parent) == PARENT:
-        try:
-            os.rmdir(parent)
-        except OSError:
-            pass  # other containers live in it
+        remove_parent(os.path.dirname(parent))
+
+
+def remove_parent(base: str) -> None:
+    """Remove the directory `proa` below `base` if it is there and empty."""
+    try:
+        os.rmdir(f"{base}/{PARENT}")
+    except OSError:
+        pass  # it is not there, or others are in it
 
 
 def _remove_tree(directory: str) -> None:

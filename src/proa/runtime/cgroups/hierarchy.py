@@ -13,7 +13,7 @@ import os
 from proa.errors import Unsupported
 from proa.linux.once import once
 from proa.linux.tuples import NamedTuple
-from proa.runtime.cgroups.control_files import PARENT
+from proa.runtime.cgroups.control_files import remove_parent
 
 
 class Hierarchy(NamedTuple):
@@ -64,10 +64,7 @@ def remove_empty_parents() -> None:
     """Remove the directory `proa` of the hierarchies in use, where it is empty. Raises Unsupported without any."""
     for hierarchy in hierarchies():
         for base in hierarchy.bases:
-            try:
-                os.rmdir(f"{base}/{PARENT}")
-            except OSError:
-                pass  # it is not there, or others are in it
+            remove_parent(base)
 
 
 def remove_unused_parents() -> None:
@@ -75,10 +72,7 @@ def remove_unused_parents() -> None:
     with open("/proc/self/mountinfo", "rb") as file:
         mounts = _mounts(file.read())
     for _kind, _options, _root, mount_point in mounts:
-        try:
-            os.rmdir(f"{mount_point}/{PARENT}")
-        except OSError:
-            pass  # it is not there, or others are in it
+        remove_parent(mount_point)
 
 
 def parse_hierarchies(mountinfo: bytes, memberships: bytes, *, systemd: bool) -> tuple[Hierarchy, ...]:

@@ -13,6 +13,7 @@ import sys
 
 from proa.errors import Unsupported
 from proa.linux import capability, landlock
+from proa.linux.files import close_all_but
 from proa.linux.process import PR_SET_NO_NEW_PRIVS, prctl
 from proa.linux.seccomp import (
     SECCOMP_RET_ALLOW,
@@ -89,11 +90,7 @@ def confine_worker(target_fd: int, memory_bytes: int) -> None:
 
 def confine_decoder(fds: tuple[int, ...]) -> None:
     """Keep only `fds`, no capability, and the system calls of computing. Called after `confine_worker`."""
-    first = 0
-    for fd in sorted(fds):
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    close_all_but(fds, first=0)
     _keep(0)
     calls = _DECODER_CALLS.get(os.uname().machine)
     if calls is not None:
