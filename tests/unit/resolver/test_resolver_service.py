@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
@@ -16,7 +17,9 @@ from proa.resolver.names import Names
 from proa.resolver.service import Client, Service
 
 PORT = 10053
-SERVERS = ("127.83.0.1", "127.83.0.2")
+# Of one process only: tests of this file may run beside each other, and all name servers have one port.
+_PID = os.getpid()
+SERVERS = tuple(f"127.{64 + (_PID >> 14 & 63)}.{_PID >> 6 & 255}.{_PID % 64 * 2 + last}" for last in (1, 2))
 
 
 def ask_bytes(name: str, kind: int = A, number: int = 99) -> bytes:
