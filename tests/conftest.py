@@ -44,6 +44,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Why tests were repeated: a test that passes the second time is a defect to look for."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"repeated: {report.nodeid} ({report.when})", "-")
+        terminalreporter.write_line(report.longreprtext[-3000:])
+
+
 @pytest.fixture
 def engine() -> Iterator[engines.PrivateEngine]:
     """A private engine; afterwards nothing of it may be left."""

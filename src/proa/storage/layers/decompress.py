@@ -34,6 +34,7 @@ COMPRESSIONS = ("none", "gzip", "zstd", "auto", "any")
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_HEADER_LIMIT = 256 << 10
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_NOT_DECLARED = -1  # zstandard.frame_content_size of a frame without a size
 
 
 def detect(head: bytes) -> str:
@@ -184,18 +185,30 @@ class _ZlibDecoder:
 
 
 def _unzstd(read: Read, budget: Budget) -> Iterator[bytes]:
-    """All frames of a zstd stream, skippable ones included (RFC 8878)."""
+    """All frames of a zstd stream, skippable ones included (RFC 8878).
+
+    libzstd 1.5.7 does not hold a frame against its declared size when an empty last block comes in a piece of its
+    own, so that is done here.
+    """
     decompressor = zstandard.ZstdDecompressor(max_window_size=budget.zstd_window_bytes)
     decoder = None
+    declared = produced = 0
     for piece in zstd_pieces(read):
-        decoder = decoder or decompressor.decompressobj()
         try:
+            if decoder is None:
+                decoder = decompressor.decompressobj()
+                declared, produced = zstandard.frame_content_size(piece), 0
             chunk = decoder.decompress(piece)
         except zstandard.ZstdError as error:
             if "too much memory" in str(error):
                 budget.exceeded("zstd_window_bytes", "bytes of zstd window")
             raise Corrupt(f"zstd stream is damaged: {error}", code="layer-compression") from error
+        produced += len(chunk)
         if decoder.eof:
             decoder = None
+            if declared not in (_NOT_DECLARED, produced):
+                raise Corrupt(
+                    f"zstd stream is damaged: a frame of {declared} bytes holds {produced}", code="layer-compression"
+                )
         if chunk:
             yield chunk
