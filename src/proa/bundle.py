@@ -6,8 +6,8 @@ lies beside the package that lists them: written by whichever command finds it m
 never needed. A module whose source has another time or size than the bundle noted is imported the ordinary way, and the
 bundle then written anew.
 
-    0            marshal((FORMAT, sys.hexversion, code of this module, {command: its modules}, {name: entry}))
-    INDEX_BYTES  the marshalled code of one module after the other, in the order of the commands
+    0     marshal((FORMAT, sys.hexversion, code of this module, size, {command: its modules}, {name: entry}))
+    size  the marshalled code of one module after the other
 
 bin/proa reads the first FIRST_BYTES, which are all that frequent commands need, runs this module's code in them and
 calls `install`. The file is not kept open: a program may close all that it did not open, or pass it on.
@@ -24,16 +24,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
-    from typing import Any
 
     Entry = tuple[str, int, int, int, int]  # source, its mtime in ns and size; where its code starts and ends
 
-__all__ = ["FIRST_BYTES", "FORMAT", "INDEX_BYTES", "BundleFinder", "install", "path_of", "write"]
+__all__ = ["FIRST_BYTES", "FORMAT", "BundleFinder", "install", "path_of", "write"]
 
 # What bin/proa relies on: the start of the file, and what `install` takes.
-FORMAT = 2
-FIRST_BYTES = {"proa.cli": 512 << 10, "proa.runtime.verbs": 120 << 10}
-INDEX_BYTES = 32 << 10
+FORMAT = 3
+FIRST_BYTES = 128 << 10
 
 # Whether a new bundle should be written: until `install` there is none.
 stale = True
@@ -42,9 +40,10 @@ stale = True
 class BundleFinder:
     """Finds modules in the bundle (importlib.abc.MetaPathFinder and Loader, without importing those)."""
 
-    def __init__(self, path: str, contents: bytes, modules: "dict[str, Entry]") -> None:
+    def __init__(self, path: str, contents: bytes, size: int, modules: "dict[str, Entry]") -> None:
         self._path = path
         self._contents = contents
+        self._size = size  # of the index
         self._modules = modules
 
     def find_spec(self, name: str, *_rest: object) -> "ModuleSpec | None":
@@ -74,7 +73,7 @@ class BundleFinder:
     def exec_module(self, module: "ModuleType") -> None:
         """Run the module's code."""
         *_, start, end = self._modules[module.__name__]
-        exec(loads(self._contents[start:end]), module.__dict__)  # noqa: S102, S302 - as importing does
+        exec(loads(self._contents[self._size + start : self._size + end]), module.__dict__)  # noqa: S102, S302 - as importing does
 
     def load(self, name: str) -> bool:
         """Import a module whose own imports are there: 10 us instead of 50; False when the bundle's is not current."""
@@ -102,13 +101,14 @@ class BundleFinder:
 
     def _has(self, entry: "Entry") -> bool:
         """Read the rest of the file when this module is there; False when it is another file by now."""
-        if entry[4] > len(self._contents):
+        end = self._size + entry[4]
+        if end > len(self._contents):
             try:
                 with FileIO(self._path) as file:
                     contents = file.readall()
             except OSError:
                 return False
-            if contents[:INDEX_BYTES] != self._contents[:INDEX_BYTES] or entry[4] > len(contents):
+            if contents[: self._size] != self._contents[: self._size] or end > len(contents):
                 return False
             self._contents = contents
         return True
@@ -130,17 +130,25 @@ def _same(source: str, path: str) -> bool:
     return (now.st_dev, now.st_ino) == (beside.st_dev, beside.st_ino)
 
 
-def install(path: str, contents: bytes, index: "tuple[Any, ...]", words: "list[str]") -> bool:
+def install(
+    path: str,
+    contents: bytes,
+    size: int,
+    commands: "dict[str, tuple[str, ...]]",
+    modules: "dict[str, Entry]",
+    words: "list[str]",
+) -> bool:
     """Take modules from the bundle from now on, first of all those that a command is known to need.
 
-    contents: the start of the file; index: the object at its start.
+    contents: the start of the file; size and those after it: as the index there has them.
     words:    of the command line; the first that is a command is the one.
-    Returns False when this very code is not what its source says now: proa has been upgraded, or moved.
+    Returns False, and forgets this module, when this very code is not what its source says now: proa has been upgraded,
+    or moved.
     """
-    *_, commands, modules = index
-    finder = BundleFinder(path, contents, modules)
+    finder = BundleFinder(path, contents, size, modules)
     # A bundle that was copied along with its package stands for the modules where they were.
     if finder.find_spec("proa.bundle") is None or not _same(modules["proa.bundle"][0], path):
+        del sys.modules[__name__]
         return False
     global stale
     stale = False
@@ -156,21 +164,20 @@ def path_of(place: str, package: str) -> str:
     return f"{place}/{package.replace('.', '/')}/__pycache__/bundle.{sys.implementation.cache_tag}"
 
 
-def write(place: str, package: str, commands: "dict[str, tuple[str, ...]]", later: "tuple[str, ...]" = ()) -> None:
+def write(place: str, package: str, modules: "tuple[str, ...]", commands: "dict[str, tuple[str, ...]]") -> None:
     """Make a bundle anew when its directory is ours to write to. A failure costs the next command 4 ms, no more.
 
+    modules:  all, in the order that they are to have; what is needed most should come first.
     commands: the modules that each needs at once, any after those it imports; "" is for all others.
-    later:    more modules that it may need.
     """
     from posix import W_OK, access, getpid, rename, unlink
 
     path = path_of(place, package)
     if sys.dont_write_bytecode or not access(path.rpartition("/")[0], W_OK):
         return
-    names = dict.fromkeys(["proa.bundle", *[name for names in commands.values() for name in names], *later])
     temporary = f"{path}.{getpid()}"
     try:
-        contents = _contents(place, list(names), commands)
+        contents = _contents(place, ("proa.bundle", *modules), commands)
         with open(temporary, "xb") as file:
             file.write(contents)
         rename(temporary, path)
@@ -181,7 +188,7 @@ def write(place: str, package: str, commands: "dict[str, tuple[str, ...]]", late
             pass
 
 
-def _contents(place: str, names: list[str], commands: "dict[str, tuple[str, ...]]") -> bytes:
+def _contents(place: str, names: "tuple[str, ...]", commands: "dict[str, tuple[str, ...]]") -> bytes:
     own = None
     codes = b""
     modules: dict[str, Entry] = {}
@@ -194,14 +201,17 @@ def _contents(place: str, names: list[str], commands: "dict[str, tuple[str, ...]
         with open(source, "rb") as file:
             # Without docstrings it is smaller by a third, and faster to read.
             code = compile(file.read(), source, "exec", dont_inherit=True, optimize=2)
-        own = own or code  # the first is this module's
-        start = INDEX_BYTES + len(codes)
-        codes += dumps(code)
-        modules[name] = (source, is_now.st_mtime_ns, is_now.st_size, start, INDEX_BYTES + len(codes))
-    index = dumps((FORMAT, sys.hexversion, own, commands, modules))
-    if len(index) > INDEX_BYTES:
-        raise ValueError(f"the bundle's index takes {len(index)} bytes")
-    return index + bytes(INDEX_BYTES - len(index)) + codes
+        start = len(codes)
+        if name == __name__:
+            own = code  # in the index, as it is what finds the others
+        else:
+            codes += dumps(code)
+        modules[name] = (source, is_now.st_mtime_ns, is_now.st_size, start, len(codes))
+
+    def index(size: int) -> bytes:
+        return dumps((FORMAT, sys.hexversion, own, size, commands, modules))
+
+    return index(len(index(0))) + codes  # a whole number takes as many bytes as another
 
 
 def _source(place: str, name: str) -> str:

@@ -19,6 +19,8 @@ __all__ = ["dispatch", "main"]
 
 def main() -> NoReturn:
     """Run the command in sys.argv and leave the process with its exit status."""
+    if sys.argv[1:2] == ["--as-docker"]:  # called by a link of that name
+        sys.argv[:2] = ["docker"]
     status = dispatch(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -34,9 +36,9 @@ def _keep_bundle() -> None:
     from proa import bundle
 
     if bundle.stale:
-        from proa.cli.modules import COMMANDS, LATER
+        from proa.cli.modules import COMMANDS, MODULES
 
-        bundle.write(__file__.removesuffix("/proa/cli/__init__.py"), "proa.cli", COMMANDS, LATER)
+        bundle.write(__file__.removesuffix("/proa/cli/__init__.py"), "proa.cli", MODULES, COMMANDS)
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -50,7 +52,6 @@ def dispatch(arguments: list[str]) -> int:
         )
         return 0
     from proa.cli.options import UsageError, take_globals
-    from proa.errors import ProaError
 
     command = None
     debug = False
@@ -75,13 +76,15 @@ def dispatch(arguments: list[str]) -> int:
         from proa.cli.failures import tell_usage
 
         return tell_usage(error, command)
-    except ProaError as error:
-        if debug:
-            raise
-        from proa.cli.failures import tell
-
-        return tell(error, command)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return 141  # as if SIGPIPE had ended us: whoever read our output has gone
+    except Exception as error:
+        from proa.errors import ProaError
+
+        if debug or not isinstance(error, ProaError):
+            raise
+        from proa.cli.failures import tell
+
+        return tell(error, command)

@@ -7,8 +7,9 @@ none.
 
 from __future__ import annotations
 
-from proa.cli.commands import COMMANDS, GROUPS, load
+from proa.cli.commands import load
 from proa.cli.options import GLOBALS, HELP, UsageError, take_globals
+from proa.cli.table import COMMANDS, GROUPS
 from proa.client.endpoint import Endpoint, locate
 from proa.errors import ProaError
 

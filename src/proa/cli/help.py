@@ -52,7 +52,7 @@ def command_help(command: Command) -> int:
 
 def group(name: str, rest: list[str]) -> int:
     """Print a group's commands; a group alone is not a command."""
-    from proa.cli.commands import COMMANDS, GROUPS
+    from proa.cli.table import COMMANDS, GROUPS
 
     summary, words = GROUPS[name]
     lines = [f"  {word:<12}{COMMANDS[row][2]}" for word, row in sorted(words.items())]
@@ -66,8 +66,9 @@ def group(name: str, rest: list[str]) -> int:
 
 def overview(words: list[str], *, asked: bool) -> int:
     """Print the usage of `proa`, or of the command that the words name."""
-    from proa.cli.commands import COMMANDS, GROUPS, find
+    from proa.cli.commands import find
     from proa.cli.options import GLOBALS
+    from proa.cli.table import COMMANDS, GROUPS
 
     if words:
         command, path, rest = find(words)

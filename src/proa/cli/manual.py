@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from proa._version import __version__
-from proa.cli.commands import COMMANDS, GROUPS, load
+from proa.cli.commands import load
 from proa.cli.options import GLOBALS
+from proa.cli.table import COMMANDS, GROUPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

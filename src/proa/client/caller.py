@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from proa.client.connection import Connection
-from proa.client.failures import failure
 from proa.client.jsonlite import dumps, loads
-from proa.errors import Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,12 +77,14 @@ class Caller:
         body = b"" if document is None else dumps(document).encode("utf-8", "surrogateescape")
         try:
             connection.send(method, target, body, headers=headers, upgrade=upgrade)
-        except Unavailable as error:
+        except Exception as error:  # noqa: BLE001 - most are raised again; to know their classes takes 0.3 ms
             connection = self._again(connection, error)
         return connection
 
     def reply(self, connection: Connection) -> Connection:
         """Wait for the head of a reply; the connection it came on may be another one. Raises like `call`."""
+        from proa.errors import Unavailable
+
         try:
             head = connection.head()
         except Unavailable as error:
@@ -97,14 +97,18 @@ class Caller:
         if head.status >= 400 or head.status == 304:
             body = connection.body()
             self.keep(connection)
+            from proa.client.failures import failure
+
             raise failure(head.status, body)
         return connection
 
-    def _again(self, connection: Connection, error: Unavailable) -> Connection:
+    def _again(self, connection: Connection, error: Exception) -> Connection:
         """Send a request once more that an engine did not read before it ended, as one does that was idle."""
+        from proa.errors import Unavailable
+
         request = connection.request
         connection.close()
-        if request is None or not error.fields.get("unread"):
+        if request is None or not isinstance(error, Unavailable) or not error.fields.get("unread"):
             raise error
         method, target, body, headers, upgrade = request
         connection = Connection.open(self.endpoint)

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from posix import environ, getuid
 
-from proa.errors import Invalid
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from proa.client.tls import Tls
@@ -93,6 +91,8 @@ def parse_host(text: str, variable_name: str = "host", tls: Tls | bool | None = 
             host, port = rest.rstrip("/"), str(TLS_PORT if settings else TCP_PORT)
         if host and "/" not in host and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
             return Endpoint(host=host.strip("[]"), port=int(port), tls=settings)
+    from proa.errors import Invalid
+
     raise Invalid(
         f"cannot use {variable_name} `{text}`: not unix:///path or tcp://host:port",
         code="bad-host",

@@ -9,11 +9,11 @@ after which `rest` holds the first raw bytes.
 
 from __future__ import annotations
 
-from proa.errors import Corrupt
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from proa.errors import Corrupt
 
 MAX_HEAD = 64 << 10
 MAX_CHUNK_LINE = 1 << 10
@@ -107,7 +107,7 @@ class ReplyReader:
         """
         if not data:
             if self.head is None or not (self.done or self._left == -1):
-                raise Corrupt("the engine closed the connection in the middle of a reply", code="reply-cut-short")
+                raise _corrupt("the engine closed the connection in the middle of a reply", "reply-cut-short")
             self.done = True
             return
         if self.done:
@@ -149,14 +149,14 @@ class ReplyReader:
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(self._buffer) > MAX_HEAD:
-                raise Corrupt("the engine's reply has no end of headers", code="reply-head-too-long")
+                raise _corrupt("the engine's reply has no end of headers", "reply-head-too-long")
             return False
         lines = self._buffer[:end].decode("latin-1").split("\r\n")
         self._buffer = self._buffer[end + 4 :]
         version, _, line = lines[0].partition(" ")
         code, _, reason = line.partition(" ")
         if not version.startswith("HTTP/1.") or len(code) != 3 or not (code.isascii() and code.isdigit()):
-            raise Corrupt(f"not an HTTP reply: {lines[0][:80]!r}", code="reply-not-http")
+            raise _corrupt(f"not an HTTP reply: {lines[0][:80]!r}")
         status = int(code)
         if 100 <= status < 200 and status != 101:
             return bool(self._buffer) and self._parse_head()
@@ -172,7 +172,7 @@ class ReplyReader:
             self._chunked = True
         elif length is not None:
             if not (length.isascii() and length.isdigit()):
-                raise Corrupt(f"bad Content-Length {length!r}", code="reply-not-http")
+                raise _corrupt(f"bad Content-Length {length!r}")
             self._left = int(length)
             if not self._left:
                 self._finish(b"", self._buffer)
@@ -212,11 +212,11 @@ class ReplyReader:
             end = data.find(b"\r\n", position)
             if end < 0:
                 if len(data) - position > MAX_CHUNK_LINE:
-                    raise Corrupt("endless chunk size in the engine's reply", code="reply-not-http")
+                    raise _corrupt("endless chunk size in the engine's reply")
                 break
             size = data[position:end].partition(b";")[0].strip()
             if not size or not _HEX.issuperset(size):
-                raise Corrupt(f"bad chunk size {size[:20]!r} in the engine's reply", code="reply-not-http")
+                raise _corrupt(f"bad chunk size {size[:20]!r} in the engine's reply")
             length = int(size, 16)
             if not length:
                 stop = data.find(b"\r\n\r\n", end)
@@ -235,3 +235,9 @@ class ReplyReader:
         self._left = 0
         self.rest = rest
         self.done = True
+
+
+def _corrupt(message: str, code: str = "reply-not-http") -> Corrupt:
+    from proa.errors import Corrupt
+
+    return Corrupt(message, code=code)

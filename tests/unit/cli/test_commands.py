@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import proa.cli
-from proa.cli import commands, dispatch
+from proa.cli import commands, dispatch, table
 from proa.cli.candidates import candidates
 from proa.cli.container_rows import RUN_ROWS
 
-COMMANDS = sorted(commands.COMMANDS)
+COMMANDS = sorted(table.COMMANDS)
 SPELLINGS = [[name] for name in COMMANDS if " " not in name] + [
-    [group, word] for group, (_, words) in sorted(commands.GROUPS.items()) for word in words
+    [group, word] for group, (_, words) in sorted(table.GROUPS.items()) for word in words
 ]
 
 
@@ -76,20 +76,20 @@ def _is_row(node: ast.Tuple) -> bool:
 
 
 def test_summaries_agree_with_the_table() -> None:
-    for name, (_, _, summary) in commands.COMMANDS.items():
+    for name, (_, _, summary) in table.COMMANDS.items():
         assert commands.load(name).summary == summary
 
 
 def test_groups_name_rows_that_exist() -> None:
-    for _, words in commands.GROUPS.values():
-        assert set(words.values()) <= set(commands.COMMANDS)
+    for _, words in table.GROUPS.values():
+        assert set(words.values()) <= set(table.COMMANDS)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["help"]])
 def test_the_overview_names_every_command(arguments: list[str], capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert dispatch(arguments) == 0
     text = capfdbinary.readouterr().out.decode()
-    assert all(f"\n  {name} " in text for name in [*COMMANDS, *commands.GROUPS] if " " not in name)
+    assert all(f"\n  {name} " in text for name in [*COMMANDS, *table.GROUPS] if " " not in name)
 
 
 def test_no_command_at_all_is_an_error(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -142,7 +142,7 @@ def test_completion_knows_every_command_and_option(words: list[str]) -> None:
         (["logs", "--", "--n"], []),
         (["help", "ver"], ["version"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
-        ([], sorted([*commands.GROUPS, *(name for name in COMMANDS if " " not in name)])),
+        ([], sorted([*table.GROUPS, *(name for name in COMMANDS if " " not in name)])),
     ],
     ids=" ".join,
 )

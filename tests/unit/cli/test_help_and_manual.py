@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-from proa.cli import commands, dispatch
+from proa.cli import commands, dispatch, table
 from proa.cli.manual import manual
 
-COMMANDS = sorted(commands.COMMANDS)
+COMMANDS = sorted(table.COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -34,7 +34,7 @@ def test_lists_of_commands_are_sorted(capfdbinary: pytest.CaptureFixture[bytes])
         names = listed(text, heading)
         assert len(names) > 5
         assert names == sorted(names)
-    for group, (_, words) in commands.GROUPS.items():
+    for group, (_, words) in table.GROUPS.items():
         dispatch([group, "--help"])
         assert listed(capfdbinary.readouterr().out.decode(), "Commands") == sorted(words)
 

@@ -96,8 +96,16 @@ def test_ps_imports_nothing_heavy(listing: dict[str, str]) -> None:
 
 def test_the_parts_of_run_and_exec_are_light() -> None:
     modules = imported_by("run", "--help") | imported_by("exec", "--help")
-    assert {"proa.cli.container_spec", "proa.client.connection", "proa.cli.session"} <= modules
+    assert {"proa.cli.container_spec", "proa.client.connection"} <= modules
     assert not modules & HEAVY
+
+
+def test_exec_puts_off_what_its_answer_takes_and_that_is_light() -> None:
+    later = {"proa.errors", "proa.client.frames", "proa.cli.session"}
+    assert not imported_by("exec", "--help") & later
+    code = f"import sys; sys.path.append({SOURCE!r}); import {', '.join(sorted(later))}; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & HEAVY
 
 
 def test_importing_proa_is_cheap_and_lazy() -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from proa.cli.options import Command
-from proa.cli.session import converse, detach_keys
 from proa.client.caller import Caller
 from proa.client.endpoint import locate
-from proa.client.frames import Demultiplexer
 from proa.client.http import quote
-from proa.errors import Internal, NotFound, ProaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +57,7 @@ def _act(settings: Settings, options: Options, words: list[str]) -> int:
     console: dict[str, Any] = {}
     if tty and not detach:
         from proa.cli.foreground import require_terminal
+        from proa.cli.session import detach_keys
         from proa.cli.terminal import size
 
         require_terminal(tty=tty, interactive=stdin)
@@ -70,11 +68,13 @@ def _act(settings: Settings, options: Options, words: list[str]) -> int:
     caller = Caller(locate(settings.host))
     document = _document(options, words[1:], detach=detach)
     if not (tty or detach):
-        try:
-            return _run(caller, words[0], document, 0 if stdin else None)
-        except NotFound as error:
-            if error.message != "page not found":  # of an engine older than this command
-                raise
+        status = _run(caller, words[0], document, 0 if stdin else None)
+        if status is not None:
+            return status
+    from proa.cli.session import converse
+    from proa.client.frames import Demultiplexer
+    from proa.errors import ProaError
+
     identity = caller.call("POST", f"/containers/{quote(words[0])}/exec", {**document, **console})["Id"]
     path = f"/exec/{identity}"
     try:
@@ -102,8 +102,20 @@ def _act(settings: Settings, options: Options, words: list[str]) -> int:
     return _status(caller, identity) if ended else 0
 
 
-def _run(caller: Caller, container: str, document: dict[str, Any], stdin: int | None) -> int:
-    connection = caller.open("POST", f"/proa/v1/containers/{quote(container)}/exec", document, upgrade=True)
+def _run(caller: Caller, container: str, document: dict[str, Any], stdin: int | None) -> int | None:
+    """Create and start in one; returns the exit status, None when the engine is older than this command."""
+    connection = caller.begin("POST", f"/proa/v1/containers/{quote(container)}/exec", document, upgrade=True)
+    # The engine is at work from here on: time to load what its answer takes.
+    from proa.cli.session import converse
+    from proa.client.frames import Demultiplexer
+    from proa.errors import NotFound
+
+    try:
+        connection = caller.reply(connection)
+    except NotFound as error:
+        if error.message == "page not found":
+            return None
+        raise
     demultiplexer = Demultiplexer()
     converse(connection, demultiplexer=demultiplexer, stdin=stdin)
     status = demultiplexer.exit_status
@@ -116,6 +128,8 @@ def _run(caller: Caller, container: str, document: dict[str, Any], stdin: int | 
 def _status(caller: Caller, identity: str) -> int:
     status = caller.call("GET", f"/exec/{identity}/json")["ExitCode"]
     if status is None:
+        from proa.errors import Internal
+
         raise Internal("the exit status of the command is not known", code="exit-status-lost")
     return int(status)
 

@@ -61,9 +61,9 @@ def _keep_bundle() -> None:
     from proa import bundle
 
     if bundle.stale:
-        from proa.runtime.verbs.modules import COMMANDS, LATER
+        from proa.runtime.verbs.modules import COMMANDS, MODULES
 
-        bundle.write(__file__.removesuffix("/proa/runtime/verbs/__init__.py"), "proa.runtime.verbs", COMMANDS, LATER)
+        bundle.write(__file__.removesuffix("/proa/runtime/verbs/__init__.py"), "proa.runtime.verbs", MODULES, COMMANDS)
 
 
 def dispatch(words: list[str]) -> int:

@@ -7,7 +7,7 @@ process becomes one of the container begin with little, and go on in a sealed co
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "LATER"]
+__all__ = ["COMMANDS", "MODULES"]
 
 
 def _in(package: str, names: str) -> tuple[str, ...]:
@@ -42,8 +42,9 @@ COMMANDS = {
     "exec": _SEALING,
     "--oci-runtime-sealed": _SEALED,
 }
-LATER = (
+_LATER = (
     *("proa._version", "proa.runtime.seccomp", *_in("proa.runtime.seccomp", "bpf compiler profile syscalls")),
     *("proa.linux.bpf", *_in("proa.runtime.cgroups", "version1 version2")),
     *_in("proa.runtime.verbs", "exec foreground notify run"),
 )
+MODULES = tuple(dict.fromkeys([*[name for names in COMMANDS.values() for name in names], *_LATER]))
