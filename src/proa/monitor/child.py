@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -43,12 +44,20 @@ class Child:
         self._reaper_fd = reaper_fd
         self._on_ended = ended
         self._on_drained = drained
-        loop.watch(self.pidfd if reaper_fd < 0 else reaper_fd, READ, self._exited)
+        self._watched = pidfd if reaper_fd < 0 else reaper_fd
+        loop.watch(self._watched, READ, self._exited)
 
     @property
     def running(self) -> bool:
         """False once the process was reaped."""
         return self.status is None
+
+    def look(self) -> None:
+        """Take note of an end that has come already, now and not in the next round."""
+        now = select.poll()
+        now.register(self._watched, select.POLLIN)
+        if now.poll(0):
+            self._exited(READ)
 
     def kill(self, number: int) -> None:
         """Send a signal; raises ProcessLookupError when the process has ended."""
@@ -68,8 +77,9 @@ class Child:
         if code < 0:
             self.signal = -code
         self.status = code if code >= 0 else 128 - code
+        drained = self.streams.drain()
         self._on_ended(self)
-        if self.streams.drain():
+        if drained:
             self._complete()
         else:
             self.streams.on_end = self._complete

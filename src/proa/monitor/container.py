@@ -425,12 +425,15 @@ class Container:
         streams.on_lost = partial(self._exec_client_lost, child)
         if request.attach is not None:
             streams.attach(client_fd, request.attach)
+        child.look()  # who waits for a short command waits for its status
         peer.answer(request, {"pid": state.pid, "start_time": state.start_time})
         self._forget_old_execs()
 
     def _exec_ended(self, exec_id: str, child: Child) -> None:
         state = self._state.execs[exec_id]
         state.status, state.signal = child.status, child.signal
+        if child.streams.ended:
+            child.streams.finish(child.status)  # the client hears of it first
         event = {"event": "exec-exit", "exec": exec_id, "status": child.status, "signal": child.signal}
         self.server.broadcast({**event, "time": rfc3339(time.time_ns())})
         self._reap_strays()

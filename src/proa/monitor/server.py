@@ -101,6 +101,10 @@ class Peer:
         """Serve requests from the loop from now on."""
         self._update()
 
+    def look(self) -> None:
+        """Serve what has come already, now and not in the next round."""
+        self._ready(READ)
+
     def say(self, message: dict[str, Any]) -> None:
         """Send an answer or event without waiting; a peer that never reads is dropped."""
         if self._socket.fileno() < 0:
@@ -251,7 +255,9 @@ class Server:
         if peer(sock).uid not in (0, os.geteuid()):
             sock.close()
             return
-        self.adopt(sock).listen()
+        joined = self.adopt(sock)
+        joined.listen()
+        joined.look()
 
     def _accept_again(self) -> None:
         if self._listener is not None:
