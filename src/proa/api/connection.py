@@ -214,10 +214,9 @@ class Connection(RequestHandler):
             self._resume_transport_reading()
 
     async def detach(self, head: bytes) -> tuple[int, bytes]:
-        """Send `head`, then let go of the connection: its descriptor (the caller's from now on) and what was held.
+        """Send `head` and give the connection away: its descriptor (the caller's from now on) and what was held.
 
-        Our own descriptor is closed without shutting the connection down, so the client notices nothing.
-        Raises Unavailable when the client is gone or does not read.
+        `let_go` is to follow. Raises Unavailable when the client is gone or does not read.
         """
         self.hold()
         transport = self.transport
@@ -233,8 +232,12 @@ class Connection(RequestHandler):
             raise Unavailable("the client closed the connection", code="client-gone")
         descriptor = os.dup(transport.get_extra_info("socket").fileno())
         early, self._held = self._held, b""
-        transport.abort()  # closes our descriptor in the next turn of the loop; no shutdown(2), no data thrown away
         return descriptor, early
+
+    def let_go(self) -> None:
+        """Close our own descriptor of a detached connection; it is not shut down, so the client notices nothing."""
+        if self.transport is not None:
+            self.transport.abort()  # in the next turn of the loop; no shutdown(2), no data thrown away
 
     # -- what aiohttp calls
 
