@@ -65,7 +65,7 @@ _pidfd_open = syscall("pidfd_open")
 _pidfd_send_signal = syscall("pidfd_send_signal")
 _pidfd_getfd = syscall("pidfd_getfd")
 _waitid = syscall("waitid")
-_execveat = syscall("execveat")
+_execveat = syscall_holding_gil("execveat")  # `vfork`
 
 
 def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> tuple[int, int]:

@@ -94,7 +94,7 @@ def rehearse_end() -> None:
     # Nothing can be made in that directory, nor removed.
     unused = [os.open("/proc/self/fdinfo", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for _ in range(4)]
     fds = [ours.detach(), listener.detach(), unused.pop(), attached.detach(), *outputs, *unused]
-    container = _Rehearsal(Loop(), b"0 0 0 0 " + encode_line(Handoff(request, state)), fds, b"", (), told(b"0"))
+    container = _Rehearsal(Loop(), b"0 0 0 " + encode_line(Handoff(request, state)), fds, b"", (), told(b"0"))
     container.run()
     for peer in tuple(container.server.peers):
         peer.close()

@@ -36,8 +36,8 @@ from proa.monitor.records import (
 from proa.monitor.server import Listener
 from proa.monitor.stdio import StdioPipes, monitor_ends, stdio_of, stream_names
 from proa.runtime import cgroups, defaults
-from proa.runtime.embryo import LARGEST_ORDER_BYTES, Embryo, conceive, rehearse_steps, usable
-from proa.runtime.launching import Launch, begin
+from proa.runtime.ahead import Ahead, make_ahead
+from proa.runtime.launching import Launch, begin, rehearse_steps
 from proa.runtime.plan import Plan, compile_exec_plan, compile_plan
 
 __all__ = ["Handoff", "Started", "Taken", "foreign_of", "rehearse", "start_container", "take"]
@@ -87,7 +87,7 @@ def start_container(
     """
     monitor = ProcessIdentity(monitor_pid, process.start_time(monitor_pid))
     with socket.socket(fileno=orders_fd) as orders:
-        embryo = _prepare(orders, channel, rehearse_end)
+        ahead = _prepare(orders, rehearse_end)
         data, fds = receive_fds(orders, 64, 1)
     if not data:
         return None
@@ -97,14 +97,14 @@ def start_container(
         order = parse_order(line)
         if isinstance(order, LentExec):
             serve_lent(connection, order, fds, channel)
-            linger(*([embryo.fileno()] if embryo is not None else []))  # it ends when this process does
+            linger()
             return None
         with ExitStack() as undo:
             if order.runtime:
                 channel.send(b"adopt")  # the runtime's orphan, the container, is then the monitor's child
                 channel.recv(1)
-            start = _Start(monitor, embryo, undo)
-            handoff, sent = start.run(order, line, fds)
+            start = _Start(monitor, ahead, undo)
+            handoff, sent = start.run(order, fds)
             connection.sendall(encode_line(_started_event(handoff)))
             message, sent = start.head() + encode_line(handoff), [connection.fileno(), *sent]
             send_fds(channel, message, sent)
@@ -119,23 +119,22 @@ def start_container(
     return None
 
 
-def _prepare(orders: socket.socket, channel: socket.socket, rehearse_end: Callable[[], None]) -> Embryo | None:
+def _prepare(orders: socket.socket, rehearse_end: Callable[[], None]) -> Ahead | None:
     """Use the time until an order comes; one that is here already is not kept waiting."""
     ordered = select.poll()
     ordered.register(orders, select.POLLIN)
     if ordered.poll(0):
         return None
-    try:
-        embryo = conceive(_compile, rehearse, (orders.fileno(), channel.fileno()))
-    except OSError:
-        return None  # no room for one more network namespace, say: the start will tell
-    rehearse()  # cloning made every page a shared one again
+    rehearse()
     rehearse_end()
-    if vfork.available():  # what an exec takes: its faults are 0.4 ms
+    if vfork.available():  # its faults are 0.4 ms
         pid, pidfd = vfork.vfork(0, int(signals.SIGCHLD), lambda: os._exit(0))
         os.close(pidfd)
         os.waitpid(pid, 0)
-    return embryo
+    try:
+        return make_ahead()
+    except OSError:
+        return None  # no room for one more network namespace, say: the start will tell
 
 
 def rehearse() -> None:
@@ -159,7 +158,8 @@ def rehearse() -> None:
     root: list[dict[str, Any]] = [
         {"type": "overlay", "source": "overlay", "options": ["lowerdir=/a:/b", "upperdir=/c", "workdir=/d"]}
     ]
-    _compile(encode_line(StartRequest(id="0" * 12, dir="/", socket="/", config=config, rootfs=root)))
+    request = parse_start(encode_line(StartRequest(id="0" * 12, dir="/", socket="/", config=config, rootfs=root)))
+    _plan(request.config, request.rootfs, tty=request.tty)
     compile_exec_plan(config, process_config)
     cgroups.rehearse("/proa/rehearsal", config["linux"]["resources"])
     pipes = StdioPipes(stdin=True)
@@ -175,10 +175,10 @@ def rehearse() -> None:
 def take(message: bytes, fds: Sequence[int]) -> tuple[Handoff, Taken]:
     """In the monitor: what was handed over.
 
-    Before the JSON come the short id, how many of the first descriptors wake the monitor, how many of the last of
-    those are outputs for the log only, and the pid of a child that is of no use and must be reaped, or 0.
+    Before the JSON come the short id, how many of the first descriptors wake the monitor, and how many of the last of
+    those are outputs for the log only.
     """
-    handoff = _decoder.decode(message.split(b" ", 4)[4])
+    handoff = _decoder.decode(message.split(b" ", 3)[3])
     request = handoff.request
     connection, listener, pidfd, *rest = fds
     clients = [rest.pop(0) for _ in request.attach]
@@ -191,20 +191,19 @@ def take(message: bytes, fds: Sequence[int]) -> tuple[Handoff, Taken]:
 class _Start:
     """One start: what is to be undone should it fail is on `undo`."""
 
-    def __init__(self, monitor: ProcessIdentity, embryo: Embryo | None, undo: ExitStack) -> None:
+    def __init__(self, monitor: ProcessIdentity, ahead: Ahead | None, undo: ExitStack) -> None:
         self._monitor = monitor
-        self._embryo = embryo
+        self._ahead = ahead
         self._undo = undo
-        self._stray = 0
         self._counts = (0, 0)
         self._request: StartRequest
 
     def head(self) -> bytes:
         """What the monitor reads before it decodes anything (`take`)."""
         waking, logging = self._counts
-        return f"{self._request.id[:12]} {waking} {logging} {self._stray} ".encode()
+        return f"{self._request.id[:12]} {waking} {logging} ".encode()
 
-    def run(self, request: StartRequest, line: bytes, fds: list[int]) -> tuple[Handoff, list[int]]:
+    def run(self, request: StartRequest, fds: list[int]) -> tuple[Handoff, list[int]]:
         """Start the container; returns what to hand over, and the descriptors after the connection's."""
         undo = self._undo
         self._request = request
@@ -216,9 +215,8 @@ class _Start:
             raise Invalid("one client socket per attach must come with a start", code="invalid-monitor-request")
         config, rootfs = request.config, request.rootfs
         request.config, request.rootfs = {}, []
-        embryo = self._wake(line, config, netns_fd)
         other = foreign_of(request)
-        plan = None if embryo is not None or other is not None else _plan(config, rootfs, tty=request.tty)
+        plan = _plan(config, rootfs, tty=request.tty) if other is None else None
         directory_fd = os.open(request.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         listener = Listener.bind(request.socket)
         undo.callback(listener.close)
@@ -233,16 +231,12 @@ class _Start:
                 undo.callback(_remove_cgroup, path)
         pipes = None if request.tty else StdioPipes(stdin=request.stdin)
         remove_record(directory_fd, EXIT_FILE)
-        # From here on the process makes its way alone; what it needs no more is made meanwhile.
+        config_fd = os.memfd_create("config", os.MFD_CLOEXEC)
+        os.write(config_fd, encode_line(_config_of_execs(config) | ({"foreign": other} if other is not None else {})))
         launch: Launch
-        if embryo is not None:
-            undo.callback(embryo.abandon)  # once more, before its cgroup is removed
-            launch = embryo
-            try:
-                embryo.start(stdio=stdio_of(pipes), cgroup=cgroup)
-            except OSError:
-                pass  # it has ended: `outcome` tells why
-        elif other is not None:
+        if other is not None:
+            if self._ahead is not None:
+                self._ahead.leave()
             launch = foreign.begin(
                 other, config, rootfs, stdio=stdio_of(pipes), netns_fd=netns_fd, path=path, cgroup=cgroup
             )
@@ -250,7 +244,14 @@ class _Start:
         else:
             assert plan is not None
             launch = begin(
-                plan, stdio=stdio_of(pipes), cgroup=cgroup, netns_fd=netns_fd, userns_fd=userns_fd, sibling=True
+                plan,
+                stdio=stdio_of(pipes),
+                cgroup=cgroup,
+                netns_fd=netns_fd,
+                userns_fd=userns_fd,
+                sibling=True,
+                sharing=vfork.available(),
+                ahead=self._ahead,
             )
             undo.callback(launch.abandon)
         state = MonitorState(
@@ -266,8 +267,6 @@ class _Start:
         )
         undo.callback(remove_record, directory_fd, STATE_FILE)
         write_record(directory_fd, STATE_FILE, state, durable=False)
-        config_fd = os.memfd_create("config", os.MFD_CLOEXEC)
-        os.write(config_fd, encode_line(_config_of_execs(config) | ({"foreign": other} if other is not None else {})))
         init = launch.outcome()
         outputs, stdin_fd = monitor_ends(pipes, init.console_fd, stdin=request.stdin)
         waking = [listener.socket.fileno(), init.pidfd, *fds, *outputs]
@@ -277,39 +276,6 @@ class _Start:
         # With a client attached, output is for more than the log.
         self._counts = (1 + len(waking), 0 if fds else len(outputs))
         return Handoff(request, state, list(init.warnings)), sent
-
-    def _wake(self, line: bytes, config: dict[str, Any], netns_fd: int | None) -> Embryo | None:
-        """Give the order to the embryo; None when there is none, or this container cannot be made of one."""
-        embryo = self._embryo
-        if embryo is None:
-            return None
-        if self._request.runtime:
-            self._stray = embryo.pid
-            embryo.abandon()
-            return None
-        self._undo.callback(embryo.abandon)
-        if len(line) <= LARGEST_ORDER_BYTES and _usable(config):
-            try:
-                embryo.order(line, netns_fd)
-                return embryo
-            except OSError:
-                pass  # somebody killed it
-        self._stray = embryo.pid
-        embryo.abandon()
-        return None
-
-
-def _usable(config: dict[str, Any]) -> bool:
-    try:
-        return usable(config["linux"]["namespaces"], [hierarchy.name for hierarchy in cgroups.hierarchies()])
-    except (KeyError, TypeError, AttributeError):
-        return False  # compiling it will say what is wrong with it
-
-
-def _compile(line: bytes) -> Plan:
-    """In the embryo: the plan of a start request."""
-    request = parse_start(line)
-    return _plan(request.config, request.rootfs, tty=request.tty)
 
 
 def _plan(config: dict[str, Any], rootfs: list[dict[str, Any]], *, tty: bool) -> Plan:

@@ -78,8 +78,8 @@ def wait(
         ours.close()
         _reap_for(fds[0], int(message[5:]))
         return None
-    short_id, waking, logging, stray, _ = message.split(b" ", 4)
-    ending = [child_pid, int(stray)] if stray != b"0" else [child_pid]
+    short_id, waking, logging, _ = message.split(b" ", 3)
+    ending = [child_pid]
     title.set_title(b"proa monitor " + short_id, b"proa:" + short_id)
     last = int(waking)
     first_output = last - int(logging)

@@ -14,18 +14,23 @@ import os
 import select
 import sys
 
-from proa.errors import Conflict, Internal, Invalid
+from proa.errors import Conflict, Internal, Invalid, ProaError
+from proa.linux import mount as m
 from proa.linux import process as p
 from proa.linux import signals
 from proa.linux.sockets import receive_fds, send_fds
 from proa.linux.tuples import NamedTuple
 from proa.runtime import userns
+from proa.runtime.ahead import Ahead
 from proa.runtime.channel import Channel, receive
 from proa.runtime.init_program import init_program
 from proa.runtime.plan import Plan, compile_exec_plan
 from proa.runtime.preparing import prepare
+from proa.runtime.root import open_directory
+from proa.runtime.steps.command import find_program
 from proa.runtime.steps.isolation import NAMESPACE_FLAGS, EnterContainer, JoinCgroups, JoinNamespaces, NewSession
 from proa.runtime.steps.step import Init, Step
+from proa.runtime.users import resolve_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,8 +164,14 @@ def begin(
     netns_fd: int | None = None,
     userns_fd: int | None = None,
     sibling: bool = False,
+    sharing: bool = False,
+    ahead: Ahead | None = None,
 ) -> Launch:
-    """As `launch`, but without waiting for the outcome: `Launch.outcome`, or `Launch.abandon`, must follow."""
+    """As `launch`, but without waiting for the outcome: `Launch.outcome`, or `Launch.abandon`, must follow.
+
+    sharing: let it share memory with this process until its program runs, where that can be (`vfork`): it runs already,
+    or has failed, when this returns; for a process that soon ends. ahead: namespaces that this process has made.
+    """
     opened: list[int] = []
     try:
         steps: list[Step] = [NewSession()]
@@ -179,8 +190,15 @@ def begin(
                 user = fd
             else:
                 joins.append((fd, NAMESPACE_FLAGS[kind]))
+        flags = plan.namespaces
+        if ahead is not None:
+            made = ahead.take(plan)
+            flags &= ~made
+            if made and netns_fd is None:
+                joins.append((ahead.netns_fd, p.CLONE_NEWNET))
         if netns_fd is not None:
             joins.append((netns_fd, p.CLONE_NEWNET))
+            flags &= ~p.CLONE_NEWNET
         born_in = _prepare_cgroup(cgroup, steps, opened, new_namespace=plan.cgroup_namespace)
         if joins:
             steps.append(JoinNamespaces(joins))
@@ -195,18 +213,16 @@ def begin(
             init.trees, init.root_tree = trees, root_tree
             return init
 
-        flags = plan.namespaces & ~(p.CLONE_NEWNET if netns_fd is not None else 0)
-        if sibling:
-            flags |= p.CLONE_PARENT
         return _start(
             steps,
-            flags,
+            flags | (p.CLONE_PARENT if sibling else 0),
             make_init,
             stdio=stdio,
             born_in=born_in,
             pid_namespace=pid_namespace,
             user_namespace=user,
             time_offsets=plan.time_offsets,
+            sharing=sharing and plan.can_share and born_in is None and user < 0 and not flags & p.CLONE_NEWTIME,
         )
     finally:
         for fd in opened:
@@ -478,3 +494,19 @@ def preload() -> None:
     cgroups.in_directories({hierarchy.name: "/" for hierarchy in cgroups.hierarchies()})
     if vfork.available():
         vfork.prepare()
+
+
+def rehearse_steps() -> None:
+    """Go through code of the steps that has no effect, on the host's root."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        resolve_user(root, "0")
+        os.close(open_directory(root, "/proc/self"))
+        find_program("true", "/nowhere:/bin:/usr/bin")
+        fs = m.fsopen("tmpfs")
+        m.fsconfig_string(fs, "mode", "755")
+        os.close(fs)
+    except (OSError, ProaError):
+        pass  # whatever is odd about this host, a start will find and tell
+    finally:
+        os.close(root)

@@ -100,6 +100,12 @@ class Plan:
         self.early = tuple(early)
         self.time_offsets = time_offsets
 
+    @property
+    def can_share(self) -> bool:
+        """Whether its steps may run in the memory of the process that starts it: none waits for that one, or forks."""
+        waiting = (lifecycle.AwaitHooks, lifecycle.RunHooks, lifecycle.AwaitStart)
+        return not any(isinstance(step, waiting) for step in self.steps)
+
     def describe(self) -> list[str]:
         """One line per step, for people."""
         return [step.describe() for step in self.steps]
