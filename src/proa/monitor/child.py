@@ -20,7 +20,7 @@ DRAIN_S = 2.0
 class Child:
     """Waits for a process by its pidfd, then drains its streams.
 
-    reaper_fd: when the process is somebody else's child, where that one tells its status (`waiting.wait`).
+    reaper_fd: when the process is somebody else's child, where that one tells its status (`launcher`).
     ended(child) is called once `status` and `signal` are known, drained(child) once the output is complete; the
     caller then finishes the streams.
     """

@@ -46,19 +46,10 @@ ENDED_EXECS_KEPT = 100
 class Container:
     """One running container, until it is over.
 
-    message, fds: the handoff (`starting.take`); report: the last scribe's; ending: launchers to collect; reaper_fd:
-    where is told how the first process ended, when it was collected already (`Child`).
+    message, fds: the handoff (`starting.take`); report: the last scribe's.
     """
 
-    def __init__(
-        self,
-        loop: Loop,
-        message: bytes,
-        fds: Sequence[int],
-        report: bytes,
-        ending: Sequence[int] = (),
-        reaper_fd: int = -1,
-    ) -> None:
+    def __init__(self, loop: Loop, message: bytes, fds: Sequence[int], report: bytes = b"") -> None:
         handoff, taken = take(message, fds)
         request = handoff.request
         self._loop = loop
@@ -71,8 +62,6 @@ class Container:
         self._launching: dict[str, Launcher] = {}
         self._reaping: set[int] = set()
         self._over = False
-        for pid in ending:
-            self._reap(pid)
         self._foreign = foreign_of(request)
         self.server = Server(loop, self._handle)
         engine = self.server.adopt(socket.socket(fileno=taken.connection))
@@ -80,9 +69,7 @@ class Container:
         engine.listen()
         log = open_container_log(handoff, report)
         streams = self._streams(taken.outputs, taken.stdin, tty=request.tty, stdin_once=request.stdin_once, log=log)
-        self._init = Child(
-            loop, taken.pidfd, streams, ended=self._init_ended, drained=self._drained, reaper_fd=reaper_fd
-        )
+        self._init = Child(loop, taken.pidfd, streams, ended=self._init_ended, drained=self._drained)
         for fd, how in zip(taken.clients, request.attach, strict=True):
             streams.attach(fd, how)
         name = os.path.basename(request.socket)

@@ -141,8 +141,7 @@ def _reap(started: Process, connection: socket.socket, spare: socket.socket) -> 
         connection.send(b"%d" % os.waitstatus_to_exitcode(status))
         return
     send_fds(spare, b"exec %d" % started.pid, [connection.fileno()])
-    spare.recv(1)  # from now on orphans are the spare's
-    os._exit(0)  # at once: until then the process is none
+    os._exit(0)  # at once: the spare waits for that
 
 
 def linger(*kept: int) -> None:

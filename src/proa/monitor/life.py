@@ -1,13 +1,11 @@
 """A monitor's whole life; and the end of a container that is soon over, which its launcher sees to.
 
 A monitor that waits has touched next to nothing, so its first event costs it hundreds of page faults. Its launcher has
-them behind it and lingers for a moment anyway. When the container ends meanwhile, the monitor only collects it:
+them behind it, so it is the container's monitor for a moment, and hands over what lasts longer, or is asked something:
 
-    monitor --fork--> launcher --clone3(CLONE_PARENT)--> process
-       <- handoff ------- |                                 |
-       <- exit status ----|----------------- wait ----------+
-       -- status -------> | log, streams, cgroup, exit.json, `exit`
-       <- `.` ------------+      end of file without it: the monitor does all that
+    monitor --fork--> launcher --vfork--> process
+                          | <-------------- wait    log, streams, cgroup, exit.json, `exit`
+       <- handoff --------+  or that; the process is the monitor's child then (PR_SET_CHILD_SUBREAPER)
 """
 
 from __future__ import annotations
@@ -18,18 +16,22 @@ import socket
 from contextlib import suppress
 from functools import partial
 
+from proa.linux import process, signals, vfork
 from proa.linux.files import close_all_but
+from proa.linux.sockets import send_fds
 from proa.monitor.container import Container
 from proa.monitor.launcher import linger
 from proa.monitor.loop import Loop
 from proa.monitor.protocol import Attach, LogOptions, StartRequest, encode_line
 from proa.monitor.records import ExitRecord, MonitorState, ProcessIdentity, boot_id, encode_record
 from proa.monitor.starting import Handoff, Started, start_container
-from proa.monitor.waiting import END_IS_TOLD, told, wait
+from proa.monitor.waiting import wait
 
 __all__ = ["main", "rehearse_end"]
 
 ATTEND_MS = 30
+# A process closes its output a moment before it has ended.
+END_FOLLOWS_MS = 3
 
 
 def main(orders_fd: int) -> None:
@@ -43,30 +45,45 @@ def main(orders_fd: int) -> None:
 
 
 def _launch(orders_fd: int, monitor_pid: int, channel: socket.socket) -> None:
-    """The launcher: start the container, and be there for a moment in case that it ends."""
+    """The launcher: start the container, and see to its end if that is soon; else hand over, and end at once."""
+    process.prctl(process.PR_SET_PDEATHSIG, signals.SIGKILL)  # the next start is then another spare's
     started = start_container(orders_fd, monitor_pid, channel, rehearse_end)
-    if started is not None and _attend(started, channel):
-        with suppress(ConnectionError):  # somebody has killed the monitor since
-            channel.send(END_IS_TOLD)
-        linger()
+    if started is None:
+        return
+    if started.is_child:
+        close_all_but((channel.fileno(), *started.fds))
+        if _ends_soon(started):
+            Container(Loop(), started.message, started.fds).run()
+            linger()
+            return
+    with suppress(ConnectionError):  # somebody has killed the monitor: the engine hears of it
+        send_fds(channel, started.message, started.fds)
 
 
-def _attend(started: Started, channel: socket.socket) -> bool:
-    """Do what is to be done at the container's end, if it ends in time and its monitor asks; whether it was done."""
-    close_all_but((channel.fileno(), *started.fds))
-    asked = select.poll()
-    asked.register(channel, select.POLLIN)
-    if not asked.poll(ATTEND_MS):
+def _ends_soon(started: Started) -> bool:
+    """Whether the container ends before there is anything else to do."""
+    connection, listener, pidfd = started.fds[:3]
+    waking = select.poll()
+    for fd in started.fds[: started.waking]:
+        waking.register(fd, select.POLLIN)
+    ready = [fd for fd, _ in waking.poll(ATTEND_MS)]
+    if pidfd in ready:
+        return True
+    if not ready or connection in ready or listener in ready:
         return False
-    try:
-        code = channel.recv(16)
-    except ConnectionResetError:  # the monitor was killed before it read what it was handed
-        code = b""
-    if not code:
-        linger()  # the monitor has something else to do: nobody else may hold its connections now
-        return False
-    Container(Loop(), started.message, started.fds, b"", (), told(code)).run()
-    return True
+    end = select.poll()
+    end.register(pidfd, select.POLLIN)
+    return bool(end.poll(END_FOLLOWS_MS))
+
+
+def _ended_child() -> int:
+    """The pidfd of a child that has ended; by `vfork` where that can be, as that is rehearsed at the same time."""
+    if vfork.available():
+        return vfork.vfork(0, int(signals.SIGCHLD), lambda: os._exit(0))[1]
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    return os.pidfd_open(pid)
 
 
 class _Rehearsal(Container):
@@ -92,9 +109,9 @@ def rehearse_end() -> None:
         outputs.append(output)
         os.close(written)
     # Nothing can be made in that directory, nor removed.
-    unused = [os.open("/proc/self/fdinfo", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for _ in range(4)]
-    fds = [ours.detach(), listener.detach(), unused.pop(), attached.detach(), *outputs, *unused]
-    container = _Rehearsal(Loop(), b"0 0 0 " + encode_line(Handoff(request, state)), fds, b"", (), told(b"0"))
+    unused = [os.open("/proc/self/fdinfo", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for _ in range(3)]
+    fds = [ours.detach(), listener.detach(), _ended_child(), attached.detach(), *outputs, *unused]
+    container = _Rehearsal(Loop(), b"0 0 0 0 " + encode_line(Handoff(request, state)), fds)
     container.run()
     for peer in tuple(container.server.peers):
         peer.close()

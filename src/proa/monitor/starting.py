@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from proa.errors import Invalid
-from proa.linux import process, signals, vfork
-from proa.linux.sockets import receive_fds, send_fds
+from proa.linux import process, vfork
+from proa.linux.sockets import receive_fds
 from proa.monitor import foreign
 from proa.monitor.foreign import Foreign
 from proa.monitor.launcher import failure_record, linger, serve_lent
@@ -69,21 +69,26 @@ _decoder = msgspec.json.Decoder(Handoff)
 
 
 class Started(NamedTuple):
-    """What the monitor was sent, message and descriptors, and whose descriptors these are here."""
+    """What the monitor is to have, message and descriptors, of which so many are to wake it.
+
+    is_child: whether the process is this one's child, and not the monitor's. owners: whose descriptors these are here.
+    """
 
     message: bytes
     fds: list[int]
+    waking: int
+    is_child: bool
     owners: tuple[object, ...]
 
 
 def start_container(
     orders_fd: int, monitor_pid: int, channel: socket.socket, rehearse_end: Callable[[], None]
 ) -> Started | None:
-    """In the launcher: wait for the engine's connection, read the request, start, tell the engine, hand over.
+    """In the launcher: wait for the engine's connection, read the request, start, tell the engine.
 
     Or the connection is a monitor's, who borrows this launcher for an exec. Tells of failure, too. Ends without a word
-    when the nursery has no work any more. Returns what was handed over when there is a container of which this process
-    may see the end, with `rehearse_end` done for that while there was time.
+    when the nursery has no work any more. Returns what is to be handed over when there is a container, with
+    `rehearse_end` done for its end while there was time.
     """
     monitor = ProcessIdentity(monitor_pid, process.start_time(monitor_pid))
     with socket.socket(fileno=orders_fd) as orders:
@@ -100,18 +105,12 @@ def start_container(
             linger()
             return None
         with ExitStack() as undo:
-            if order.runtime:
-                channel.send(b"adopt")  # the runtime's orphan, the container, is then the monitor's child
-                channel.recv(1)
             start = _Start(monitor, ahead, undo)
-            handoff, sent = start.run(order, fds)
+            handoff, fds = start.run(order, fds)
             connection.sendall(encode_line(_started_event(handoff)))
-            message, sent = start.head() + encode_line(handoff), [connection.fileno(), *sent]
-            send_fds(channel, message, sent)
+            message = start.head() + encode_line(handoff)
             owners = (connection, undo.pop_all())
-            if not order.stdin and not order.runtime:
-                return Started(message, sent, owners)
-            linger()  # input ends when nobody holds it any more; another runtime's container is the monitor's to end
+            return Started(message, [connection.fileno(), *fds], start.waking, start.is_child, owners)
     except ConnectionError:
         pass  # the engine or the monitor died meanwhile; everything is undone
     except Exception as error:  # noqa: BLE001 - whatever it was, the engine must hear of it
@@ -127,10 +126,6 @@ def _prepare(orders: socket.socket, rehearse_end: Callable[[], None]) -> Ahead |
         return None
     rehearse()
     rehearse_end()
-    if vfork.available():  # its faults are 0.4 ms
-        pid, pidfd = vfork.vfork(0, int(signals.SIGCHLD), lambda: os._exit(0))
-        os.close(pidfd)
-        os.waitpid(pid, 0)
     try:
         return make_ahead()
     except OSError:
@@ -175,10 +170,10 @@ def rehearse() -> None:
 def take(message: bytes, fds: Sequence[int]) -> tuple[Handoff, Taken]:
     """In the monitor: what was handed over.
 
-    Before the JSON come the short id, how many of the first descriptors wake the monitor, and how many of the last of
-    those are outputs for the log only.
+    Before the JSON come the short id, how many of the first descriptors wake the monitor, how many of the last of
+    those are outputs for the log only, and whether the monitor goes on adopting orphans.
     """
-    handoff = _decoder.decode(message.split(b" ", 3)[3])
+    handoff = _decoder.decode(message.split(b" ", 4)[4])
     request = handoff.request
     connection, listener, pidfd, *rest = fds
     clients = [rest.pop(0) for _ in request.attach]
@@ -195,13 +190,15 @@ class _Start:
         self._monitor = monitor
         self._ahead = ahead
         self._undo = undo
-        self._counts = (0, 0)
+        self._logging = 0
         self._request: StartRequest
+        self.waking = 0
+        self.is_child = False
 
     def head(self) -> bytes:
         """What the monitor reads before it decodes anything (`take`)."""
-        waking, logging = self._counts
-        return f"{self._request.id[:12]} {waking} {logging} ".encode()
+        adopts = int(bool(self._request.runtime))
+        return f"{self._request.id[:12]} {self.waking} {self._logging} {adopts} ".encode()
 
     def run(self, request: StartRequest, fds: list[int]) -> tuple[Handoff, list[int]]:
         """Start the container; returns what to hand over, and the descriptors after the connection's."""
@@ -243,13 +240,15 @@ class _Start:
             undo.callback(launch.abandon)
         else:
             assert plan is not None
+            # In a user namespace only another process could have it as a child.
+            self.is_child = plan.user is None and userns_fd is None and not plan.join
             launch = begin(
                 plan,
                 stdio=stdio_of(pipes),
                 cgroup=cgroup,
                 netns_fd=netns_fd,
                 userns_fd=userns_fd,
-                sibling=True,
+                sibling=not self.is_child,
                 sharing=vfork.available(),
                 ahead=self._ahead,
             )
@@ -274,7 +273,7 @@ class _Start:
         if stdin_fd >= 0:
             sent.append(stdin_fd)
         # With a client attached, output is for more than the log.
-        self._counts = (1 + len(waking), 0 if fds else len(outputs))
+        self.waking, self._logging = 1 + len(waking), 0 if fds else len(outputs)
         return Handoff(request, state, list(init.warnings)), sent
 
 

@@ -1,4 +1,4 @@
-"""Containers made of a process that was cloned ahead: no different from others, and nothing stays of unused ones."""
+"""Containers in namespaces that were made ahead: no different from others, and nothing stays of unused ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -31,38 +30,47 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
 def namespace(pid: int, kind: str) -> str:
     return os.readlink(f"/proc/{pid}/ns/{kind}")
 
 
-def waiting_embryo(lab: Lab) -> int:
-    """The embryo of the nursery's spare, once there is one."""
-    found: list[int] = []
+class Spare:
+    """The nursery's spare monitor, and its launcher that waits with namespaces made ahead."""
+
+    def __init__(self, pid: int, launcher: int, netns: str) -> None:
+        self.pid = pid
+        self.launcher = launcher
+        self.netns = netns
+
+    def used_by(self, container: int) -> bool:
+        return namespace(container, "net") == self.netns
+
+
+def waiting_spare(lab: Lab) -> Spare:
+    """The spare, once it is ready."""
+    found: list[Spare] = []
 
     def look() -> bool:
         for spare in children_of(lab.nursery.pid):
             try:
-                if Path(f"/proc/{spare}/cmdline").read_bytes().startswith(b"proa nursery"):
-                    own = namespace(spare, "pid")
-                    found[:] = [child for child in children_of(spare) if namespace(child, "pid") != own]
+                if not Path(f"/proc/{spare}/cmdline").read_bytes().startswith(b"proa nursery"):
+                    continue
+                for launcher in children_of(spare):
+                    if namespace(launcher, "ipc") != namespace(os.getpid(), "ipc"):  # what is made last
+                        links = [os.readlink(link) for link in Path(f"/proc/{launcher}/fd").iterdir()]
+                        found.append(Spare(spare, launcher, next(link for link in links if link.startswith("net:"))))
+                        return True
             except FileNotFoundError:
                 continue  # it ended; the next spare is on its way
-            if found:
-                return True
         return False
 
     wait_until(look)
-    time.sleep(0.05)  # it may be rehearsing still
     return found[0]
 
 
 def end(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: state_of(pid) == "Z")
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())  # the nursery collects nobody
 
 
 def normal(data: bytes) -> list[str]:
@@ -75,11 +83,11 @@ def normal(data: bytes) -> list[str]:
 def test_it_is_like_any_other(lab: Lab, tty: bool) -> None:
     looks = []
     for use in (True, False):
-        embryo = waiting_embryo(lab)
+        spare = waiting_spare(lab)
         if not use:
-            end(embryo)
-        connection, client = lab.start_attached("sh", "-c", LOOK, tty=tty)
-        assert (connection.started["pid"] == embryo) == use
+            end(spare.pid)
+        connection, client = lab.start_attached("sh", "-c", f"sleep 0.3; {LOOK}", tty=tty)
+        assert spare.used_by(connection.started["pid"]) == use
         data = receive_all(client)
         looks.append(normal(data if tty else b"".join(unframe(data).values())))
         assert wait_exit(connection)["status"] == 0, data
@@ -89,42 +97,65 @@ def test_it_is_like_any_other(lab: Lab, tty: bool) -> None:
 
 def test_mounts_and_host_name_are_those_of_the_start(lab: Lab) -> None:
     """Nothing of the host's mounts is held busy by a process that waits, and a later mount can be bound."""
-    embryo = waiting_embryo(lab)
-    for kind in ("mnt", "uts", "user", "cgroup"):
-        assert namespace(embryo, kind) == namespace(os.getpid(), kind)
-    for kind in ("pid", "ipc", "net"):
-        assert namespace(embryo, kind) != namespace(os.getpid(), kind)
+    spare = waiting_spare(lab)
+    for kind in ("mnt", "uts", "user", "cgroup", "net", "pid"):
+        assert namespace(spare.launcher, kind) == namespace(os.getpid(), kind)
     source = lab.directory / "late"
     source.mkdir()
     mount.mount("late", source, "tmpfs", 0)
     try:
         (source / "file").write_text("late\n")
-        request = lab.request("cat", "/tmp/file")
+        request = lab.request("sh", "-c", "cat /tmp/file; sleep 60")
         bind = {"destination": "/tmp", "type": "bind", "source": str(source), "options": ["rbind", "ro"]}
         request["config"]["mounts"].append(bind)
         connection = lab.submit(request)
-        assert connection.started["pid"] == embryo
+        assert spare.used_by(connection.started["pid"])
+        wait_until(lambda: lab.log(connection) == [("stdout", "late\n")])
+        connection.kill(signal.SIGKILL)
         wait_exit(connection)
-        assert lab.log(connection) == [("stdout", "late\n")]
     finally:
         mount.umount2(source)
     source.rmdir()
 
 
 def test_a_network_namespace_made_beforehand_is_joined(lab: Lab) -> None:
-    embryo = waiting_embryo(lab)
+    spare = waiting_spare(lab)
     netns = lab.nursery.make_netns()
     connection = lab.submit(lab.request("sleep", "60"), {"netns": netns.netns_fd})
-    assert connection.started["pid"] == embryo
-    assert os.stat(f"/proc/{embryo}/ns/net").st_ino == os.fstat(netns.netns_fd).st_ino
+    pid = connection.started["pid"]
+    assert not spare.used_by(pid)
+    assert os.stat(f"/proc/{pid}/ns/net").st_ino == os.fstat(netns.netns_fd).st_ino
+    for kind in ("pid", "ipc"):
+        assert namespace(pid, kind) != namespace(os.getpid(), kind)
     for fd in netns:
         if fd >= 0:
             os.close(fd)
 
 
+@pytest.mark.parametrize("missing", ["pid", "ipc", "network"])
+def test_what_was_made_ahead_is_left_when_it_does_not_fit(lab: Lab, missing: str) -> None:
+    spare = waiting_spare(lab)
+    kinds = {"mount": "mnt", "uts": "uts", "pid": "pid", "ipc": "ipc", "network": "net"}
+    asked = tuple(kind for kind in kinds if kind != missing)
+    connection = lab.submit(lab.request("sleep", "60", namespaces=asked))
+    pid = connection.started["pid"]
+    assert not spare.used_by(pid)
+    for kind, name in kinds.items():
+        assert (namespace(pid, name) == namespace(os.getpid(), name)) == (kind == missing)
+
+
+def test_what_lasts_becomes_the_monitors_child(lab: Lab) -> None:
+    spare = waiting_spare(lab)
+    connection = lab.start("sleep", "60")
+    pid = connection.started["pid"]
+    wait_until(lambda: children_of(spare.pid) == [pid])
+    assert connection.state()["monitor"]["pid"] == spare.pid
+    assert not Path(f"/proc/{spare.launcher}").exists()
+
+
 def test_failures_are_typed_and_leave_nothing(lab: Lab) -> None:
     for args, code in ((("no-such-command",), "command-not-found"), (("sleep", "60"), "bind-source-missing")):
-        embryo = waiting_embryo(lab)
+        spare = waiting_spare(lab)
         request = lab.request(*args)
         if code == "bind-source-missing":
             bind = {"destination": "/tmp", "type": "bind", "source": "/no/such/file", "options": []}
@@ -132,7 +163,7 @@ def test_failures_are_typed_and_leave_nothing(lab: Lab) -> None:
         with pytest.raises(ProaError) as caught:
             lab.submit(request)
         assert caught.value.code == code
-        wait_until(lambda pid=embryo: not Path(f"/proc/{pid}").exists())
+        wait_until(lambda pid=spare.pid: not Path(f"/proc/{pid}").exists())
         assert not Path(request["socket"]).exists()
         assert not list(Path(request["dir"]).glob("monitor.json*"))
         assert not list(Path("/sys/fs/cgroup").glob(f"*/{request['cgroup']['name']}"))
@@ -140,7 +171,7 @@ def test_failures_are_typed_and_leave_nothing(lab: Lab) -> None:
 
 def test_what_cannot_be_compiled_is_told(lab: Lab) -> None:
     for _ in range(5):  # whether it ends before or after it was sent everything
-        waiting_embryo(lab)
+        waiting_spare(lab)
         request = lab.request("true")
         request["config"]["mounts"].append({"destination": "relative", "type": "tmpfs"})
         with pytest.raises(Invalid, match="relative") as caught:
@@ -148,37 +179,21 @@ def test_what_cannot_be_compiled_is_told(lab: Lab) -> None:
         assert caught.value.code == "invalid-path"
 
 
-@pytest.mark.parametrize("why", ["namespaces", "size"])
-def test_an_embryo_of_no_use_goes(lab: Lab, why: str) -> None:
-    embryo = waiting_embryo(lab)
-    namespaces = ("mount", "uts", "ipc", "network") if why == "namespaces" else ()
-    request = lab.request("sleep", "60", namespaces=namespaces)
-    if why == "size":
-        request["config"]["process"]["env"] += [f"X{number}={'x' * 1000}" for number in range(70)]
-    connection = lab.submit(request)
-    assert connection.started["pid"] != embryo
-    monitor = connection.state()["monitor"]["pid"]
-    wait_until(lambda: children_of(monitor) == [connection.started["pid"]])
-    assert not Path(f"/proc/{embryo}").exists()
-
-
 def test_it_ends_with_its_launcher_and_with_the_nursery(lab: Lab) -> None:
-    embryo = waiting_embryo(lab)
-    spare = int(Path(f"/proc/{embryo}/stat").read_text().rpartition(")")[2].split()[1])
-    launcher = next(child for child in children_of(spare) if child != embryo)
-    os.kill(launcher, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{embryo}").exists() and not Path(f"/proc/{spare}").exists())
+    spare = waiting_spare(lab)
+    os.kill(spare.launcher, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{spare.pid}").exists())
     wait_exit(lab.start("true"))  # by another spare
-    embryo = waiting_embryo(lab)
+    spare = waiting_spare(lab)
     lab.nursery.close()
-    wait_until(lambda: not Path(f"/proc/{embryo}").exists())
+    wait_until(lambda: not Path(f"/proc/{spare.launcher}").exists() and not Path(f"/proc/{spare.pid}").exists())
 
 
 def test_a_start_that_its_engine_forgot(lab: Lab) -> None:
-    embryo = waiting_embryo(lab)
+    spare = waiting_spare(lab)
     ours = lab.nursery.lend()  # a connection like any other
     ours.shutdown(socket.SHUT_RDWR)
     ours.close()
-    wait_until(lambda: not Path(f"/proc/{embryo}").exists())
+    wait_until(lambda: not Path(f"/proc/{spare.pid}").exists())
     with pytest.raises(NotFound):
         lab.start("no-such-command")
