@@ -143,8 +143,10 @@ class PrivateEngine:
         return int((self.root / "lock").read_text())
 
     def monitor_pid(self, name: str) -> int:
-        """The process that watches over a running container: the parent of its first one."""
-        return parent(int(self.inspect(name)["State"]["Pid"]))
+        """The process that watches over a running container: its first one's parent, once it is handed over."""
+        pid = int(self.inspect(name)["State"]["Pid"])
+        until(lambda: leaks.command_of(parent(pid)).startswith("proa monitor"), f"the monitor of {name}")
+        return parent(pid)
 
     def nursery_pid(self) -> int:
         """The process that starts monitors: the engine's child of that name."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import PrivateEngine, kill_and_wait, parent, until
+from engines import PrivateEngine, kill_and_wait, until
 
 pytestmark = pytest.mark.root
 
@@ -121,8 +121,8 @@ def test_without_an_engine_the_monitor_starts_one(busybox: PrivateEngine) -> Non
     up(box, "over", "no")
     up(box, "hardy", "on-failure")
     before = {name: state(box, name)["Pid"] for name in ("over", "hardy")}
+    monitor = box.monitor_pid("over")
     box.kill_engine()
-    monitor = parent(before["over"])
     kill_and_wait(before["over"])
     until(lambda: not Path(f"/proc/{monitor}").exists(), "the end of a container nobody wants back")
     assert not box.running()

@@ -57,7 +57,7 @@ def test_state_while_running(lab: Lab) -> None:
     written = read_state(lab.container_directory(connection))
     assert written is not None
     assert written.monitor.pid == state["monitor"]["pid"] != written.pid
-    assert Path(f"/proc/{written.monitor.pid}/cmdline").read_bytes().startswith(b"proa monitor ")
+    assert Path(f"/proc/{written.monitor.pid}/cmdline").read_bytes().startswith(b"proa monitor ")  # it has answered
     assert Path(f"/proc/{written.monitor.pid}/comm").read_text().startswith("proa:")
     assert written.cgroup.startswith("/proa/")
 

@@ -10,7 +10,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import leaks
 import pytest
 from advisories import load, refused
 from engines import PrivateEngine, until
@@ -179,9 +178,7 @@ def test_p17_signals_reach_a_program_below_the_init(box: PrivateEngine) -> None:
 
 
 def test_p31_processes_of_ours_leave_no_core(box: PrivateEngine, running: str) -> None:
-    title = f"proa monitor {box.inspect(running)['Id'][:12]}"
-    pids = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]
-    monitor = Path("/proc", str(next(pid for pid in pids if title in leaks.command_of(pid))))
+    monitor = Path("/proc", str(box.monitor_pid(running)))
     # Not dumpable: nobody but root may even look.
     assert os.stat(monitor / "environ").st_uid == 0
     read = subprocess.run(
