@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from proa.errors import Invalid, ProaError
 from proa.runtime import cgroups
+from proa.runtime.cgroups.spare import remove_spares
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def end_stray_cgroups(engine: str, running: Collection[str], parents: Collection
 
     parents: the `--cgroup-parent` of containers that have one
     """
+    remove_spares()
     prefix = f"{engine}-"
     stray = set()
     for parent in {cgroup_parent(p) for p in ("", *parents)}:

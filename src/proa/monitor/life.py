@@ -34,9 +34,9 @@ ATTEND_MS = 30
 END_FOLLOWS_MS = 3
 
 
-def main(orders_fd: int) -> None:
+def main(orders_fd: int, nursery_pid: int) -> None:
     """Be the monitor of one container; returns when all is done, or when there is no container to watch."""
-    handed_over = wait(orders_fd, partial(_launch, orders_fd))
+    handed_over = wait(orders_fd, partial(_launch, orders_fd, nursery_pid))
     if handed_over is not None:
         loop = Loop()
         container = Container(loop, *handed_over)
@@ -44,10 +44,10 @@ def main(orders_fd: int) -> None:
         container.run()
 
 
-def _launch(orders_fd: int, monitor_pid: int, channel: socket.socket) -> None:
+def _launch(orders_fd: int, nursery_pid: int, monitor_pid: int, channel: socket.socket) -> None:
     """The launcher: start the container, and see to its end if that is soon; else hand over, and end at once."""
     process.prctl(process.PR_SET_PDEATHSIG, signals.SIGKILL)  # the next start is then another spare's
-    started = start_container(orders_fd, monitor_pid, channel, rehearse_end)
+    started = start_container(orders_fd, nursery_pid, monitor_pid, channel, rehearse_end)
     if started is None:
         return
     if started.is_child:

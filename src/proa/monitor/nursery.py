@@ -15,12 +15,13 @@ from typing import Any, NamedTuple, Protocol, Self
 import msgspec
 
 import proa
-from proa.errors import Corrupt, Invalid, TimedOut, Unavailable, Unsupported, from_record
+from proa.errors import Corrupt, Invalid, TimedOut, Unavailable, from_record
 from proa.linux.sockets import receive_fds, send_fds
 from proa.monitor.client import Channel, MonitorConnection
 from proa.monitor.protocol import NetnsRequest, StartRequest, encode_line
 from proa.monitor.sealed import import_locations, start_sealed
-from proa.runtime import cgroups, userns
+from proa.runtime import userns
+from proa.runtime.cgroups.spare import remove_spares
 from proa.runtime.channel import decode_failure
 
 __all__ = ["IdMaps", "NetworkNamespace", "Nursery"]
@@ -235,10 +236,7 @@ class Nursery:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        try:
-            cgroups.remove_empty_parents()  # which were kept for the next container (`Container`)
-        except Unsupported:
-            pass
+        remove_spares(self.pid)  # and the parents that were kept for the next container (`Container`)
 
     def _wait(self, channel: Channel, timeout_s: float) -> dict[str, Any] | None:
         """The channel's next event; of a nursery that was stopped (SIGSTOP) nothing is expected. Raises TimedOut."""

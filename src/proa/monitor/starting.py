@@ -37,6 +37,7 @@ from proa.monitor.server import Listener
 from proa.monitor.stdio import StdioPipes, monitor_ends, stdio_of, stream_names
 from proa.runtime import cgroups, defaults
 from proa.runtime.ahead import Ahead, make_ahead
+from proa.runtime.cgroups.spare import Spare, make_spare, remove_spares
 from proa.runtime.launching import Launch, begin, rehearse_steps
 from proa.runtime.plan import Plan, compile_exec_plan, compile_plan
 
@@ -82,7 +83,7 @@ class Started(NamedTuple):
 
 
 def start_container(
-    orders_fd: int, monitor_pid: int, channel: socket.socket, rehearse_end: Callable[[], None]
+    orders_fd: int, nursery_pid: int, monitor_pid: int, channel: socket.socket, rehearse_end: Callable[[], None]
 ) -> Started | None:
     """In the launcher: wait for the engine's connection, read the request, start, tell the engine.
 
@@ -92,9 +93,10 @@ def start_container(
     """
     monitor = ProcessIdentity(monitor_pid, process.start_time(monitor_pid))
     with socket.socket(fileno=orders_fd) as orders:
-        ahead = _prepare(orders, rehearse_end)
+        ahead, spare = _prepare(orders, nursery_pid, rehearse_end)
         data, fds = receive_fds(orders, 64, 1)
     if not data:
+        remove_spares(nursery_pid)
         return None
     connection = socket.socket(fileno=fds[0])
     try:
@@ -105,7 +107,7 @@ def start_container(
             linger()
             return None
         with ExitStack() as undo:
-            start = _Start(monitor, ahead, undo)
+            start = _Start(monitor, ahead, spare, undo)
             handoff, fds = start.run(order, fds)
             connection.sendall(encode_line(_started_event(handoff)))
             message = start.head() + encode_line(handoff)
@@ -118,18 +120,21 @@ def start_container(
     return None
 
 
-def _prepare(orders: socket.socket, rehearse_end: Callable[[], None]) -> Ahead | None:
+def _prepare(
+    orders: socket.socket, nursery_pid: int, rehearse_end: Callable[[], None]
+) -> tuple[Ahead | None, Spare | None]:
     """Use the time until an order comes; one that is here already is not kept waiting."""
     ordered = select.poll()
     ordered.register(orders, select.POLLIN)
     if ordered.poll(0):
-        return None
+        return None, None
     rehearse()
     rehearse_end()
+    spare = make_spare(nursery_pid)
     try:
-        return make_ahead()
+        return make_ahead(), spare
     except OSError:
-        return None  # no room for one more network namespace, say: the start will tell
+        return None, spare  # no room for one more network namespace, say: the start will tell
 
 
 def rehearse() -> None:
@@ -186,9 +191,10 @@ def take(message: bytes, fds: Sequence[int]) -> tuple[Handoff, Taken]:
 class _Start:
     """One start: what is to be undone should it fail is on `undo`."""
 
-    def __init__(self, monitor: ProcessIdentity, ahead: Ahead | None, undo: ExitStack) -> None:
+    def __init__(self, monitor: ProcessIdentity, ahead: Ahead | None, spare: Spare | None, undo: ExitStack) -> None:
         self._monitor = monitor
         self._ahead = ahead
+        self._spare = spare
         self._undo = undo
         self._logging = 0
         self._request: StartRequest
@@ -222,7 +228,8 @@ class _Start:
         cgroup = None
         if path:
             if other is None or not other.makes_cgroups:
-                cgroup = cgroups.create(path, (config.get("linux") or {}).get("resources"))
+                resources = (config.get("linux") or {}).get("resources")
+                cgroup = cgroups.create(path, resources, spare=self._spare)
                 undo.callback(cgroup.remove)
             else:
                 undo.callback(_remove_cgroup, path)

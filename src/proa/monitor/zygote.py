@@ -170,6 +170,7 @@ def _serve(channel: _socket.socket) -> NoReturn:
 def _fork_monitor(channel: _socket.socket) -> _socket.socket | None:
     """Fork a monitor that waits for a container; returns the socket it takes its orders from, None without memory."""
     ours, theirs = _socket.socketpair(_AF_UNIX, _SOCK_SEQPACKET, 0)
+    nursery_pid = os.getpid()
     try:
         pid = os.fork()
     except OSError as error:
@@ -178,7 +179,7 @@ def _fork_monitor(channel: _socket.socket) -> _socket.socket | None:
     if pid == 0:
         channel.close()
         ours.close()
-        _child(lambda: life.main(theirs.detach()))
+        _child(lambda: life.main(theirs.detach(), nursery_pid))
     theirs.close()
     return ours
 

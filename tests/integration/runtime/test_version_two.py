@@ -84,10 +84,10 @@ def test_limits_without_controllers_fail(cgroup: CgroupV2) -> None:
 
 def test_device_program_is_accepted_and_replaced(cgroup: CgroupV2) -> None:
     try:
-        cgroup.set_devices(parse_resources({}))
+        cgroup.set_devices(parse_resources({}).device_rules())
     except OSError as error:
         pytest.skip(f"no device programs here: {error}")
-    cgroup.set_devices(parse_resources({"devices": [{"allow": False, "access": "rwm"}]}))
+    cgroup.set_devices(parse_resources({"devices": [{"allow": False, "access": "rwm"}]}).device_rules())
     child = os.fork()
     if child == 0:
         Path(cgroup.directory, "cgroup.procs").write_text("0")

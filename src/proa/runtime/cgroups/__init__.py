@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from proa.runtime.cgroups.cgroup import Cgroup, Stats
-    from proa.runtime.cgroups.hierarchy import hierarchies, remove_empty_parents
+    from proa.runtime.cgroups.hierarchy import hierarchies
     from proa.runtime.cgroups.making import create, in_directories, open_existing, rehearse
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "in_directories",
     "open_existing",
     "rehearse",
-    "remove_empty_parents",
 ]
 
 

@@ -68,16 +68,20 @@ def read_table(directory: str, name: str) -> dict[str, int]:
     return table
 
 
-def make(base: str, path: str) -> str:
+def make(base: str, path: str, *, may_exist: bool = False) -> str:
     """Make the directory `path` (absolute, of two or more parts) below the hierarchy directory `base`.
 
     Another engine may be removing an empty parent at the same time, so it is made again then. Raises Conflict when the
-    cgroup exists, OSError when directories cannot be made here.
+    cgroup exists, unless it may, OSError when directories cannot be made here.
     """
     directory = base + path
     for _ in range(100):
         try:
-            os.mkdir(directory, 0o755)
+            try:
+                os.mkdir(directory, 0o755)
+            except FileExistsError:
+                if not may_exist:
+                    raise
             if os.access(f"{directory}/cpuset.cpus", os.F_OK) and os.access(f"{directory}/{_CLONE}", os.F_OK):
                 _fill_processors(base, directory)
             return directory

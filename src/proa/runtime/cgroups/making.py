@@ -8,7 +8,7 @@ import os
 from proa.errors import Conflict, Denied, Invalid
 from proa.runtime.cgroups import control_files
 from proa.runtime.cgroups.cgroup import Cgroup, Stats
-from proa.runtime.cgroups.hierarchy import Hierarchy, hierarchies, remove_empty_parents
+from proa.runtime.cgroups.hierarchy import Hierarchy, hierarchies
 from proa.runtime.cgroups.resources import parse_resources
 from proa.runtime.shapes import ALPHANUMERIC
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from proa.runtime.cgroups.spare import Spare
     from proa.runtime.cgroups.version1 import CgroupV1
     from proa.runtime.cgroups.version2 import CgroupV2
 
@@ -28,13 +29,14 @@ __all__ = [
     "in_directories",
     "open_existing",
     "rehearse",
-    "remove_empty_parents",
 ]
 
 _NAME = ALPHANUMERIC | frozenset("_.:@-")
 
 
-def create(path: str, resources: Mapping[str, Any] | None = None, *, adopt: bool = False) -> Cgroup:
+def create(
+    path: str, resources: Mapping[str, Any] | None = None, *, adopt: bool = False, spare: Spare | None = None
+) -> Cgroup:
     """Make the cgroup `path` (such as /proa/<container id>) in every hierarchy, with OCI `linux.resources` applied.
 
     It goes below the root of each hierarchy, or where that may not be written to what was given to us. Device
@@ -43,21 +45,25 @@ def create(path: str, resources: Mapping[str, Any] | None = None, *, adopt: bool
 
     adopt: obey a caller who decides where: any path will do, a relative one is below this process's own cgroup, and a
            cgroup that is there already is taken if there is no process in it.
+    spare: what was made ahead, and is used up.
     """
     wanted = parse_resources(resources)
     if not adopt:
         _check(path)
     elif not _possible(path.removeprefix("/").split("/")):
         raise Invalid(f"`{path}` is not a cgroup path", code="invalid-path", subject=path)
-    made: dict[str, str] = {}
+    rules = wanted.device_rules()
+    made = (spare.become(path) if spare is not None else None) or {}
+    as_wanted = spare is not None and bool(made) and spare.rules == rules
     try:
-        for hierarchy in hierarchies():
+        for hierarchy in hierarchies() if not made else ():
             if adopt and (found := _adopt(hierarchy, path)):
                 made[hierarchy.name] = found
             else:
                 made[hierarchy.name] = _make(hierarchy, path)
         cgroup = in_directories(made)
-        cgroup.set_devices(wanted)
+        if not as_wanted:
+            cgroup.set_devices(rules)
         if resources:
             cgroup.apply(resources)
         return cgroup

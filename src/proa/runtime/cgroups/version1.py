@@ -9,12 +9,14 @@ from proa.errors import Invalid, TimedOut, Unsupported
 from proa.linux import signals
 from proa.runtime.cgroups import control_files as f
 from proa.runtime.cgroups.cgroup import Stats
-from proa.runtime.cgroups.resources import Cpu, Memory, Network, Resources, parse_resources
+from proa.runtime.cgroups.resources import Cpu, Memory, Network, parse_resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
+
+    from proa.runtime.cgroups.device_rules import DeviceRule
 
 _NANOSECONDS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _UNLIMITED = 1 << 62
@@ -42,11 +44,11 @@ class CgroupV1:
         # `tasks`, not cgroup.procs: a thread that moves itself does not wait for the lock that all forks share.
         return [os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for path in self.directories.values()], None
 
-    def set_devices(self, resources: Resources) -> None:
+    def set_devices(self, rules: Sequence[DeviceRule]) -> None:
         """Write the device rules: everything is denied first."""
         directory = self._directory("devices", "a device rule")
         f.write(directory, "devices.deny", "a")
-        for rule in resources.device_rules():
+        for rule in rules:
             f.write(directory, "devices.allow" if rule.allow else "devices.deny", rule.line())
 
     def apply(self, resources: Mapping[str, Any]) -> None:

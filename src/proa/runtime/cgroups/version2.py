@@ -12,12 +12,14 @@ from proa.linux.process import in_user_namespace
 from proa.runtime.cgroups import control_files as f
 from proa.runtime.cgroups.cgroup import Stats
 from proa.runtime.cgroups.device_rules import device_program
-from proa.runtime.cgroups.resources import Cpu, Memory, Resources, parse_resources
+from proa.runtime.cgroups.resources import Cpu, Memory, parse_resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
+
+    from proa.runtime.cgroups.device_rules import DeviceRule
 
 
 class CgroupV2:
@@ -32,7 +34,7 @@ class CgroupV2:
     def open_join_fds(self) -> tuple[list[int], int | None]:
         return [], os.open(self.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def set_devices(self, resources: Resources) -> None:
+    def set_devices(self, rules: Sequence[DeviceRule]) -> None:
         """Attach the device rules as a program; one attached before is replaced without a gap."""
         directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         program = -1
@@ -40,7 +42,7 @@ class CgroupV2:
         try:
             if in_user_namespace():
                 return  # only the machine's root attaches programs, and only he can make devices that work
-            program = bpf.load(bpf.BPF_PROG_TYPE_CGROUP_DEVICE, device_program(resources.device_rules()))
+            program = bpf.load(bpf.BPF_PROG_TYPE_CGROUP_DEVICE, device_program(rules))
             attached = bpf.attached(directory, bpf.BPF_CGROUP_DEVICE)
             if len(attached) == 1:
                 old = bpf.open_by_id(attached[0])
