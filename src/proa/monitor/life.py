@@ -52,8 +52,10 @@ def _launch(orders_fd: int, nursery_pid: int, monitor_pid: int, channel: socket.
         return
     if started.is_child:
         close_all_but((channel.fileno(), *started.fds))
+        # The processor has nothing better to do until the end; an end that comes later is for another one to see to.
+        container = Container(Loop(), started.message, started.fds) if started.is_plain else None
         if _ends_soon(started):
-            Container(Loop(), started.message, started.fds).run()
+            (container or Container(Loop(), started.message, started.fds)).run()
             linger()
             return
     with suppress(ConnectionError):  # somebody has killed the monitor: the engine hears of it

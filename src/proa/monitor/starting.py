@@ -21,7 +21,7 @@ from proa.linux.sockets import receive_fds
 from proa.monitor import foreign
 from proa.monitor.foreign import Foreign
 from proa.monitor.launcher import failure_record, linger, serve_lent
-from proa.monitor.log_drivers import check_log
+from proa.monitor.log_drivers import REMOTE, check_log
 from proa.monitor.logs import rfc3339
 from proa.monitor.protocol import LentExec, StartRequest, encode_line, parse_order, parse_start, read_line
 from proa.monitor.records import (
@@ -72,13 +72,15 @@ _decoder = msgspec.json.Decoder(Handoff)
 class Started(NamedTuple):
     """What the monitor is to have, message and descriptors, of which so many are to wake it.
 
-    is_child: whether the process is this one's child, and not the monitor's. owners: whose descriptors these are here.
+    is_child: whether the process is this one's child, and not the monitor's. is_plain: whether a `Container` can be
+    made of it without effect. owners: whose descriptors these are here.
     """
 
     message: bytes
     fds: list[int]
     waking: int
     is_child: bool
+    is_plain: bool
     owners: tuple[object, ...]
 
 
@@ -111,8 +113,9 @@ def start_container(
             handoff, fds = start.run(order, fds)
             connection.sendall(encode_line(_started_event(handoff)))
             message = start.head() + encode_line(handoff)
+            plain = order.log.driver not in REMOTE and not any(how.early for how in order.attach)
             owners = (connection, undo.pop_all())
-            return Started(message, [connection.fileno(), *fds], start.waking, start.is_child, owners)
+            return Started(message, [connection.fileno(), *fds], start.waking, start.is_child, plain, owners)
     except ConnectionError:
         pass  # the engine or the monitor died meanwhile; everything is undone
     except Exception as error:  # noqa: BLE001 - whatever it was, the engine must hear of it
