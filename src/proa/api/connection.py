@@ -38,7 +38,7 @@ FLUSH_SECONDS = 10.0
 _HEAD_END = b"\r\n\r\n"
 # Operations that take over the connection even without an Upgrade header.
 _TAKES_OVER = re.compile(
-    r"(?:(?:/v[0-9.]+)?/(?:containers/[^/?]+/attach|exec/[^/?]+/start)|/proa/v1/containers/[^/?]+/exec)(?:\?|$)"
+    r"(?:(?:/v[0-9.]+)?/(?:containers/[^/?]+/attach|exec/[^/?]+/start)|/proa/v1/containers/(?:run|[^/?]+/exec))(?:\?|$)"
 )
 
 

@@ -147,9 +147,10 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/containers/{id}/exec"): Row(
         body=(JSON, _struct(ExecRequest), True), answer=(200, MULTIPLEXED_STREAM, {})
     ),
-    ("POST", "/containers/{id}/run"): Row(
-        query={"condition": (TEXT, "not-running, next-exit (when not given), removed, healthy or unhealthy")},
-        answer=(200, JSON, {"anyOf": [_object(StatusCode={"type": "integer"}), _object(error=TEXT)]}),
+    ("POST", "/containers/run"): Row(
+        query={"name": (TEXT, "The container's name; one is made up when not given"), **_PLATFORM},
+        body=(JSON, {"type": "object", "properties": {"Image": TEXT, "Cmd": TEXTS}, "required": ["Image"]}, True),
+        answer=(200, MULTIPLEXED_STREAM, {}),
     ),
     ("GET", "/containers/{id}/execs"): Row(answer=(200, JSON, _list(_EXEC))),
     ("POST", "/exec/{id}/kill"): Row(query={"signal": (TEXT, "A signal's name or number; KILL when not given")}),

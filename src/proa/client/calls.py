@@ -9,7 +9,7 @@ import msgspec
 
 from proa.client.failures import stream_failure
 from proa.client.flow import Channel, Exchange, Flow, Item, Open, Read, Request, Stream
-from proa.client.frames import STDERR, Demultiplexer
+from proa.client.frames import STDERR, STDOUT, SYSTEM_ERROR, Demultiplexer
 from proa.client.http import query
 from proa.client.models import Output, Progress
 from proa.client.names import has_registry
@@ -17,12 +17,14 @@ from proa.errors import Corrupt, Exhausted, NotFound
 
 __all__ = [
     "collect",
+    "collect_run",
     "decode",
     "download",
     "exchange",
     "filters_text",
     "gathered",
     "json_stream",
+    "opened",
     "outputs",
     "registry_headers",
     "transfer",
@@ -105,24 +107,39 @@ def outputs(channel: Channel, *, tty: bool) -> Stream[Output]:
         channel.close()
 
 
+def opened(request: Request) -> Flow[Channel]:
+    """The channel that a request opens."""
+    channel: Channel = yield Open(request)
+    return channel
+
+
 def collect(channel: Channel, *, tty: bool) -> Flow[tuple[bytes, bytes]]:
     """All of stdout and stderr. Raises Exhausted beyond 256 MiB. Closes the channel."""
+    streams = yield from _collect(channel, None if tty else Demultiplexer())
+    return streams[STDOUT], streams[STDERR] + streams[SYSTEM_ERROR]
+
+
+def collect_run(channel: Channel) -> Flow[tuple[bytes, bytes, bytes, int | None]]:
+    """All of stdout and stderr, what the engine tells of a failure, and the exit status. As `collect`."""
     demultiplexer = Demultiplexer()
-    pieces: tuple[list[bytes], list[bytes]] = ([], [])
+    streams = yield from _collect(channel, demultiplexer)
+    return streams[STDOUT], streams[STDERR], streams[SYSTEM_ERROR], demultiplexer.exit_status
+
+
+def _collect(channel: Channel, demultiplexer: Demultiplexer | None) -> Flow[list[bytes]]:
+    """Everything, by the number of its stream."""
+    pieces: list[list[bytes]] = [[] for _ in range(SYSTEM_ERROR + 1)]
     size = 0
     try:
         while data := (yield Read(channel)):
             size += len(data)
             if size > MAX_OUTPUT_BYTES:
                 raise Exhausted(f"the process wrote more than {MAX_OUTPUT_BYTES} bytes", code="output-too-long")
-            if tty:
-                pieces[0].append(data)
-                continue
-            for number, piece in demultiplexer.feed(data):
-                pieces[number >= STDERR].append(piece)
+            for number, piece in demultiplexer.feed(data) if demultiplexer is not None else ((STDOUT, data),):
+                pieces[number].append(piece)
     finally:
         channel.close()
-    return b"".join(pieces[0]), b"".join(pieces[1])
+    return [b"".join(each) for each in pieces]
 
 
 def json_stream(request: Request, kind: type[T]) -> Stream[T]:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
-from proa.client.calls import collect, decode, exchange, filters_text, registry_headers, transfer
+import msgspec
+
+from proa.client.calls import (
+    collect,
+    collect_run,
+    decode,
+    exchange,
+    filters_text,
+    opened,
+    registry_headers,
+    transfer,
+)
 from proa.client.container import AsyncContainer, Container, ContainerCore
 from proa.client.creation import Creation, creation
 from proa.client.failures import image_is_missing, stream_failure
@@ -26,11 +37,12 @@ from proa.client.flow import (
 from proa.client.http import query, quote
 from proa.client.models import ListedContainer, PruneResult, RunResult
 from proa.client.names import split_tag
-from proa.errors import Conflict, NotFound, ProaError
+from proa.errors import Conflict, NotFound, ProaError, Unavailable
 
 __all__ = ["AsyncContainers", "Containers", "pull_flow"]
 
 C = TypeVar("C", bound="ContainerCore[Any]")
+T = TypeVar("T")
 
 
 class ContainersCore(Generic[C]):
@@ -74,18 +86,22 @@ class ContainersCore(Generic[C]):
         return container
 
     def _create_id(self, wanted: Creation) -> Flow[str]:
-        image = wanted.document["Image"]
         target = f"/containers/create{query(name=wanted.name, platform=wanted.platform)}"
+        body = yield from self._with_image(wanted, lambda: exchange("POST", target, wanted.document))
+        return str(decode(body, dict[str, Any])["Id"])
+
+    def _with_image(self, wanted: Creation, create: Callable[[], Flow[T]]) -> Flow[T]:
+        """`create`, its image pulled first or when it is missing, as is wanted."""
+        image = wanted.document["Image"]
         if wanted.pull == "always":
             yield from pull_flow(image, wanted.platform)
         try:
-            body = yield from exchange("POST", target, wanted.document)
+            return (yield from create())
         except NotFound as error:
             if wanted.pull != "missing" or not image_is_missing(error):
                 raise
-            yield from pull_flow(image, wanted.platform)
-            body = yield from exchange("POST", target, wanted.document)
-        return str(decode(body, dict[str, Any])["Id"])
+        yield from pull_flow(image, wanted.platform)
+        return (yield from create())
 
     def _create(self, wanted: Creation) -> Flow[C]:
         wanted.document["HostConfig"]["AutoRemove"] = bool(wanted.auto_remove)
@@ -108,13 +124,39 @@ class ContainersCore(Generic[C]):
     def _run(self, wanted: Creation) -> Flow[RunResult]:
         removes = wanted.auto_remove is not False
         wanted.document["HostConfig"]["AutoRemove"] = removes
+        if wanted.input is None and not wanted.document["Tty"]:
+            try:
+                return (yield from self._run_at_once(wanted))
+            except NotFound as error:
+                if error.message != "page not found":  # of another engine
+                    raise
+        return (yield from self._run_in_steps(wanted, removes=removes))
+
+    def _run_at_once(self, wanted: Creation) -> Flow[RunResult]:
+        """By one request. Input, which is to be written only when the container runs, would not know when."""
+        target = f"/proa/v1/containers/run{query(name=wanted.name, platform=wanted.platform)}"
+        request = Request("POST", target, msgspec.json.encode(wanted.document), upgrade=True)
+        channel: Channel = yield from self._with_image(wanted, lambda: opened(request))
+        stdout, stderr, told, status = yield from collect_run(channel)
+        error = stream_failure(decode(told, dict[str, Any])) if told else None
+        if error is not None:
+            raise error
+        if status is None:
+            raise Unavailable(
+                "the engine ended before the container did",
+                code="engine-gone",
+                hint="the container goes on: look for it",
+            )
+        return RunResult(status, stdout, stderr)
+
+    def _run_in_steps(self, wanted: Creation, *, removes: bool) -> Flow[RunResult]:
         tty = bool(wanted.document["Tty"])
         path = f"/containers/{yield from self._create_id(wanted)}"
         streams = query(stream=True, stdin=wanted.input is not None, stdout=True, stderr=True)
         attached = yield Open(Request("POST", f"{path}/attach{streams}", upgrade=True))
         try:
             try:
-                waiting = yield from self._start(path, "removed" if removes else "next-exit", wanted)
+                waiting = yield from self._start(path, "removed" if removes else "next-exit")
             except ProaError:
                 if removes:
                     yield from self._discard(path.rpartition("/")[2])
@@ -130,26 +172,11 @@ class ContainersCore(Generic[C]):
                 waiting.close()
         finally:
             attached.close()
-        record = decode(body, dict[str, Any])
-        error = stream_failure(record)
-        if error is not None:
-            if removes:
-                yield from self._discard(path.rpartition("/")[2])
-            raise error
-        return RunResult(int(record["StatusCode"]), stdout, stderr)
+        return RunResult(int(decode(body, dict[str, Any])["StatusCode"]), stdout, stderr)
 
-    def _start(self, path: str, condition: str, wanted: Creation) -> Flow[Channel]:
-        """Start and wait, in one request where that can be: what comes of it is told in the channel then, too."""
-        asked = query(condition=condition)
-        if wanted.input is None:  # which is written only when it runs
-            try:
-                channel: Channel = yield Open(Request("POST", f"/proa/v1{path}/run{asked}"))
-            except NotFound as error:
-                if error.message != "page not found":  # of another engine
-                    raise
-            else:
-                return channel
-        waiting: Channel = yield Open(Request("POST", f"{path}/wait{asked}"))
+    def _start(self, path: str, condition: str) -> Flow[Channel]:
+        """Start it; the channel tells of its end."""
+        waiting: Channel = yield Open(Request("POST", f"{path}/wait{query(condition=condition)}"))
         try:
             yield from exchange("POST", f"{path}/start")
         except BaseException:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from proa.errors import Corrupt
 
-__all__ = ["STDERR", "STDOUT", "Demultiplexer"]
+__all__ = ["STDERR", "STDOUT", "SYSTEM_ERROR", "Demultiplexer"]
 
 STDOUT = 1
 STDERR = 2

@@ -25,7 +25,7 @@ from proa.engine.secrets import take_back
 from proa.engine.signal_names import parse_signal
 from proa.engine.startup import start_request
 from proa.engine.types import ExitStatus, State
-from proa.engine.waits import Condition, Waits
+from proa.engine.waits import OVER, Condition, Waits
 from proa.errors import Conflict, Internal, NotFound, NotModified, ProaError, TimedOut, Unavailable
 from proa.monitor.client import MonitorConnection
 
@@ -190,6 +190,8 @@ class Lifecycle:
 
     def _heard(self, entry: Entry, run: Run, event: dict[str, Any] | None) -> None:
         """On the watcher's thread: must not block."""
+        if event is None:
+            self._waits.resolve(entry.record.id, OVER, ExitStatus(status_code=0))
         kind = event["event"] if event else None
         if kind == "exec-exit" and event:
             self._engine.execs.ended(entry, event)

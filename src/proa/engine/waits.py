@@ -14,8 +14,10 @@ from proa.errors import Conflict
 if TYPE_CHECKING:
     from proa.engine.catalog import Catalog
 
-Condition = Literal["not-running", "next-exit", "removed", "healthy", "unhealthy"]
+# `over`: the monitor has let go of it, all of its output is written.
+Condition = Literal["not-running", "next-exit", "removed", "over", "healthy", "unhealthy"]
 ENDS: tuple[Condition, ...] = ("not-running", "next-exit")
+OVER: tuple[Condition, ...] = ("over",)
 HEALTHS: tuple[Condition, ...] = ("healthy", "unhealthy")
 # So many removed auto-remove containers have their exit status kept, for clients that come back after a crash.
 GONE_STATUSES = 256

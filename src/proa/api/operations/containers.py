@@ -10,7 +10,7 @@ from proa.api.messages import JSON, NO_CONTENT, Outcome, Reply, Request, created
 from proa.api.routes import Route
 from proa.api.service import Service
 from proa.api.translate import containers as translate
-from proa.engine.types import Container
+from proa.engine.types import Container, CreateRequest, CreateResult
 from proa.errors import Invalid, NotFound
 
 LISTS_KEPT = 16
@@ -50,20 +50,30 @@ async def list_(service: Service, request: Request) -> Outcome:
 
 async def create(service: Service, request: Request) -> Outcome:
     """`POST /containers/create`: 404 for a missing image, which tells clients to pull it."""
+    result = await make_container(service, await container_wanted(request))
+    return created({"Id": result.id, "Warnings": result.warnings})
+
+
+async def container_wanted(request: Request) -> CreateRequest:
+    """What the body and the query ask for. Raises Invalid."""
     body = await json_body(request)
     wanted = translate.create_request(body, request.query.text("name"), request.query.platform())
     if not wanted.config.image:
         raise Invalid("config cannot be empty: it names no image", code="image-missing")
     if request.door is not None and request.door.scope is not None:
         wanted.volume_labels = request.door.scope.labels
+    return wanted
+
+
+async def make_container(service: Service, wanted: CreateRequest) -> CreateResult:
+    """Create it. Raises NotFound for a missing image and for nothing else, Invalid, Conflict."""
     try:
-        result = await service.pools.change(service.engine.containers.create, wanted)
+        return await service.pools.change(service.engine.containers.create, wanted)
     except NotFound as error:
         if error.code in ("image-not-found", "platform-not-found"):
             raise
         # Another container or a network, which pulling the image does not bring.
         raise Invalid(error.message, code=error.code, subject=error.subject, hint=error.hint) from None
-    return created({"Id": result.id, "Warnings": result.warnings})
 
 
 async def inspect(service: Service, request: Request) -> Outcome:

@@ -13,11 +13,10 @@ import msgspec
 from proa.api.messages import NO_CONTENT, Outcome, Reply, Request, Stream, json_body, typed
 from proa.api.routes import Route
 from proa.api.service import Service
-from proa.api.status import as_failure, last_line
 from proa.api.translate.stats import stats as stats_object
 from proa.engine.types import Container, ExitStatus, UpdateRequest
 from proa.engine.waits import Condition
-from proa.errors import Conflict, Internal, Invalid, NotFound, NotModified
+from proa.errors import Conflict, Invalid, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -86,30 +85,6 @@ async def wait(service: Service, request: Request) -> Outcome:
         yield _status(await asyncio.wrap_future(future))
 
     return _until(future, end())
-
-
-async def run(service: Service, request: Request) -> Outcome:
-    """`POST /proa/v1/containers/{id}/run`: wait and start in one; a failure to start is told in the last line.
-
-    The head comes before the start, so clients can read the output that the start sends them elsewhere.
-    """
-    future = _wait(service, request["id"], request.query.text("condition") or "next-exit")
-
-    async def start_and_end() -> AsyncIterator[bytes]:
-        try:
-            try:
-                await service.pools.change(service.engine.lifecycle.start, request["id"])
-            except NotModified:
-                pass  # it runs already
-        except Exception as error:  # carried to the client
-            failure = as_failure(error)
-            if isinstance(failure, Internal):
-                log.error("start failed: %s", error, exc_info=error)
-            yield msgspec.json.encode(last_line(failure)) + b"\n"
-        else:
-            yield _status(await asyncio.wrap_future(future))
-
-    return _until(future, start_and_end())
 
 
 def _wait(service: Service, name_or_id: str, condition: str) -> Future[ExitStatus]:
@@ -184,7 +159,6 @@ ROUTES = (
     Route("POST", "/containers/{id}/unpause", unpause),
     Route("POST", "/containers/{id}/update", update),
     Route("POST", "/containers/{id}/wait", wait),
-    Route("POST", "/proa/v1/containers/{id}/run", run),
     Route("GET", "/containers/{id}/top", top),
     Route("GET", "/containers/{id}/stats", stats),
 )

@@ -93,7 +93,7 @@ class _Narrowing:
         """Raises Denied."""
         route, request = self._route, self._request
         template, labels = route.template, self._scope.labels
-        if template == "/containers/create":
+        if template in ("/containers/create", "/proa/v1/containers/run"):
             await self._create_container()
         elif template == "/networks/create":
             await self._create(powers.check_network)
