@@ -54,6 +54,8 @@ def lost(directory: Path) -> dict[str, Any]:
         kill_process(int(state.get("pid", 0)), int(state.get("start_time", 0)))
         if path := str(state.get("cgroup") or ""):
             end_cgroup(path)
+        if path := str(state.get("socket") or ""):
+            Path(path).unlink(missing_ok=True)
     return {
         "status": 128 + signal.SIGKILL,
         "error": "the container's monitor died; its exit status is not known",

@@ -107,6 +107,7 @@ class Lifecycle:
             engine.endpoints.leave(entry)
             engine.volumes.leave(record.id)
             end_cgroup(cgroup)  # when what made it died, nobody has removed it
+            engine.socket_path(record.id).unlink(missing_ok=True)
             raise
         finally:
             joined.close()

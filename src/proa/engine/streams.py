@@ -11,6 +11,8 @@ import select
 import threading
 from pathlib import Path
 
+import msgspec
+
 from proa.engine import exits
 from proa.engine.catalog import Catalog, Entry
 from proa.engine.logs import LogReader
@@ -86,15 +88,17 @@ class Streams:
         stderr: bool,
         detach_keys: str = "",
         early: bytes = b"",
+        followed: bool = False,
     ) -> bool:
         """Keep a connected socket for the start of a container that does not run, which makes it ours.
 
         False when the container runs: `attach` is for that. Never blocks: the caller must be able to do it in the same
-        moment in which the client learns that it may start the container. Raises NotFound, Conflict, Invalid, and
-        leaves the socket to the caller then.
+        moment in which the client learns that it may start the container. followed: as of `protocol.Attach`. Raises
+        NotFound, Conflict, Invalid, and leaves the socket to the caller then.
         """
         entry = self._catalog.find(name_or_id)
-        return self._keep(entry, _attach_of(entry, stdin, stdout, stderr, detach_keys, early), connection)
+        attach = _attach_of(entry, stdin, stdout, stderr, detach_keys, early)
+        return self._keep(entry, msgspec.structs.replace(attach, followed=followed), connection)
 
     def _keep(self, entry: Entry, attach: Attach, connection: int) -> bool:
         """Remember a client for the start; False when the container runs."""

@@ -44,6 +44,7 @@ class Client:
         "_socket",
         "ending",
         "ends_exec",
+        "followed",
         "held",
         "stdin",
         "streams",
@@ -62,6 +63,7 @@ class Client:
         self.stdin = how.stdin
         self.tells_end = how.tells_end
         self.ends_exec = how.ends_exec
+        self.followed = how.followed
         self.held = how.held
         self.wants = frozenset(how.streams)
         self._keys: DetachKeys | None = None
@@ -230,7 +232,8 @@ class Client:
         except OSError:
             pass
         try:
-            self._socket.shutdown(socket.SHUT_RDWR if self._socket.family == socket.AF_UNIX else socket.SHUT_WR)
+            if not self.followed:
+                self._socket.shutdown(socket.SHUT_RDWR if self._socket.family == socket.AF_UNIX else socket.SHUT_WR)
         except OSError:
             pass
         self._loop.close(self._socket.detach())

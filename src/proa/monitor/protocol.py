@@ -85,6 +85,7 @@ class Attach(msgspec.Struct, frozen=True):
     detach_keys: bytes that end this attach when typed on a terminal; None is ctrl-p ctrl-q, empty is none.
     early:       input that was read from the socket already, before it was handed over.
     tells_end:   the last frame it gets is number 4 with the exit status in decimal digits; only without a terminal.
+    followed:    somebody else writes to it when the output has ended, so it is closed and not shut down.
     ends_exec:   when the client leaves otherwise than by the keys, its exec is ended.
     held:        nothing is written to it, and no output is read, until the connection of the request is closed: time to
                  write what the log has.
@@ -95,6 +96,7 @@ class Attach(msgspec.Struct, frozen=True):
     detach_keys: list[int] | None = None
     early: bytes = b""
     tells_end: bool = False
+    followed: bool = False
     ends_exec: bool = False
     held: bool = False
 

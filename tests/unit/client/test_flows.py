@@ -29,7 +29,7 @@ from proa.client.flow import (
     stream,
 )
 from proa.client.models import ContainerDetails, RunResult
-from proa.errors import Corrupt, Invalid, NotFound
+from proa.errors import Corrupt, Invalid, NotFound, Unavailable
 
 
 class Script:
@@ -137,36 +137,44 @@ def test_run_is_one_flow_for_both_faces() -> None:
     assert attached.is_closed
 
 
-def test_without_input_start_and_wait_are_one_request() -> None:
-    attached, waiting = Channel(b"\1\0\0\0\0\0\0\3out"), Channel(b'{"StatusCode":3}\n')
-    transport = Script(b'{"Id":"abc"}', attached, waiting)
-    assert Containers(transport).run("x") == RunResult(3, b"out", b"")
-    assert transport.asked[-1] == "POST /proa/v1/containers/abc/run?condition=removed"
-    assert attached.is_closed
-    assert waiting.is_closed
+def test_without_input_it_is_one_request() -> None:
+    channel = Channel(frame(1, b"out") + frame(4, b"3"))
+    transport = Script(channel)
+    assert Containers(transport).run("x", name="one") == RunResult(3, b"out", b"")
+    assert transport.asked == ["POST /proa/v1/containers/run?name=one"]
+    assert channel.is_closed
 
 
-def fails_to_start(transport: Script, attached: Channel, waiting: Channel) -> None:
+def test_a_missing_image_is_pulled_for_that_request() -> None:
+    transport = Script(NotFound("No such image: x:latest"), b'{"Name":"x"}', Channel(b"{}\n"), Channel(frame(4, b"0")))
+    assert Containers(transport).run("x").exit_code == 0
+    assert transport.asked[-2:] == ["POST /images/create?fromImage=x&tag=latest", "POST /proa/v1/containers/run"]
+
+
+def test_an_engine_that_ends_meanwhile() -> None:
+    with pytest.raises(Unavailable, match="ended before the container did"):
+        Containers(Script(Channel(frame(1, b"out")))).run("x")
+
+
+def test_a_start_that_fails_in_that_request() -> None:
+    told = b'{"errorDetail":{"message":"exec: x","code":"command-not-found","status":400},"error":"exec: x"}'
+    channel = Channel(frame(3, told))
+    with pytest.raises(NotFound) as caught:
+        Containers(Script(channel)).run("x")
+    assert caught.value.code == "command-not-found"
+    assert channel.is_closed
+
+
+def test_a_start_that_fails_leaves_nothing_open() -> None:
+    attached, waiting = Channel(), Channel()
+    failed = NotFound("exec: x", code="command-not-found")
+    transport = Script(NotFound("page not found"), b'{"Id":"abc"}', attached, waiting, failed, b"")  # another engine
     with pytest.raises(NotFound) as caught:
         Containers(transport).run("x")
     assert caught.value.code == "command-not-found"
     assert transport.asked[-1] == "DELETE /containers/abc?force=1"
     assert attached.is_closed
     assert waiting.is_closed
-
-
-def test_a_start_that_fails_in_that_request() -> None:
-    told = b'{"errorDetail":{"message":"exec: x","code":"command-not-found","status":400},"error":"exec: x"}\n'
-    attached, waiting = Channel(), Channel(told)
-    transport = Script(b'{"Id":"abc"}', attached, waiting, b"")
-    fails_to_start(transport, attached, waiting)
-
-
-def test_a_start_that_fails_leaves_nothing_open() -> None:
-    attached, waiting = Channel(), Channel()
-    failed = NotFound("exec: x", code="command-not-found")
-    transport = Script(b'{"Id":"abc"}', attached, NotFound("page not found"), waiting, failed, b"")
-    fails_to_start(transport, attached, waiting)
 
 
 class Numbers(Blocking):
@@ -237,7 +245,7 @@ def test_cancelling_closes_what_is_open() -> None:
 
     async def cancel() -> None:
         transport = Hanging(b'{"Id":"abc"}', attached, waiting, b"")
-        task = asyncio.ensure_future(AsyncContainers(transport).run("x"))
+        task = asyncio.ensure_future(AsyncContainers(transport).run("x", input=b"in"))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

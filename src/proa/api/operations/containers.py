@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import msgspec
 
@@ -50,14 +51,14 @@ async def list_(service: Service, request: Request) -> Outcome:
 
 async def create(service: Service, request: Request) -> Outcome:
     """`POST /containers/create`: 404 for a missing image, which tells clients to pull it."""
-    result = await make_container(service, await container_wanted(request))
+    wanted = container_wanted(request, await json_body(request), request.query.text("name"), request.query.platform())
+    result = await make_container(service, wanted)
     return created({"Id": result.id, "Warnings": result.warnings})
 
 
-async def container_wanted(request: Request) -> CreateRequest:
-    """What the body and the query ask for. Raises Invalid."""
-    body = await json_body(request)
-    wanted = translate.create_request(body, request.query.text("name"), request.query.platform())
+def container_wanted(request: Request, body: dict[str, Any], name: str, platform: str) -> CreateRequest:
+    """What a request asks for by body and query. Raises Invalid."""
+    wanted = translate.create_request(body, name, platform)
     if not wanted.config.image:
         raise Invalid("config cannot be empty: it names no image", code="image-missing")
     if request.door is not None and request.door.scope is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from proa.api.messages import MULTIPLEXED_STREAM, Hijack, Outcome, Request, frame
+from proa.api.messages import MULTIPLEXED_STREAM, Hijack, Outcome, Request, frame, json_body
 from proa.api.operations.containers import container_wanted, make_container
 from proa.api.routes import Route
 from proa.api.service import Service
@@ -40,7 +40,7 @@ async def run(service: Service, request: Request) -> Outcome:
     is removed if it is to be, number 3 a failure to start, as a JSON object.
     """
     engine = service.engine
-    wanted = await container_wanted(request)
+    wanted = container_wanted(request, await json_body(request), request.query.text("name"), request.query.platform())
     if wanted.config.tty:
         raise Invalid(
             "a terminal's stream has no frames: create the container, attach to it and start it", code="run-terminal"
@@ -53,7 +53,7 @@ async def run(service: Service, request: Request) -> Outcome:
         told = socket.socket(fileno=os.dup(connection))
         told.setblocking(False)
         try:
-            engine.streams.park(id, connection, stdin=stdin, stdout=True, stderr=True, early=early)
+            engine.streams.park(id, connection, stdin=stdin, stdout=True, stderr=True, early=early, followed=True)
         except BaseException:
             os.close(connection)
             told.close()
