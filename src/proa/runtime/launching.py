@@ -70,7 +70,7 @@ class Process(NamedTuple):
 class Launch:
     """A process on its way to its program: who it is, and soon what became of it.
 
-    With `begin(sibling=True)`, and for an embryo, the process is its creator's sibling: whoever is the parent reaps it.
+    With `begin(sibling=True)` the process is its creator's sibling: whoever is the parent reaps it.
     """
 
     __slots__ = ("_channel", "pid", "pidfd", "start_time")

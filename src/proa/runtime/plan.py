@@ -63,10 +63,13 @@ class Plan:
     user:             the maps of the user namespace to make, if any; one to join is in `join`.
     time_offsets:     what a new time namespace's offsets are set to; empty for none.
     early:            steps to do before namespaces are joined.
+    can_share:        whether the steps may run in the memory of the process that starts it: none waits for that one, or
+                      forks, or may be killed by a filter of the user's, which would end both.
     """
 
     __slots__ = (
         "below_init",
+        "can_share",
         "cgroup_namespace",
         "early",
         "join",
@@ -89,6 +92,7 @@ class Plan:
         user: Mappings | None = None,
         early: Sequence[Step] = (),
         time_offsets: bytes = b"",
+        can_share: bool = False,
     ) -> None:
         self.steps = tuple(steps)
         self.namespaces = namespaces
@@ -99,12 +103,7 @@ class Plan:
         self.user = user
         self.early = tuple(early)
         self.time_offsets = time_offsets
-
-    @property
-    def can_share(self) -> bool:
-        """Whether its steps may run in the memory of the process that starts it: none waits for that one, or forks."""
-        waiting = (lifecycle.AwaitHooks, lifecycle.RunHooks, lifecycle.AwaitStart)
-        return not any(isinstance(step, waiting) for step in self.steps)
+        self.can_share = can_share
 
     def describe(self) -> list[str]:
         """One line per step, for people."""
@@ -146,7 +145,8 @@ def compile_plan(
     if not dev_bound:
         steps += [devices.MakeDevices(_nodes(linux)), devices.LinkDevices()]
     hooks = spec.hooks or Hooks()
-    if hooks.prestart or hooks.create_runtime or hooks.create_container or hooks.start_container:
+    hooked = bool(hooks.prestart or hooks.create_runtime or hooks.create_container or hooks.start_container)
+    if hooked:
         steps.append(lifecycle.AwaitHooks())
     if hooks.create_container:
         steps.append(lifecycle.RunHooks("createContainer", check.hooks(hooks.create_container)))
@@ -191,6 +191,7 @@ def compile_plan(
         below_init=below_init,
         user=check.user_mappings(linux, made),
         time_offsets=check.time_offsets(linux.time_offsets, made),
+        can_share=linux.seccomp is None and not hooked and listener_fd < 0,
     )
 
 
