@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+import proa as proa_sdk
+from proa.errors import Denied
+
 pytestmark = pytest.mark.root
 
 PROA = str(Path(sys.executable).with_name("proa"))
@@ -135,6 +138,24 @@ def test_allowed_areas_give_no_way_to_the_host(ready: Any, scoped: Callable[...,
     files.refused("cp", "/etc/hostname", "bound:/t/x")
     files.refused("run", "--rm", "--network", "none", "--volumes-from", "bound", "busybox", "true")
     files.refused("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device=/etc", "host")
+    assert ready.out("ps", "-aq", "--filter", "status=created") == ""
+
+
+def test_the_sdk_runs_what_the_command_may_run(ready: Any, scoped: Callable[..., Scoped]) -> None:
+    """`POST /proa/v1/containers/run` is narrowed as Docker's create is."""
+    mine = scoped("mine", "--label", "ci=one")
+    reads = scoped("reads", "--read-only")
+    with proa_sdk.connect(f"unix://{mine.path}") as client:
+        assert client.containers.run("busybox", ["echo", "hi"], network="none").stdout == b"hi\n"
+        kept = client.containers.run("busybox", ["true"], name="kept", auto_remove=False, network="none")
+        assert kept.exit_code == 0
+        assert client.containers.get("kept").details.config.labels == {"ci": "one"}
+        client.containers.get("kept").remove()
+        for mighty in ({"privileged": True}, {"network": "host"}, {"cap_add": ["SYS_ADMIN"]}):
+            with pytest.raises(Denied, match="scope of the socket"):
+                client.containers.run("busybox", ["true"], **{"network": "none", **mighty})
+    with proa_sdk.connect(f"unix://{reads.path}") as client, pytest.raises(Denied, match="scope of the socket"):
+        client.containers.run("busybox", ["true"], network="none")
     assert ready.out("ps", "-aq", "--filter", "status=created") == ""
 
 
