@@ -38,7 +38,7 @@ from proa.monitor.stdio import StdioPipes, monitor_ends, stdio_of, stream_names
 from proa.runtime import cgroups, defaults
 from proa.runtime.ahead import Ahead, make_ahead
 from proa.runtime.cgroups.spare import Spare, make_spare, remove_spares
-from proa.runtime.launching import Launch, begin, rehearse_steps
+from proa.runtime.launching import Launch, begin, rehearse_sharing, rehearse_steps
 from proa.runtime.plan import Plan, compile_exec_plan, compile_plan
 
 __all__ = ["Handoff", "Started", "Taken", "foreign_of", "rehearse", "start_container", "take"]
@@ -133,6 +133,8 @@ def _prepare(
         return None, None
     rehearse()
     rehearse_end()
+    if vfork.available():
+        rehearse_sharing()  # before there is a namespace ahead, of which its process would be the first
     spare = make_spare(nursery_pid)
     try:
         return make_ahead(), spare

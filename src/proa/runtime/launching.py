@@ -496,6 +496,14 @@ def preload() -> None:
         vfork.prepare()
 
 
+def rehearse_sharing() -> None:
+    """Go through a start with `sharing` of nothing, in a process that waits to do so: it takes the page faults."""
+    try:
+        _start((), 0, lambda ch: Init(ch, {}), stdio=Stdio(), born_in=None, pid_namespace=-1, sharing=True).outcome()
+    except Internal:
+        pass  # there was no command
+
+
 def rehearse_steps() -> None:
     """Go through code of the steps that has no effect, on the host's root."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

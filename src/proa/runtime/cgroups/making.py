@@ -86,10 +86,11 @@ def open_existing(path: str) -> Cgroup | None:
     _check(path)
     found = {}
     for hierarchy in hierarchies():
-        for base in hierarchy.bases:
-            if os.path.isdir(base + path):
-                found[hierarchy.name] = base + path
-                break
+        directory = hierarchy.mount_point + path
+        if not os.path.isdir(directory):  # only now, as it takes a moment to say where else it may be
+            directory = next((base + path for base in hierarchy.bases[1:] if os.path.isdir(base + path)), "")
+        if directory:
+            found[hierarchy.name] = directory
     return in_directories(found) if found else None
 
 
