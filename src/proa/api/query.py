@@ -72,12 +72,8 @@ class Query:
             raise Invalid(f"SOURCE_DATE_EPOCH {value} is out of range", code="query-invalid")
         return value
 
-    def seconds(self, name: str) -> float:
-        """A time as seconds since the epoch with up to nine decimals; 0.0 when absent. Raises Invalid."""
-        return self.nanoseconds(name) / 1e9
-
     def nanoseconds(self, name: str) -> int:
-        """The same in nanoseconds, exactly; 0 when absent."""
+        """A time, given as seconds since the epoch with up to nine decimals; 0 when absent. Raises Invalid."""
         value = self.text(name)
         if not value:
             return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["age", "binary_size", "decimal_size", "local_time", "parse_time", "short_id", "span"]
+__all__ = ["age", "binary_size", "decimal_size", "local_time", "parse_time", "parse_time_ns", "short_id", "span"]
 
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -71,8 +71,13 @@ def parse_time(text: str) -> float:
 
     Raises ValueError when it is not one.
     """
+    return parse_time_ns(text) / 1e9
+
+
+def parse_time_ns(text: str) -> int:
+    """The same in nanoseconds, exactly: seconds as a float are 200 ns apart."""
     if not text or text.startswith("0001-"):
-        return 0.0
+        return 0
     date, _, clock = text.partition("T")
     zone, offset = "", 0
     for mark in ("Z", "+", "-"):
@@ -85,7 +90,9 @@ def parse_time(text: str) -> float:
     year, month, day = (int(part) for part in date.split("-"))
     hour, minute, second = (clock or "00:00:00").split(":")
     days = _days(year, month, day)
-    return days * 86400 + int(hour) * 3600 + int(minute) * 60 + float(second) - offset
+    whole, _, part = second.partition(".")
+    seconds = days * 86400 + int(hour) * 3600 + int(minute) * 60 + int(whole) - offset
+    return seconds * 1_000_000_000 + int(part[:9].ljust(9, "0"))
 
 
 def _days(year: int, month: int, day: int) -> int:

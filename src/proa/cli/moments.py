@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from proa.cli.humanise import parse_time
+from proa.cli.humanise import parse_time_ns
 from proa.cli.values import duration_ns
 from proa.errors import Invalid
 
@@ -26,12 +26,16 @@ def moment(text: str, option: str) -> str:
             full = text if "T" in text else f"{text}T00:00:00"
             clock = full.partition("T")[2]
             zoned = any(mark in clock for mark in "Z+-")
-            seconds = parse_time(full if clock.count(":") >= 2 else full.replace(clock, f"{clock}:00"))
+            ns = parse_time_ns(full if clock.count(":") >= 2 else full.replace(clock, f"{clock}:00"))
         except ValueError:
             raise Invalid(
                 f"invalid time `{text}` for --{option}", code="bad-time", hint="write 2026-01-31T12:00:00Z"
             ) from None
         if not zoned:
-            seconds += time.timezone  # without a zone it is local time
-        return f"{seconds:.9f}"
-    return f"{time.time() - duration_ns(text, option) / 1e9:.9f}"
+            ns += time.timezone * 1_000_000_000  # without a zone it is local time
+        return _seconds(ns)
+    return _seconds(time.time_ns() - int(duration_ns(text, option)))
+
+
+def _seconds(ns: int) -> str:
+    return f"{ns // 1_000_000_000}.{ns % 1_000_000_000:09d}"

@@ -19,12 +19,17 @@ def rfc3339(ns: int) -> str:
 
 def parse_rfc3339(text: str) -> float:
     """Seconds since the epoch; 0.0 for Go's zero time or what is no time."""
+    return parse_rfc3339_ns(text) / 1e9
+
+
+def parse_rfc3339_ns(text: str) -> int:
+    """The same in nanoseconds, exactly: seconds as a float are 200 ns apart."""
     try:
         head, _, tail = text.partition(".")
-        fraction = tail.rstrip("Z")
-        if "+" in fraction or "-" in fraction:
-            return datetime.fromisoformat(text).timestamp()
-        base = datetime.fromisoformat(head.rstrip("Z")).replace(tzinfo=UTC).timestamp()
-        return max(base + (float("0." + fraction) if fraction else 0.0), 0.0)
+        fraction = tail.rstrip("Z").replace("-", "+").partition("+")[0]
+        base = datetime.fromisoformat(head.removesuffix("Z") + tail[len(fraction) :].removesuffix("Z"))
+        if base.tzinfo is None:
+            base = base.replace(tzinfo=UTC)
+        return max(int(base.timestamp()) * 1_000_000_000 + int(fraction[:9].ljust(9, "0")), 0)
     except ValueError:
-        return 0.0
+        return 0

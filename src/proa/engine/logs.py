@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from proa.engine.clock import parse_rfc3339
+from proa.engine.clock import parse_rfc3339_ns
 from proa.engine.log_files import SHAPES, LogFile, open_all, parse_of
 from proa.engine.types import LogEntry, LogRequest
 from proa.linux import inotify
@@ -43,8 +43,7 @@ class LogReader:
 
     def _open(self) -> list[LogFile]:
         files = open_all(self._path, self._done)
-        since_ns = int(self._request.since * 1e9)
-        while len(files) > 1 and files[0].written_ns < since_ns:
+        while len(files) > 1 and files[0].written_ns < self._request.since_ns:
             files.pop(0).close()  # all of it is older
         return files
 
@@ -124,11 +123,11 @@ class LogReader:
                 continue
             if (entry.stream == 1 and not request.stdout) or (entry.stream == 2 and not request.stderr):
                 continue
-            if request.since or request.until:
-                when = parse_rfc3339(entry.time)
-                if when < request.since:
+            if request.since_ns or request.until_ns:
+                when_ns = parse_rfc3339_ns(entry.time)
+                if when_ns < request.since_ns:
                     continue
-                if request.until and when > request.until:
+                if request.until_ns and when_ns > request.until_ns:
                     self.finished = True
                     return
             out.append(entry)

@@ -400,14 +400,14 @@ class PathStat(msgspec.Struct, kw_only=True):
 
 
 class LogRequest(msgspec.Struct, kw_only=True):
-    """Which part of a log; `tail` -1 is all; since/until are seconds since the epoch, 0 for none."""
+    """Which part of a log; `tail` -1 is all; since/until are nanoseconds since the epoch, 0 for none."""
 
     stdout: bool = True
     stderr: bool = True
     follow: bool = False
     tail: int = -1
-    since: float = 0.0
-    until: float = 0.0
+    since_ns: int = 0
+    until_ns: int = 0
     timestamps: bool = False
     details: bool = False
 

@@ -69,6 +69,8 @@ def test_moments() -> None:
     assert moment("", "since") == ""
     assert moment("1700000000.25", "since") == "1700000000.25"
     assert moment("2026-01-31T12:00:00Z", "since") == "1769860800.000000000"
+    assert moment("2026-01-31T12:00:00.123456789Z", "since") == "1769860800.123456789"
+    assert moment("2026-01-31T13:00:00.1+01:00", "since") == "1769860800.100000000"
     assert abs(float(moment("1h30m", "since")) - (time.time() - 5400)) < 5
     for text in ("yesterday", "2026-13", "2026-01-31T99"):
         with pytest.raises(Invalid):

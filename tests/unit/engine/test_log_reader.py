@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proa.engine import log_files, logs
-from proa.engine.clock import parse_rfc3339
+from proa.engine.clock import parse_rfc3339_ns
 from proa.engine.logs import LogReader
 from proa.engine.types import LogRequest
 from proa.monitor.file_log import FileLog, JsonLayout
@@ -131,15 +131,15 @@ def test_tail_whatever_the_blocks(log: Log, monkeypatch: pytest.MonkeyPatch, blo
 def test_since_and_until(log: Log) -> None:
     log.write(*[f"{n}\n" for n in range(10)])
 
-    def at(second: int) -> float:
-        return parse_rfc3339(stamp(second))
+    def at(second: int) -> int:
+        return parse_rfc3339_ns(stamp(second))
 
-    assert log.read(since=at(7)) == ["7", "8", "9"]
-    assert log.read(until=at(2)) == ["0", "1", "2"]
-    assert log.read(since=at(3), until=at(4)) == ["3", "4"]
-    assert log.read(since=at(20)) == []
+    assert log.read(since_ns=at(7)) == ["7", "8", "9"]
+    assert log.read(until_ns=at(2)) == ["0", "1", "2"]
+    assert log.read(since_ns=at(3), until_ns=at(4)) == ["3", "4"]
+    assert log.read(since_ns=at(20)) == []
     log.ended = False
-    assert log.read(until=at(2), follow=True) == ["0", "1", "2"]
+    assert log.read(until_ns=at(2), follow=True) == ["0", "1", "2"]
 
 
 def test_following(log: Log) -> None:

@@ -92,8 +92,8 @@ async def logs(service: Service, request: Request) -> Outcome:
         stderr=query.flag("stderr"),
         follow=query.flag("follow"),
         tail=_tail(query.text("tail")),
-        since=query.seconds("since"),
-        until=query.seconds("until"),
+        since_ns=query.nanoseconds("since"),
+        until_ns=query.nanoseconds("until"),
         timestamps=query.flag("timestamps"),
         details=query.flag("details"),
     )
