@@ -71,7 +71,7 @@ def parse_time(text: str) -> float:
 
     Raises ValueError when it is not one.
     """
-    return parse_time_ns(text) / 1e9
+    return parse_time_ns(text) / 1_000_000_000  # of integers, so rounded once
 
 
 def parse_time_ns(text: str) -> int:

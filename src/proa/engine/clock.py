@@ -19,7 +19,7 @@ def rfc3339(ns: int) -> str:
 
 def parse_rfc3339(text: str) -> float:
     """Seconds since the epoch; 0.0 for Go's zero time or what is no time."""
-    return parse_rfc3339_ns(text) / 1e9
+    return parse_rfc3339_ns(text) / 1_000_000_000  # of integers, so rounded once
 
 
 def parse_rfc3339_ns(text: str) -> int:
