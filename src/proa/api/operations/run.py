@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,7 @@ from proa.api.status import as_failure, last_line
 from proa.errors import Internal, Invalid, ProaError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from concurrent.futures import Future
 
     from proa.engine.types import ExitStatus
 
@@ -29,8 +30,6 @@ log = logging.getLogger("proa.api")
 TELL_SECONDS = 60.0
 _FAILURE = 3
 _EXIT = 4
-
-_telling: set[asyncio.Task[None]] = set()
 
 
 async def run(service: Service, request: Request) -> Outcome:
@@ -67,11 +66,9 @@ async def run(service: Service, request: Request) -> Outcome:
         except Exception as error:  # noqa: BLE001 - carried to the client
             ended.cancel()
             over.cancel()
-            await _tell(told, _FAILURE, msgspec.json.encode(last_line(_failure(error))))
+            await _tell(told, frame(_FAILURE, msgspec.json.encode(last_line(_failure(error)))))
             return
-        task = asyncio.ensure_future(_tell_end(told, asyncio.wrap_future(ended), asyncio.wrap_future(over)))
-        _telling.add(task)
-        task.add_done_callback(_telling.discard)
+        _End(told, ended, over)
 
     return Hijack(
         take=take, framed=True, content_type=MULTIPLEXED_STREAM, headers={"Container-Id": id, **warnings}, at_once=True
@@ -85,21 +82,49 @@ def _failure(error: Exception) -> ProaError:
     return failure
 
 
-async def _tell_end(told: socket.socket, ended: Awaitable[ExitStatus], over: Awaitable[ExitStatus]) -> None:
-    try:
-        status = await ended
-        await over
-    except BaseException:
-        told.close()
-        raise
-    await _tell(told, _EXIT, b"%d" % status.status_code)
+class _End:
+    """Tells the client of the end from the thread that learns of it: by way of the loop it is 0.2 ms later."""
+
+    def __init__(self, told: socket.socket, ended: Future[ExitStatus], over: Future[ExitStatus]) -> None:
+        self._told = told
+        self._ended = ended
+        self._left = [ended, over]
+        self._lock = threading.Lock()
+        self._loop = asyncio.get_running_loop()
+        for future in (ended, over):
+            future.add_done_callback(self._done)
+
+    def _done(self, future: Future[ExitStatus]) -> None:
+        with self._lock:
+            self._left.remove(future)
+            if self._left:
+                return
+        if self._ended.cancelled():
+            self._told.close()
+            return
+        data = frame(_EXIT, b"%d" % self._ended.result().status_code)
+        try:
+            sent = self._told.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the client left
+            sent = len(data)
+        if sent == len(data):
+            _close(self._told)
+        else:
+            asyncio.run_coroutine_threadsafe(_tell(self._told, data[sent:]), self._loop)
 
 
-async def _tell(told: socket.socket, number: int, payload: bytes) -> None:
+async def _tell(told: socket.socket, data: bytes) -> None:
     """The stream's last frame, and its end."""
-    with told, contextlib.suppress(OSError, TimeoutError):
-        sending = asyncio.get_running_loop().sock_sendall(told, frame(number, payload))
-        await asyncio.wait_for(sending, TELL_SECONDS)
+    with contextlib.suppress(OSError, TimeoutError):
+        await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(told, data), TELL_SECONDS)
+    _close(told)
+
+
+def _close(told: socket.socket) -> None:
+    """End the stream, whoever else has the socket still."""
+    with told, contextlib.suppress(OSError):
         told.shutdown(socket.SHUT_WR)
 
 
