@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from proa.api.messages import Hijack, Outcome, Reply, Request
 from proa.api.routes import Router, decode_path, split_version
 from proa.api.sockets.guard import admit
-from proa.api.status import as_failure, error_reply
-from proa.errors import Internal, NotFound, ProaError
+from proa.api.status import error_reply, logged_failure
+from proa.errors import Internal, NotFound
 
 if TYPE_CHECKING:
     from proa.api.service import Service
@@ -39,20 +39,16 @@ async def dispatch(router: Router, service: Service, request: Request) -> Outcom
 
 def failed(request: Request, error: Exception) -> Reply:
     """The error reply, after logging what is our fault."""
-    failure = as_failure(error)
-    if isinstance(failure, Internal):
-        log.error("%s %s: %s", request.method, request.path[:200], error, exc_info=error)
-    elif not isinstance(failure, NotFound):
-        log.debug("%s %s: %s", request.method, request.path[:200], failure.message)
+    what = f"{request.method} {request.path[:200]}"
+    failure = logged_failure(error, what)
+    if not isinstance(failure, Internal | NotFound):
+        log.debug("%s: %s", what, failure.message)
     return error_reply(failure)
 
 
 def error_line(error: Exception) -> str:
     """The failure as one line for a connection that has left HTTP, worded as Docker writes it there."""
-    failure: ProaError = as_failure(error)
-    if isinstance(failure, Internal):
-        log.error("hijacked connection: %s", error, exc_info=error)
-    return f"{failure.message}\r\n"
+    return f"{logged_failure(error, 'hijacked connection').message}\r\n"
 
 
 __all__ = ["Hijack", "dispatch", "error_line", "failed"]

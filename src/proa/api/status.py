@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import logging
 
 from proa.api.messages import Reply
 from proa.errors import Exhausted, Internal, ProaError, Unavailable
+
+log = logging.getLogger("proa.api")
 
 STATUS: dict[str, int] = {
     "invalid": 400,
@@ -63,6 +66,14 @@ def as_failure(error: BaseException) -> ProaError:
         return Exhausted("out of memory")
     # The text may hold what a container or a registry sent: the log has it, the client gets the class.
     return Internal(f"internal error: {type(error).__name__}", hint="the engine's log has the details")
+
+
+def logged_failure(error: BaseException, what: str) -> ProaError:
+    """As `as_failure`, after logging what is our fault. what: was being done."""
+    failure = as_failure(error)
+    if isinstance(failure, Internal):
+        log.error("%s: %s", what, error, exc_info=error)
+    return failure
 
 
 def last_line(failure: ProaError) -> dict[str, object]:

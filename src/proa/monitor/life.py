@@ -79,7 +79,7 @@ def _ends_soon(started: Started) -> bool:
 
 
 def _ended_child() -> int:
-    """The pidfd of a child that has ended; by `vfork` where that can be, as that is rehearsed at the same time."""
+    """The pidfd of a child that has ended; by `vfork` where that can be, as a copy would share all pages anew."""
     if vfork.available():
         return vfork.vfork(0, int(signals.SIGCHLD), lambda: os._exit(0))[1]
     pid = os.fork()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from typing import Any, cast
@@ -17,8 +16,6 @@ from proa.api.translate.stats import stats as stats_object
 from proa.engine.types import Container, ExitStatus, UpdateRequest
 from proa.engine.waits import Condition
 from proa.errors import Conflict, Invalid, NotFound
-
-log = logging.getLogger(__name__)
 
 _CONDITIONS = ("not-running", "next-exit", "removed", "healthy", "unhealthy")
 SAMPLE_SECONDS = 1.0

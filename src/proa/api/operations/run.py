@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import threading
@@ -16,15 +15,13 @@ from proa.api.messages import MULTIPLEXED_STREAM, Hijack, Outcome, Request, fram
 from proa.api.operations.containers import container_wanted, make_container
 from proa.api.routes import Route
 from proa.api.service import Service
-from proa.api.status import as_failure, last_line
-from proa.errors import Internal, Invalid, ProaError
+from proa.api.status import last_line, logged_failure
+from proa.errors import Invalid
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from proa.engine.types import ExitStatus
-
-log = logging.getLogger("proa.api")
 
 #: How long a client may take no byte of what it is told last.
 TELL_SECONDS = 60.0
@@ -66,20 +63,14 @@ async def run(service: Service, request: Request) -> Outcome:
         except Exception as error:  # noqa: BLE001 - carried to the client
             ended.cancel()
             over.cancel()
-            await _tell(told, frame(_FAILURE, msgspec.json.encode(last_line(_failure(error)))))
+            line = last_line(logged_failure(error, "start failed"))
+            await _tell(told, frame(_FAILURE, msgspec.json.encode(line)))
             return
         _End(told, ended, over)
 
     return Hijack(
         take=take, framed=True, content_type=MULTIPLEXED_STREAM, headers={"Container-Id": id, **warnings}, at_once=True
     )
-
-
-def _failure(error: Exception) -> ProaError:
-    failure = as_failure(error)
-    if isinstance(failure, Internal):
-        log.error("start failed: %s", error, exc_info=error)
-    return failure
 
 
 class _End:

@@ -13,8 +13,8 @@ import msgspec
 from proa.api.messages import JSON, Request, Stream
 from proa.api.pipes import Inflow, Outflow
 from proa.api.service import Service
-from proa.api.status import as_failure, last_line
-from proa.errors import Cancelled, Internal
+from proa.api.status import last_line, logged_failure
+from proa.errors import Cancelled
 
 if TYPE_CHECKING:
     from proa.transfer import ProgressEvent
@@ -89,15 +89,12 @@ async def progress(
             work(lines.report)
         except Cancelled:
             out.end()
-        except Exception as error:  # carried to the client
+        except Exception as error:  # noqa: BLE001 - carried to the client
             if not lines.wrote:
                 out.end(error)
                 return
-            failure = as_failure(error)
-            if isinstance(failure, Internal):
-                log.error("transfer failed: %s", error, exc_info=error)
             try:
-                lines.say(**last_line(failure))
+                lines.say(**last_line(logged_failure(error, "transfer failed")))
             except Cancelled:
                 pass
             out.end()

@@ -53,8 +53,8 @@ def create(
     elif not _possible(path.removeprefix("/").split("/")):
         raise Invalid(f"`{path}` is not a cgroup path", code="invalid-path", subject=path)
     rules = wanted.device_rules()
-    made = (spare.become(path) if spare is not None else None) or {}
-    as_wanted = spare is not None and bool(made) and spare.rules == rules
+    made = spare.become(path) if spare is not None else {}
+    has_rules = spare is not None and bool(made) and spare.rules == rules
     try:
         for hierarchy in hierarchies() if not made else ():
             if adopt and (found := _adopt(hierarchy, path)):
@@ -62,7 +62,7 @@ def create(
             else:
                 made[hierarchy.name] = _make(hierarchy, path)
         cgroup = in_directories(made)
-        if not as_wanted:
+        if not has_rules:
             cgroup.set_devices(rules)
         if resources:
             cgroup.apply(resources)

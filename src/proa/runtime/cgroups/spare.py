@@ -32,20 +32,21 @@ class Spare(NamedTuple):
     path: str
     rules: list[DeviceRule]
 
-    def become(self, path: str) -> dict[str, str] | None:
-        """Name it `path`; its directory by hierarchy. None, and it is gone, when it cannot be called so."""
+    def become(self, path: str) -> dict[str, str]:
+        """Name it `path`; its directory by hierarchy. None of them, and it is gone, when it cannot be called so."""
         named: dict[str, str] = {}
+        if os.path.dirname(path) != _PARENT:
+            self.remove()
+            return named
         try:
-            if os.path.dirname(path) != _PARENT:
-                raise OSError
             for name, base in self.bases.items():
                 os.rename(base + self.path, base + path)
                 named[name] = base + path
-        except OSError:  # of another parent, or taken, or somebody removed it
+        except OSError:  # it is taken, or somebody removed the spare
             for directory in named.values():
-                control_files.remove(directory, 1.0, keep_parent=True)
+                _remove(directory)
             self.remove()
-            return None
+            return {}
         return named
 
     def remove(self) -> None:
