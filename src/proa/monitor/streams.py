@@ -153,6 +153,8 @@ class Streams:
         What is left is bounded by the pipes' capacity. False means that somebody else still holds the other end.
         """
         self.backlog_bytes = DRAIN_BACKLOG_BYTES
+        if self._held():
+            return False  # whoever replays the log to it would read there, too, what is read now
         self._paused = False
         for fd in tuple(self._outputs):
             if not self._paused:
@@ -160,6 +162,9 @@ class Streams:
         if not self._paused:
             self._listen()
         return not self._outputs
+
+    def _held(self) -> bool:
+        return any(client.held for client in self._clients)
 
     def settle(self) -> None:
         """Nothing happens at the moment: let the log do what it put off."""
@@ -173,7 +178,10 @@ class Streams:
         """
         self.on_end = self.on_lost = None
         for fd in tuple(self._outputs):
-            self._end(fd)
+            if self._held():  # for too long
+                self._pump(fd)
+            if fd in self._outputs:
+                self._end(fd)
         self.close_stdin()
         if self._log is not None:
             self._log.close()

@@ -100,6 +100,7 @@ BAD_ZSTD = {
     "wrong checksum": (z := zstandard.ZstdCompressor(write_checksum=True).compress(DATA))[:-1] + bytes([z[-1] ^ 1]),
     # libzstd 1.5.7, fed header and block apart, finds nothing wrong with it.
     "257 bytes declared, an empty block": b"\x28\xb5\x2f\xfd\x40\0" + b"\x01\0" + b"\x01\0\0",
+    "an empty compressed block": b"\x28\xb5\x2f\xfd\x31\0\0\x05\0\0",
     "100 bytes declared, fewer there": (s := zstandard.compress(b"a" * 100))[:4] + s[4:].replace(b"\x64", b"\x65", 1),
 }
 

@@ -72,7 +72,8 @@ def _frame(source: _Source) -> Iterator[bytes]:
         header = int.from_bytes(source.take(3), "little")
         last, kind, size = header & 1, header >> 1 & 3, header >> 3
         content = 1 if kind == 1 else size
-        if size > _BLOCK or kind == 3:
+        # An empty compressed block is none (RFC 8878 section 3.1.1.3); libzstd 1.5.7 takes it when it comes by itself.
+        if size > _BLOCK or kind == 3 or (kind == 2 and not size):
             raise Corrupt("zstd stream is damaged: no such block", code="layer-compression")
         yield header.to_bytes(3, "little") + source.take(content)
     if descriptor >> 2 & 1:
