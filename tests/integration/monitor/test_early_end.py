@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from engines import parent
-from monitorlab import Lab, receive_all, receive_until, wait_exit, wait_until
+from monitorlab import Lab, receive_all, receive_until, unframe, wait_exit, wait_until
 
 from proa.monitor.protocol import Attach
 from proa.monitor.records import read_exit, read_state
@@ -91,3 +91,16 @@ def test_a_monitor_and_its_launcher_leave_no_process(lab: Lab) -> None:
     wait_exit(connection)
     if state is not None:  # else it had ended before it could be read
         wait_until(lambda: not Path(f"/proc/{state.monitor.pid}").exists())
+
+
+def test_an_end_while_the_log_is_replayed_to_a_client(lab: Lab) -> None:
+    """What is read meanwhile would be in the log that is replayed, and come twice."""
+    connection = lab.start("sh", "-c", "read x; echo $x", stdin=True)
+    ours, theirs = lab.pair()
+    with theirs, connection.attach_after(theirs.fileno(), Attach(stdin=True)):
+        ours.sendall(b"two\n")
+        wait_until(lambda: connection.state()["status"] == "exited")
+        assert lab.log(connection) == []
+    assert unframe(receive_all(ours)) == {1: b"two\n"}
+    assert wait_exit(connection)["status"] == 0
+    assert lab.log(connection) == [("stdout", "two\n")]
