@@ -177,6 +177,7 @@ class Engine:
         """Let go of the root. Containers keep running; the next engine finds them."""
         self.agenda.close()
         self.ooms.close()
+        self.execs.close()
         self.watcher.close()
         self._nursery.close()
         self.resolver.close()

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from proa.engine.catalog import Entry
+from proa.engine.exec_starts import ExecStarts, Starting
 from proa.engine.names import new_id
 from proa.engine.signal_names import parse_signal
 from proa.engine.specgen import exec_process
 from proa.engine.streams import parse_detach_keys
-from proa.engine.types import Exec, ExecRequest
+from proa.engine.types import Container, Exec, ExecRequest
 from proa.errors import Conflict, Invalid, NotFound, ProaError
 from proa.monitor.protocol import Attach
+from proa.monitor.protocol import ExecRequest as Order
 
 if TYPE_CHECKING:
     from proa.engine.engine import Engine
@@ -36,6 +38,7 @@ class Execs:
         self._engine = engine
         self._lock = threading.Lock()
         self._execs: dict[str, Exec] = {}
+        self._starts = ExecStarts(engine)
 
     def create(self, container: str, request: ExecRequest) -> str:
         """Prepare an exec and return its id. Raises NotFound, Conflict when the container does not run, Invalid."""
@@ -49,17 +52,7 @@ class Execs:
         record = entry.record
         if not request.cmd:
             raise Invalid("No exec command specified", code="no-command")
-        if record.state.status == "paused":
-            raise Conflict(
-                f"Container {record.id} is paused, unpause the container before exec", code="container-paused"
-            )
-        if record.state.status == "restarting":
-            raise Conflict(
-                f"Container {record.id} is restarting, wait until the container is running",
-                code="container-restarting",
-            )
-        if not record.state.running:
-            raise Conflict(f"Container {record.id} is not running", code="not-running", subject=record.id)
+        _check_takes_execs(record)
         parse_detach_keys(request.detach_keys)
         exec_ = Exec(id=new_id(), container=record.id, request=request)
         with self._lock:
@@ -92,63 +85,98 @@ class Execs:
         prepared:  the exec has not been announced yet (`prepare`).
         Raises NotFound `command-not-found`, Denied `command-not-executable`, Conflict when started before.
         """
+        attached = None if detach else connection
+        how = (tty, console_size, early, tells_end)
+        self.finish(self._begin(exec_id, connection, attached, *how, prepared=prepared))
+
+    def start_at_once(self, exec_id: str, connection: int, early: bytes) -> Starting | None:
+        """As `start` of what was prepared, telling its end, for an event loop; None when it would have to wait.
+
+        `connection` is ours otherwise, and `finish` has to follow.
+        """
+        run = self._engine.runs.find(self._engine.catalog.find(self._find(exec_id).container))
+        if run is None or not self._starts.ready(run):
+            return None
+        return self._begin(exec_id, connection, connection, False, None, early, True, prepared=True)
+
+    def _begin(
+        self,
+        exec_id: str,
+        connection: int | None,
+        client_fd: int | None,
+        tty: bool,
+        console_size: tuple[int, int] | None,
+        early: bytes,
+        tells_end: bool,
+        *,
+        prepared: bool,
+    ) -> Starting:
         try:
             exec_ = self._find(exec_id)
             entry = self._engine.catalog.find(exec_.container)
+            _check_takes_execs(entry.record)
+            run = self._engine.runs.current(entry)
             with self._lock:
                 if exec_.running or exec_.exit_code is not None:
-                    raise Conflict(f"Exec command {exec_id} is already running", code="exec-started")
+                    raise Conflict(f"Exec command {exec_.id} is already running", code="exec-started")
                 exec_.running = True
             request = exec_.request
-            how = Attach(
-                streams=tuple(
-                    s for s, on in (("stdout", request.attach_stdout), ("stderr", request.attach_stderr)) if on
-                ),
-                stdin=request.attach_stdin,
-                detach_keys=parse_detach_keys(request.detach_keys),
-                early=early,
-                tells_end=tells_end,
-                ends_exec=request.end_with_client,
-            )
-            try:
-                with self._lent() as launcher_fd:  # first: it gets ready while the order is made
-                    if prepared:
-                        self._announce_created(exec_)
-                    self._engine.containers.announce(
-                        entry, f"exec_start: {' '.join(request.cmd or [])}", execID=exec_id
-                    )
-                    started = self._engine.runs.monitor(entry).exec(
-                        exec_id,
-                        exec_process(entry.record, request, console_size),
-                        tty=tty,
-                        stdin=request.attach_stdin and not detach,
-                        client_fd=None if detach else connection,
-                        how=how,
-                        launcher_fd=launcher_fd,
-                    )
-            except ProaError as error:
-                exec_.running = False
-                exec_.exit_code = {"command-not-found": 127, "command-not-executable": 126}.get(error.code, 128)
-                raise
-            exec_.pid = int(started["pid"])
-        finally:
+            attach = None
+            if client_fd is not None:
+                wanted = (("stdout", request.attach_stdout), ("stderr", request.attach_stderr))
+                attach = Attach(
+                    streams=tuple(stream for stream, on in wanted if on),
+                    stdin=request.attach_stdin,
+                    detach_keys=parse_detach_keys(request.detach_keys),
+                    early=early,
+                    tells_end=tells_end,
+                    ends_exec=request.end_with_client,
+                )
+            with self._failing(exec_):
+                process = exec_process(entry.record, request, console_size)
+                stdin = request.attach_stdin and client_fd is not None
+                order = Order.of(exec_.id, process, tty=tty, stdin=stdin, attach=attach)
+                starting = Starting(exec_, entry, run, order, connection, client_fd)
+                self._starts.send(starting)
+        except BaseException:
             if connection is not None:
                 os.close(connection)
+            raise
+        if prepared:
+            self._announce_created(exec_)
+        command = " ".join(request.cmd or [])
+        self._engine.containers.announce(entry, f"exec_start: {command}", execID=exec_.id)
+        return starting
+
+    def finish(self, starting: Starting, *, wait: bool = True) -> bool:
+        """Whether the process runs; False, when nothing is waited for, while that is not known. Raises as `start`."""
+        known = True
+        try:
+            with self._failing(starting.exec):
+                known = self._starts.conclude(starting, wait=wait)
+        finally:
+            if known and starting.connection is not None:
+                os.close(starting.connection)
+        return known
 
     @contextmanager
-    def _lent(self) -> Iterator[int | None]:
-        """A connection to a launcher of the nursery, which saves time; None when there is none to be had."""
+    def _failing(self, exec_: Exec) -> Iterator[None]:
+        """A start that fails is the exec's end."""
         try:
-            launcher = self._engine.nursery.lend()
-        except (OSError, ProaError):
-            yield None
-            return
-        with launcher:
-            yield launcher.fileno()
+            yield
+        except ProaError as error:
+            exec_.running = False
+            exec_.exit_code = {"command-not-found": 127, "command-not-executable": 126}.get(error.code, 128)
+            raise
+
+    def close(self) -> None:
+        """Let go of what is kept for the next exec; what runs goes on."""
+        self._starts.close()
 
     def get(self, exec_id: str) -> Exec:
         """The exec as it is now: asked of the monitor while it runs, so that an end is never reported late."""
         exec_ = self._find(exec_id)
+        self._starts.settle(exec_)
         if exec_.running:
             status = self._ask(exec_)
             if status is not None:
@@ -172,8 +200,9 @@ class Execs:
     def resize(self, exec_id: str, height: int, width: int) -> None:
         """Set the exec's terminal size in characters. Raises NotFound, Conflict."""
         exec_ = self._find(exec_id)
+        self._starts.settle(exec_)
         entry = self._engine.catalog.find(exec_.container)
-        self._engine.runs.monitor(entry).resize(height, width, exec_id)
+        self._engine.runs.monitor(entry).resize(height, width, exec_.id)
 
     def list(self, container: str) -> builtins.list[Exec]:
         """The execs of a container that are remembered: running, ended, and those never started. Raises NotFound."""
@@ -216,11 +245,12 @@ class Execs:
             self._execs.pop(exec_id, None)
 
     def ended(self, entry: Entry, event: dict[str, Any]) -> None:
-        """A monitor says that an exec ended."""
+        """A monitor or a launcher says that an exec ended; on the watcher's thread: must not block."""
         exec_ = self._execs.get(str(event.get("exec")))
         if exec_ is not None:
             self._end(exec_, int(event["status"]))
             self._engine.containers.announce(entry, "exec_die", execID=exec_.id, exitCode=str(exec_.exit_code))
+        self._engine.health.exec_ended(event)
 
     def forget(self, container: str) -> None:
         """The container ended, and its execs with it."""
@@ -244,3 +274,15 @@ class Execs:
         if found is None:
             raise NotFound(f"No such exec instance: {exec_id}", code="exec-not-found", subject=exec_id)
         return found
+
+
+def _check_takes_execs(record: Container) -> None:
+    """Raises Conflict when the container does not run, or is paused."""
+    if record.state.status == "paused":
+        raise Conflict(f"Container {record.id} is paused, unpause the container before exec", code="container-paused")
+    if record.state.status == "restarting":
+        raise Conflict(
+            f"Container {record.id} is restarting, wait until the container is running", code="container-restarting"
+        )
+    if not record.state.running:
+        raise Conflict(f"Container {record.id} is not running", code="not-running", subject=record.id)

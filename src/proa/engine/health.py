@@ -84,7 +84,7 @@ class HealthChecks:
             entry.record.state.health.status = "unhealthy"
 
     def exec_ended(self, event: dict[str, Any]) -> None:
-        """A monitor says that an exec ended; must not block."""
+        """An exec has ended; must not block."""
         with self._lock:
             probe = self._probes.get(str(event.get("exec")))
         if probe is not None:

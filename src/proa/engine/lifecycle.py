@@ -196,7 +196,6 @@ class Lifecycle:
         kind = event["event"] if event else None
         if kind == "exec-exit" and event:
             self._engine.execs.ended(entry, event)
-            self._engine.health.exec_ended(event)
             return
         if kind == "detached":
             self._engine.containers.announce(entry, "detach")

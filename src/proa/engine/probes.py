@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import threading
 import time
@@ -41,13 +40,11 @@ class Probe:
         self._drained = False
         self._over = False
         self._timer: Ticket | None = None
-        self._container = ""
         self.id = ""
 
     def prepare(self, record: Container, command: list[str]) -> str:
         """Create the exec and return its id. Raises what `Execs.create` does."""
         request = ExecRequest(cmd=command, attach_stdout=True, attach_stderr=True)
-        self._container = record.id
         self.id = self._engine.execs.create(record.id, request)
         return self.id
 
@@ -115,8 +112,7 @@ class Probe:
 
     def _late(self) -> None:
         try:
-            entry = self._engine.catalog.find(self._container)
-            self._engine.runs.monitor(entry).kill(signal.SIGKILL, exec_id=self.id)
+            self._engine.execs.kill(self.id)
         except ProaError:
             pass  # it has ended just now, or its container
         said = f": {self._text()}" if self._output else ""

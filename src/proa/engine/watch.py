@@ -1,4 +1,4 @@
-"""Watch monitors: one thread that hears from every running container's monitor."""
+"""Watch monitors: one thread that hears from every running container's monitor, and from lent launchers."""
 
 from __future__ import annotations
 
@@ -7,30 +7,45 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from typing import Any
-
-from proa.monitor.client import MonitorConnection
+from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
-# Called with an event, or with None when the monitor went away without reporting an exit.
+# Called with an event, or with None when there can be no more.
 Listener = Callable[[dict[str, Any] | None], None]
 
 
+class Watched(Protocol):
+    """The connection of a monitor (`MonitorConnection`) or of a launcher (`BorrowedLauncher`)."""
+
+    @property
+    def ended(self) -> bool:
+        """True once no more events can come."""
+
+    def fileno(self) -> int:
+        """Readable when an event came or the other end is gone."""
+
+    def pending_events(self) -> list[dict[str, Any]]:
+        """Events that are already here."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
 class Watcher:
-    """Dispatch events of monitor connections to listeners, on one thread of its own."""
+    """Dispatch events of such connections to listeners, on one thread of its own."""
 
     def __init__(self) -> None:
         self._poll = select.epoll()
         self._lock = threading.Lock()
-        self._watched: dict[int, tuple[MonitorConnection, Listener]] = {}
+        self._watched: dict[int, tuple[Watched, Listener]] = {}
         self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake_r, select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
         self._thread.start()
 
-    def add(self, connection: MonitorConnection, listener: Listener) -> None:
-        """Watch a connection until its monitor closes it; then it is closed here too."""
+    def add(self, connection: Watched, listener: Listener) -> None:
+        """Watch a connection until it has ended; then it is closed here, too."""
         with self._lock:
             self._watched[connection.fileno()] = (connection, listener)
         self._poll.register(connection.fileno(), select.EPOLLIN | select.EPOLLRDHUP)

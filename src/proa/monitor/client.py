@@ -270,32 +270,19 @@ class MonitorConnection:
         finally:
             channel.close()
 
-    def exec(
-        self,
-        exec_id: str,
-        process: Mapping[str, Any],
-        *,
-        tty: bool = False,
-        stdin: bool = False,
-        client_fd: int | None = None,
-        how: protocol.Attach | None = None,
-        launcher_fd: int | None = None,
-    ) -> dict[str, Any]:
+    def exec(self, request: protocol.ExecRequest, client_fd: int | None = None) -> dict[str, Any]:
         """Run another process: {"pid", "start_time"}. Its end comes as an `exec-exit` event.
 
-        process: config.json's process object. With `client_fd` the client is attached before the process runs,
-        without it the output is dropped. With `launcher_fd`, which `Nursery.lend` gave, it runs sooner. Raises NotFound
-        (command-not-found), Denied, Conflict …
+        A launcher that the nursery lends does it sooner (`borrowed`). With `client_fd` the client is attached before
+        the process runs, without it the output is dropped. Raises NotFound (command-not-found), Denied, Conflict …
         """
-        request = protocol.ExecRequest(id=exec_id, process=msgspec.Raw(_encoder.encode(process)), tty=tty, stdin=stdin)
-        fds = []
-        if launcher_fd is not None:
-            request.lent = True
-            fds.append(launcher_fd)
-        if client_fd is not None:
-            request.attach = how or protocol.Attach(stdin=stdin)
-            fds.append(client_fd)
-        return self._request(request, fds)
+        return self._request(request, [] if client_fd is None else [client_fd])
+
+    def exec_target(self) -> protocol.ExecTarget:
+        """What a launcher has to know for an exec. Raises Unsupported when another runtime has it, Conflict."""
+        answer = self._request(protocol.TargetRequest())
+        answer["config"] = msgspec.Raw(_encoder.encode(answer["config"]))
+        return protocol.ExecTarget(**answer)
 
     def exec_state(self, exec_id: str) -> dict[str, Any]:
         """One exec's ExecState as a dict; `status` is None while it runs. Raises NotFound."""

@@ -20,15 +20,15 @@ from proa.errors import Conflict, Invalid, NotFound, ProaError, Unsupported
 from proa.monitor import protocol, title
 from proa.monitor.attach import LINGER_S
 from proa.monitor.child import Child
-from proa.monitor.launcher import Launcher, fork_launcher, launch_process, order_launcher, parse_launched
-from proa.monitor.logs import LineLog, rfc3339
+from proa.monitor.execs import Exec, ExecProcess
+from proa.monitor.launcher import Launcher, fork_launcher, launch_process, parse_launched
+from proa.monitor.logs import rfc3339
 from proa.monitor.loop import READ, Loop
 from proa.monitor.protocol import Request
 from proa.monitor.records import EXIT_FILE, STATE_FILE, ExitRecord, remove_record, write_record
 from proa.monitor.scribe import open_container_log
 from proa.monitor.server import Listener, Peer, Server
 from proa.monitor.starting import foreign_of, take
-from proa.monitor.stdio import stream_names
 from proa.monitor.streams import Streams, release_memory
 from proa.monitor.waking import wake
 from proa.runtime import cgroups
@@ -36,9 +36,7 @@ from proa.runtime.launching import Process
 
 __all__ = ["Container"]
 
-SIGHUP, SIGKILL = 1, 9
-# How long an exec whose client left may take to end by itself.
-HANGUP_PATIENCE_S = 2.0
+SIGKILL = 9
 # Ended execs that can still be asked about.
 ENDED_EXECS_KEPT = 100
 
@@ -58,7 +56,7 @@ class Container:
         self._wake = request.wake
         self._directory_fd = taken.directory
         self._config_fd = taken.config
-        self._execs: dict[str, Child] = {}
+        self._execs: dict[str, Exec] = {}
         self._launching: dict[str, Launcher] = {}
         self._reaping: set[int] = set()
         self._over = False
@@ -68,33 +66,20 @@ class Container:
         engine.watching = True
         engine.listen()
         log = open_container_log(handoff, report)
-        streams = self._streams(taken.outputs, taken.stdin, tty=request.tty, stdin_once=request.stdin_once, log=log)
+        streams = Streams(
+            loop,
+            taken.outputs,
+            taken.stdin,
+            tty=request.tty,
+            stdin_once=request.stdin_once,
+            log=log,
+            on_detach=partial(self.server.broadcast, {"event": "detached"}),
+        )
         self._init = Child(loop, taken.pidfd, streams, ended=self._init_ended, drained=self._drained)
         for fd, how in zip(taken.clients, request.attach, strict=True):
             streams.attach(fd, how)
         name = os.path.basename(request.socket)
         self.server.listen(Listener(socket.socket(fileno=taken.socket), taken.socket_directory, name))
-
-    def _streams(
-        self,
-        outputs: dict[int, str],
-        stdin_fd: int,
-        *,
-        tty: bool,
-        stdin_once: bool,
-        log: LineLog | None = None,
-        exec_id: str | None = None,
-    ) -> Streams:
-        event = {"event": "detached"} if exec_id is None else {"event": "detached", "exec": exec_id}
-        return Streams(
-            self._loop,
-            outputs,
-            stdin_fd,
-            tty=tty,
-            stdin_once=stdin_once,
-            log=log,
-            on_detach=partial(self.server.broadcast, event),
-        )
 
     def _save_state(self) -> None:
         write_record(self._directory_fd, STATE_FILE, self._state, durable=False)
@@ -146,7 +131,7 @@ class Container:
             loop.turn()
         deadline = time.monotonic() + LINGER_S
         loop.call_at(deadline, lambda: None)
-        children = (self._init, *self._execs.values())
+        children = (self._init, *(exec_.child for exec_ in self._execs.values()))
         while time.monotonic() < deadline:
             if self.server.flushed and all(child.streams.idle for child in children):
                 break
@@ -157,8 +142,7 @@ class Container:
     def _init_ended(self, _child: Child) -> None:
         # With a pid namespace of its own everything has ended with the init, else what is left must be ended.
         for launcher in self._launching.values():
-            if launcher.pid:
-                os.kill(launcher.pid, SIGKILL)
+            os.kill(launcher.pid, SIGKILL)
         cgroup = self._cgroup()
         if cgroup is not None and cgroup.pids():
             cgroup.kill()
@@ -166,7 +150,7 @@ class Container:
     def _drained(self, _child: Child | None = None) -> None:
         if self._over or self._launching or not self._init.drained:
             return
-        if all(child.drained for child in self._execs.values()):
+        if all(exec_.child.drained for exec_ in self._execs.values()):
             self._finish()
 
     def _finish(self) -> None:
@@ -232,6 +216,10 @@ class Container:
             case protocol.ExecRequest():
                 self._exec(peer, request, fds)
                 return None
+            case protocol.TargetRequest():
+                return self._describe_target()
+            case protocol.AdoptRequest():
+                return self._adopt(request, fds)
             case protocol.ExecStateRequest():
                 return self._describe_exec(request.id)
             case protocol.ResizeRequest():
@@ -259,7 +247,7 @@ class Container:
         if exec_id is None:
             return self._init
         try:
-            return self._execs[exec_id]
+            return self._execs[exec_id].child
         except KeyError:
             raise NotFound(f"No such exec instance: {exec_id}", code="no-such-exec", subject=exec_id) from None
 
@@ -341,36 +329,35 @@ class Container:
 
     # -- execs -------------------------------------------------------------------------------------------------
 
-    def _exec(self, peer: Peer, request: protocol.ExecRequest, fds: list[int]) -> None:
-        if request.id in self._execs or request.id in self._launching:
-            raise Conflict(f"exec {request.id} has been started already", code="exec-exists", subject=request.id)
+    def _describe_target(self) -> dict[str, Any]:
         self._check_running()
+        if self._foreign is not None:
+            # Its runtime starts the process, as a child of nobody here.
+            raise Unsupported("another runtime has the container", code="foreign-runtime", subject=self._state.id)
+        state, cgroup = self._state, self._cgroup()
+        return {
+            "pid": state.pid,
+            "start_time": state.start_time,
+            "cgroup": {} if cgroup is None else cgroup.directories,
+            "config": msgspec.Raw(os.pread(self._config_fd, os.fstat(self._config_fd).st_size, 0).rstrip()),  # a line
+            "socket": state.socket,
+        }
+
+    def _check_takes_exec(self, exec_id: str) -> None:
+        if exec_id in self._execs or exec_id in self._launching:
+            raise Conflict(f"exec {exec_id} has been started already", code="exec-exists", subject=exec_id)
+        self._check_running()
+
+    def _exec(self, peer: Peer, request: protocol.ExecRequest, fds: list[int]) -> None:
+        """Have a launcher of our own start it; the answer follows."""
+        self._check_takes_exec(request.id)
         if self._state.paused:
             raise Conflict("Container is paused, unpause the container before exec", code="container-paused")
         if not fds:
             request.attach = None
-        launcher = None
-        if request.lent and self._foreign is not None:
-            os.close(fds.pop(0))  # its process would not be our child
-        elif request.lent:
-            order = protocol.LentExec(request, self._state.pid, self._state.start_time, self._state.cgroup)
-            launcher = order_launcher(fds.pop(0), order, self._init_process(), self._config_fd)
+        target = Process(self._state.pid, self._init.pidfd, self._state.start_time)
+        launcher = fork_launcher(partial(launch_process, request, target, self._state.cgroup, self._config_fd))
         client_fd = fds.pop(0) if request.attach is not None else -1
-        self._launch(peer, request, client_fd, launcher)
-
-    def _init_process(self) -> Process:
-        return Process(self._state.pid, self._init.pidfd, self._state.start_time)
-
-    def _launch(self, peer: Peer, request: protocol.ExecRequest, client_fd: int, launcher: Launcher | None) -> None:
-        """Wait for what the launcher tells; one of our own if there is none yet."""
-        if launcher is None:
-            launch = partial(launch_process, request, self._init_process(), self._state.cgroup, self._config_fd)
-            try:
-                launcher = fork_launcher(launch)
-            except OSError:
-                if client_fd >= 0:
-                    os.close(client_fd)
-                raise
         self._launching[request.id] = launcher
         self._loop.watch(launcher.fileno(), READ, partial(self._exec_launched, peer, request, client_fd))
 
@@ -378,16 +365,9 @@ class Container:
         launcher = self._launching.pop(request.id)
         self._loop.forget(launcher.fileno())
         data, fds = launcher.receive()
-        reaper_fd = -1
         try:
-            if launcher.pid:
-                self._reap(launcher.pid)
-            elif not data:
-                self._launch(peer, request, client_fd, None)  # it was killed before it began, or its nursery
-                return
+            self._reap(launcher.pid)
             state = parse_launched(data)
-            if not launcher.pid:
-                reaper_fd = launcher.detach()
         except (OSError, ProaError) as error:
             if client_fd >= 0:
                 os.close(client_fd)
@@ -396,52 +376,44 @@ class Container:
             return
         finally:
             launcher.close()
-        pidfd = fds.pop(0)
-        stdin_fd = fds.pop() if request.stdin else -1
-        outputs = dict(zip(fds, stream_names(request.tty), strict=False))  # none, when they are discarded
-        streams = self._streams(outputs, stdin_fd, tty=request.tty, stdin_once=True, exec_id=request.id)
-        child = self._execs[request.id] = Child(
-            self._loop,
-            pidfd,
-            streams,
-            ended=partial(self._exec_ended, request.id),
-            drained=self._exec_drained,
-            reaper_fd=reaper_fd,
-        )
-        self._state.execs[request.id] = state
-        streams.on_lost = partial(self._exec_client_lost, child)
-        if request.attach is not None:
-            streams.attach(client_fd, request.attach)
-        child.look()  # who waits for a short command waits for its status
+        process = ExecProcess.received(state, fds, stdin=request.stdin)
+        exec_ = self._watch(process, request.attach, client_fd)
+        exec_.child.look()  # who waits for a short command waits for its status
         peer.answer(request, {"pid": state.pid, "start_time": state.start_time})
         self._forget_old_execs()
 
-    def _exec_ended(self, exec_id: str, child: Child) -> None:
-        state = self._state.execs[exec_id]
-        state.status, state.signal = child.status, child.signal
-        if child.streams.ended:
-            child.streams.finish(child.status)  # the client hears of it first
-        event = {"event": "exec-exit", "exec": exec_id, "status": child.status, "signal": child.signal}
-        self.server.broadcast({**event, "time": rfc3339(time.time_ns())})
+    def _adopt(self, request: protocol.AdoptRequest, fds: list[int]) -> dict[str, Any]:
+        """Watch what a lent launcher has started."""
+        self._check_takes_exec(request.state.id)
+        reaper_fd, *received = fds
+        fds.clear()
+        client_fd = received.pop() if request.attach is not None else -1
+        process = ExecProcess.received(request.state, received, stdin=request.stdin)
+        self._watch(process, request.attach, client_fd, reaper_fd)
+        self._forget_old_execs()
+        return {}
+
+    def _watch(self, process: ExecProcess, attach: protocol.Attach | None, client_fd: int, reaper_fd: int = -1) -> Exec:
+        id = process.state.id  # noqa: A001
+        exec_ = self._execs[id] = Exec(
+            self._loop,
+            process,
+            client_fd=client_fd,
+            attach=attach,
+            reaper_fd=reaper_fd,
+            on_ended=self._exec_ended,
+            on_drained=self._drained,
+            on_detach=partial(self.server.broadcast, {"event": "detached", "exec": id}),
+        )
+        self._state.execs[id] = exec_.state
+        return exec_
+
+    def _exec_ended(self, exec_: Exec) -> None:
+        self.server.broadcast(exec_.state.exit_event())
         self._reap_strays()
 
-    def _exec_client_lost(self, child: Child) -> None:
-        """As a terminal's end does, and for who takes no notice a little later for good."""
-
-        def end(number: int) -> None:
-            try:
-                child.kill(number)
-            except ProcessLookupError:
-                pass
-
-        end(SIGHUP)
-        self._loop.call_at(time.monotonic() + HANGUP_PATIENCE_S, partial(end, SIGKILL))
-
-    def _exec_drained(self, child: Child) -> None:
-        child.streams.finish(child.status)
-        self._drained()
-
     def _forget_old_execs(self) -> None:
-        ended = [exec_id for exec_id, child in self._execs.items() if child.drained and child.streams.idle]
+        execs = self._execs.items()
+        ended = [exec_id for exec_id, exec_ in execs if exec_.child.drained and exec_.child.streams.idle]
         for exec_id in ended[:-ENDED_EXECS_KEPT]:
             del self._execs[exec_id], self._state.execs[exec_id]

@@ -19,8 +19,9 @@ from functools import partial
 from proa.linux import process, signals, vfork
 from proa.linux.files import close_all_but
 from proa.linux.sockets import send_fds
+from proa.monitor import lent
 from proa.monitor.container import Container
-from proa.monitor.launcher import linger
+from proa.monitor.launcher import ends_soon, linger
 from proa.monitor.loop import Loop
 from proa.monitor.protocol import Attach, LogOptions, StartRequest, encode_line
 from proa.monitor.records import ExitRecord, MonitorState, ProcessIdentity, boot_id, encode_record
@@ -28,10 +29,6 @@ from proa.monitor.starting import Handoff, Started, start_container
 from proa.monitor.waiting import wait
 
 __all__ = ["main", "rehearse_end"]
-
-ATTEND_MS = 30
-# A process closes its output a moment before it has ended.
-END_FOLLOWS_MS = 3
 
 
 def main(orders_fd: int, nursery_pid: int) -> None:
@@ -64,18 +61,8 @@ def _launch(orders_fd: int, nursery_pid: int, monitor_pid: int, channel: socket.
 
 def _ends_soon(started: Started) -> bool:
     """Whether the container ends before there is anything else to do."""
-    connection, listener, pidfd = started.fds[:3]
-    waking = select.poll()
-    for fd in started.fds[: started.waking]:
-        waking.register(fd, select.POLLIN)
-    ready = [fd for fd, _ in waking.poll(ATTEND_MS)]
-    if pidfd in ready:
-        return True
-    if not ready or connection in ready or listener in ready:
-        return False
-    end = select.poll()
-    end.register(pidfd, select.POLLIN)
-    return bool(end.poll(END_FOLLOWS_MS))
+    connection, listener, pidfd, *others = started.fds[: started.waking]
+    return ends_soon(pidfd, others, {connection: select.POLLIN, listener: select.POLLIN})
 
 
 def _ended_child() -> int:
@@ -121,3 +108,4 @@ def rehearse_end() -> None:
         end.close()
     for fd in unused[:2]:
         os.close(fd)
+    lent.rehearse(_ended_child)

@@ -17,6 +17,7 @@ import msgspec
 import proa
 from proa.errors import Corrupt, Invalid, TimedOut, Unavailable, from_record
 from proa.linux.sockets import receive_fds, send_fds
+from proa.monitor.borrowed import BorrowedLauncher
 from proa.monitor.client import Channel, MonitorConnection
 from proa.monitor.protocol import NetnsRequest, StartRequest, encode_line
 from proa.monitor.sealed import import_locations, start_sealed
@@ -151,12 +152,9 @@ class Nursery:
             raise from_record(event["error"])
         raise self._broken(f"the monitor of container {message.id} ended before its container started")
 
-    def lend(self) -> socket.socket:
-        """A connection to a launcher that waits to run an exec for a monitor (`MonitorConnection.exec`); close it.
-
-        Raises Unavailable.
-        """
-        return self._fork("start", socket.SOCK_SEQPACKET)
+    def lend(self) -> BorrowedLauncher:
+        """A launcher that waits to run an exec; close it. Raises Unavailable."""
+        return BorrowedLauncher(self._fork("start", socket.SOCK_SEQPACKET))
 
     def make_netns(
         self,

@@ -8,6 +8,7 @@ says by itself is an event, `{"event": …, …}`:
     failed     {"error": record}                            it could not be started; the monitor is gone
     paused, resumed, detached {"exec"?}
     exec-exit  {"exec", "status", "signal", "time"}
+    handed-over {}                                          the monitor has the exec now (only a lent launcher's)
     exit       {"status", "signal", "oom", "time", …}       last event; the exit record is already in place
 
 `op` and the fields of each request are the structs below.
@@ -16,20 +17,24 @@ says by itself is an event, `{"event": …, …}`:
 from __future__ import annotations
 
 import socket
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import msgspec
 
 from proa.errors import Invalid
 from proa.linux.sockets import receive_fds
+from proa.monitor.records import ExecState
 from proa.runtime.userns import Mappings
 
 __all__ = [
+    "AdoptRequest",
     "Attach",
     "AttachRequest",
     "DEFAULT_DETACH_KEYS",
     "ExecRequest",
     "ExecStateRequest",
+    "ExecTarget",
     "Inbox",
     "KillRequest",
     "LentExec",
@@ -42,6 +47,7 @@ __all__ = [
     "ResumeRequest",
     "StartRequest",
     "StateRequest",
+    "TargetRequest",
     "Wake",
     "WatchRequest",
     "encode_line",
@@ -170,26 +176,60 @@ class AttachRequest(Request, tag="attach"):
 
 
 class ExecRequest(Request, tag="exec"):
-    """Run an additional process; `process` is config.json's process object.
-
-    Descriptors: with `lent` the connection of a launcher that waits in the nursery; then an attached client, if any.
-    """
+    """Run an additional process; `process` is config.json's process object. Descriptor: an attached client, if any."""
 
     id: str
     process: msgspec.Raw
     tty: bool = False
     stdin: bool = False
     attach: Attach | None = None
-    lent: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        id: str,  # noqa: A002
+        process: Mapping[str, Any],
+        *,
+        tty: bool = False,
+        stdin: bool = False,
+        attach: Attach | None = None,
+    ) -> Self:
+        """For a process that is not encoded yet."""
+        return cls(id=id, process=msgspec.Raw(_encoder.encode(process)), tty=tty, stdin=stdin, attach=attach)
+
+
+class TargetRequest(Request, tag="target"):
+    """What is to be known of the container for an exec; the answer is an `ExecTarget`."""
+
+
+class ExecTarget(msgspec.Struct, frozen=True):
+    """A container that execs can be started in: its first process, its cgroup's directories (`Cgroup.directories`, none
+    without a cgroup), what of its config.json an exec needs, and its monitor's socket.
+    """
+
+    pid: int
+    start_time: int
+    cgroup: dict[str, str]
+    config: msgspec.Raw
+    socket: str
 
 
 class LentExec(Request, tag="lent-exec"):
-    """From a monitor to a launcher lent by the nursery: the container's pidfd and exec config come along."""
+    """From the engine to a launcher lent by the nursery; descriptor: an attached client, if any."""
 
     exec: ExecRequest
-    pid: int
-    start_time: int
-    cgroup: str
+    target: ExecTarget
+
+
+class AdoptRequest(Request, tag="adopt"):
+    """Watch an exec that a lent launcher has started.
+
+    Descriptors: where its exit status will be told, then `ExecProcess.fds`, then an attached client, if any.
+    """
+
+    state: ExecState
+    stdin: bool = False
+    attach: Attach | None = None
 
 
 class ExecStateRequest(Request, tag="exec-state"):
@@ -229,6 +269,8 @@ _decoder = msgspec.json.Decoder(
     | AttachRequest
     | ExecRequest
     | ExecStateRequest
+    | TargetRequest
+    | AdoptRequest
     | ResizeRequest
     | KillRequest
     | PauseRequest

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from proa.monitor.logs import rfc3339
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +55,11 @@ class ExecState(msgspec.Struct):
     tty: bool = False
     status: int | None = None
     signal: int = 0
+
+    def exit_event(self) -> dict[str, Any]:
+        """What is told of its end (`protocol`), now."""
+        event = {"event": "exec-exit", "exec": self.id, "status": self.status, "signal": self.signal}
+        return {**event, "time": rfc3339(time.time_ns())}
 
 
 class MonitorState(msgspec.Struct):

@@ -18,9 +18,9 @@ import msgspec
 from proa.errors import Invalid
 from proa.linux import process, vfork
 from proa.linux.sockets import receive_fds
-from proa.monitor import foreign
+from proa.monitor import foreign, lent
 from proa.monitor.foreign import Foreign
-from proa.monitor.launcher import failure_record, linger, serve_lent
+from proa.monitor.launcher import failure_record, linger
 from proa.monitor.log_drivers import REMOTE, check_log
 from proa.monitor.logs import rfc3339
 from proa.monitor.protocol import LentExec, StartRequest, encode_line, parse_order, parse_start, read_line
@@ -89,7 +89,7 @@ def start_container(
 ) -> Started | None:
     """In the launcher: wait for the engine's connection, read the request, start, tell the engine.
 
-    Or the connection is a monitor's, who borrows this launcher for an exec. Tells of failure, too. Ends without a word
+    Or the engine borrows this launcher for an exec (`lent`). Tells of failure, too. Ends without a word
     when the nursery has no work any more. Returns what is to be handed over when there is a container, with
     `rehearse_end` done for its end while there was time.
     """
@@ -105,7 +105,7 @@ def start_container(
         line, fds = read_line(connection)
         order = parse_order(line)
         if isinstance(order, LentExec):
-            serve_lent(connection, order, fds, channel)
+            lent.serve(connection, order, fds, channel)
             linger()
             return None
         with ExitStack() as undo:

@@ -254,7 +254,10 @@ def launch_exec(
     opened: list[int] = []
     try:
         steps: list[Step] = [NewSession()]
-        born_in = _prepare_cgroup(cgroup, steps, opened, new_namespace=False)
+        try:
+            born_in = _prepare_cgroup(cgroup, steps, opened, new_namespace=False)
+        except FileNotFoundError:
+            raise Conflict("the container's cgroup is gone", code="container-not-running") from None
         steps += plan.early
         steps.append(EnterContainer(target.pidfd, plan.namespaces))
         steps += plan.steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import threading
@@ -13,12 +14,36 @@ from typing import Any
 import pytest
 from engines import PrivateEngine, until
 
+import proa
+
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture
-def running(box: PrivateEngine) -> PrivateEngine:
+def spares(box: PrivateEngine) -> list[int]:
+    """Monitors that wait for a container or an exec, and their launchers."""
+    waiting = set(children(box.nursery_pid())) - {box.monitor_pid("one")}
+    return [pid for spare in waiting for pid in (spare, *children(spare))]
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def hold_launcher(box: PrivateEngine) -> None:
+    """Have the engine keep a launcher in hand, as it does after an exec."""
+    box.proa("exec", "one", "true")
+    until(lambda: len(spares(box)) == 4, "a spare for the next exec and one for what else comes")
+
+
+@pytest.fixture(params=["first", "later"])
+def running(box: PrivateEngine, request: pytest.FixtureRequest) -> PrivateEngine:
+    """With a container; the engine has to ask for a launcher, or has one in hand."""
     box.proa("run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "1000")
+    if request.param == "later":
+        hold_launcher(box)
     return box
 
 
@@ -60,7 +85,7 @@ def test_the_last_frame_is_the_status(running: PrivateEngine) -> None:
     assert sorted(frames[:-1]) == [(1, b"out\n"), (2, b"err\n")]
     assert frames[-1] == (4, b"7")
     identity = next(line.split(": ")[1] for line in head.splitlines() if line.startswith("Exec-Id: "))
-    [listed] = running.out("container", "execs", "-a", "--no-trunc", "one").splitlines()[1:]
+    *_, listed = running.out("container", "execs", "-a", "--no-trunc", "one").splitlines()[1:]
     assert listed.split()[0] == identity
     assert "exited (7)" in listed
 
@@ -98,10 +123,11 @@ def test_what_cannot_be_run_says_so(running: PrivateEngine) -> None:
 def test_what_is_refused_before_anything_runs(
     running: PrivateEngine, document: dict[str, Any], container: str, status: str
 ) -> None:
+    before = running.out("container", "execs", "-a", "one")
     sock = ask(running, document, container=container)
     assert sock.recv(65536).split()[1] == status.encode()
     sock.close()
-    assert running.out("container", "execs", "-a", "one").splitlines()[1:] == []
+    assert running.out("container", "execs", "-a", "one") == before
 
 
 def test_without_a_monitor_nobody_tells_and_the_engine_is_asked(running: PrivateEngine) -> None:
@@ -123,6 +149,57 @@ def test_many_at_once_while_their_container_is_killed(running: PrivateEngine) ->
             process.communicate(timeout=60)
             assert process.returncode in (0, 1, 128, 137)
         running.proa("rm", "-f", "doomed")
+
+
+def test_launchers_that_were_killed_are_done_without(box: PrivateEngine) -> None:
+    box.proa("run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "1000")
+    for number in range(3):
+        hold_launcher(box)
+        for pid in spares(box):
+            os.kill(pid, signal.SIGKILL)
+        _, frames = answer(ask(box, {"Cmd": ["sh", "-c", f"echo {number}; exit {number}"], **SHOWN}))
+        assert frames == [(1, b"%d\n" % number), (4, b"%d" % number)]
+
+
+def test_whoever_asks_at_once_hears_what_is_true(box: PrivateEngine) -> None:
+    """While a launcher has it, while it hands it over, and when the monitor has it."""
+    box.proa("run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "1000")
+    with proa.connect(box.socket) as client:
+        container = client.containers.get("one")
+        for pause in ("0", "0.01", "0.028", "0.03", "0.032", "0.2"):
+            hold_launcher(box)
+            process = box.popen("exec", "one", "sh", "-c", f"sleep {pause}; exit 9")
+            known: dict[str, tuple[bool, int | None]] = {}
+            while process.poll() is None:
+                known |= {e.id: (e.running, e.exit_code) for e in container.execs()}
+            known |= {e.id: (e.running, e.exit_code) for e in container.execs()}
+            assert process.returncode == 9
+            assert set(known.values()) <= {(False, 0), (False, 9)}
+            process.communicate()
+
+
+def test_events_come_in_order(running: PrivateEngine) -> None:
+    watching = running.popen("events", "--filter", "container=one", "--format", "{{.Action}}", bufsize=0)
+    assert watching.stdout is not None
+    until(lambda: running.out("exec", "one", "echo", "x") == "x" and select.select([watching.stdout], [], [], 0)[0])
+    running.proa("exec", "one", "false", check=False)
+    running.proa("kill", "one")
+    heard = []
+    while (line := watching.stdout.readline().decode().strip()) != "die":
+        heard.append(line.partition(":")[0])
+    watching.terminate()
+    watching.communicate()
+    assert heard[-4:] == ["exec_create", "exec_start", "exec_die", "kill"]
+
+
+def test_a_container_that_was_paused_meanwhile(running: PrivateEngine) -> None:
+    with proa.connect(running.socket) as client:
+        container = client.containers.get("one")
+        container.pause()
+        with pytest.raises(proa.Conflict, match="paused"):
+            container.exec(["true"])
+        container.unpause()
+        assert container.exec(["true"]).exit_code == 0
 
 
 def test_an_older_engine_is_asked_in_its_own_way(running: PrivateEngine, tmp_path: Path) -> None:

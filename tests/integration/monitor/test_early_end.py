@@ -10,7 +10,7 @@ import pytest
 from engines import parent
 from monitorlab import Lab, receive_all, receive_until, unframe, wait_exit, wait_until
 
-from proa.monitor.protocol import Attach
+from proa.monitor.protocol import Attach, ExecRequest
 from proa.monitor.records import read_exit, read_state
 from proa.runtime import cgroups
 
@@ -54,7 +54,7 @@ def test_who_wants_something_meanwhile_does_not_wait(lab: Lab, how: str) -> None
     typing = Attach(stdin=True)
     connection, client = lab.start_attached("sh", "-c", "echo begun; cat; sleep 60", stdin=True, how=typing)
     if how == "exec":
-        assert connection.exec("e", {"args": ["true"], "env": ["PATH=/bin"], "cwd": "/"})["pid"] > 0
+        assert connection.exec(ExecRequest.of("e", {"args": ["true"], "env": ["PATH=/bin"], "cwd": "/"}))["pid"] > 0
     elif how == "input":
         client.sendall(b"typed\n")
         assert b"typed" in receive_until(client, b"typed")

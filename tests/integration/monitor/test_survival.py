@@ -17,7 +17,7 @@ from monitorlab import Lab, unframe, wait_exit, wait_until
 from proa.errors import NotFound
 from proa.linux import process
 from proa.monitor.client import MonitorConnection
-from proa.monitor.protocol import Attach
+from proa.monitor.protocol import Attach, ExecRequest
 from proa.runtime import cgroups
 
 pytestmark = pytest.mark.root
@@ -116,9 +116,9 @@ def test_the_nursery_is_one_thread_from_a_sealed_copy(lab: Lab) -> None:
 def test_nothing_is_imported_after_the_freeze(lab: Lab) -> None:
     """A refused import is told in nursery.log, which the fixture wants empty: go through everything once."""
     connection = lab.start("sh", "-c", "read x; exit 1", stdin=True, tty=True)
-    connection.exec("e", {"args": ["true"], "cwd": "/", "env": ["PATH=/bin"]})
+    connection.exec(ExecRequest.of("e", {"args": ["true"], "cwd": "/", "env": ["PATH=/bin"]}))
     with pytest.raises(NotFound):
-        connection.exec("f", {"args": ["nothing"], "cwd": "/", "env": ["PATH=/bin"]})
+        connection.exec(ExecRequest.of("f", {"args": ["nothing"], "cwd": "/", "env": ["PATH=/bin"]}))
     connection.resize(10, 10)
     connection.pause()
     connection.resume()

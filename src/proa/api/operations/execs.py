@@ -18,13 +18,18 @@ from proa.api.messages import (
     typed,
 )
 from proa.api.operations.streams import terminal_size
+from proa.api.pools import BUSY
 from proa.api.routes import Route
 from proa.api.service import Service
+from proa.engine.exec_starts import Starting
 from proa.engine.types import Exec, ExecRequest
-from proa.errors import Conflict, Invalid, NotFound
+from proa.errors import Conflict, Invalid, NotFound, Unavailable
 
 RESIZE_ATTEMPTS = 20
 RESIZE_SECONDS = 0.05
+# Most execs are over by then, and whoever waits for one has been told: to be woken before would only delay that.
+LOOK_S = 0.005
+MAX_LOOK_S = 0.1
 
 
 async def create(service: Service, request: Request) -> Outcome:
@@ -51,11 +56,35 @@ async def run(service: Service, request: Request) -> Outcome:
     id = execs.prepare(request["id"], wanted)  # noqa: A001 - a thread for this would be a tenth of the engine's part
 
     async def take(connection: int, early: bytes) -> None:
+        starting = execs.start_at_once(id, connection, early)
+        if starting is not None:
+            await asyncio.shield(asyncio.ensure_future(_finish(service, starting)))  # whether the client stays or not
+            return
         await service.pools.change(
             execs.start, id, connection, detach=False, tty=False, early=early, tells_end=True, prepared=True
         )
 
     return Hijack(take=take, framed=True, content_type=MULTIPLEXED_STREAM, headers={"Exec-Id": id}, at_once=True)
+
+
+async def _finish(service: Service, starting: Starting) -> None:
+    """See what became of a start, without haste: the client has output and status from elsewhere."""
+    execs = service.engine.execs
+    pause = LOOK_S
+    while starting.launcher is not None:
+        await asyncio.sleep(pause)
+        if execs.finish(starting, wait=False):
+            return
+        pause = min(2 * pause, MAX_LOOK_S)
+    while True:
+        try:
+            await service.pools.change(execs.finish, starting)
+        except Unavailable as error:
+            if error.code != BUSY:
+                raise
+            await asyncio.sleep(MAX_LOOK_S)
+        else:
+            return
 
 
 async def start(service: Service, request: Request) -> Outcome:
