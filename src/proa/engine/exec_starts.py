@@ -10,7 +10,7 @@ from proa.engine.catalog import Entry
 from proa.engine.lending import Lending
 from proa.engine.runs import Run
 from proa.engine.types import Exec
-from proa.errors import Unsupported
+from proa.errors import ProaError
 from proa.monitor.borrowed import BorrowedLauncher
 from proa.monitor.protocol import ExecRequest, ExecTarget
 
@@ -78,11 +78,14 @@ class ExecStarts:
 
     @staticmethod
     def _target(run: Run) -> ExecTarget | None:
-        """What a launcher has to know of the container, asked for once; None when no launcher can do it."""
+        """What a launcher has to know of the container, asked for once; None when no launcher can do it.
+
+        Or when the monitor does not say, be it of an earlier version: it is asked to start the exec then.
+        """
         if run.exec_target is None:
             try:
                 run.exec_target = run.connection.exec_target()
-            except Unsupported:
+            except ProaError:
                 return None
         return run.exec_target
 

@@ -7,7 +7,10 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ pytestmark = pytest.mark.root
 def spares(box: PrivateEngine) -> list[int]:
     """Monitors that wait for a container or an exec, and their launchers."""
     waiting = set(children(box.nursery_pid())) - {box.monitor_pid("one")}
-    return [pid for spare in waiting for pid in (spare, *children(spare))]
+    return sorted(pid for spare in waiting for pid in (spare, *children(spare)))
 
 
 def children(pid: int) -> list[int]:
@@ -35,7 +38,13 @@ def children(pid: int) -> list[int]:
 def hold_launcher(box: PrivateEngine) -> None:
     """Have the engine keep a launcher in hand, as it does after an exec."""
     box.proa("exec", "one", "true")
-    until(lambda: len(spares(box)) == 4, "a spare for the next exec and one for what else comes")
+
+    def settled() -> bool:
+        before = spares(box)
+        time.sleep(0.1)  # by then the launcher of this exec has ended
+        return len(before) == 4 and before == spares(box)
+
+    until(settled, "a spare for the next exec and one for what else comes")
 
 
 @pytest.fixture(params=["first", "later"])
@@ -156,9 +165,25 @@ def test_launchers_that_were_killed_are_done_without(box: PrivateEngine) -> None
     for number in range(3):
         hold_launcher(box)
         for pid in spares(box):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended with its monitor
+                os.kill(pid, signal.SIGKILL)
         _, frames = answer(ask(box, {"Cmd": ["sh", "-c", f"echo {number}; exit {number}"], **SHOWN}))
         assert frames == [(1, b"%d\n" % number), (4, b"%d" % number)]
+
+
+def test_a_stopped_launcher_is_waited_for(box: PrivateEngine) -> None:
+    box.proa("run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "1000")
+    hold_launcher(box)
+    stopped = spares(box)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    process = box.popen("exec", "one", "sh", "-c", "exit 5")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)  # after the last look at it
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    process.communicate(timeout=30)
+    assert process.returncode == 5
 
 
 def test_whoever_asks_at_once_hears_what_is_true(box: PrivateEngine) -> None:

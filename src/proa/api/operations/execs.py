@@ -27,9 +27,10 @@ from proa.errors import Conflict, Invalid, NotFound, Unavailable
 
 RESIZE_ATTEMPTS = 20
 RESIZE_SECONDS = 0.05
-# Most execs are over by then, and whoever waits for one has been told: to be woken before would only delay that.
-LOOK_S = 0.005
-MAX_LOOK_S = 0.1
+# Most execs are over at the first look, and whoever waits for one has been told: to be woken before would only delay
+# that. After the last a thread waits, with the time limit of every start.
+LOOKS_S = (0.005, 0.01, 0.05, 0.2, 0.5)
+AGAIN_S = 0.1
 
 
 async def create(service: Service, request: Request) -> Outcome:
@@ -70,19 +71,19 @@ async def run(service: Service, request: Request) -> Outcome:
 async def _finish(service: Service, starting: Starting) -> None:
     """See what became of a start, without haste: the client has output and status from elsewhere."""
     execs = service.engine.execs
-    pause = LOOK_S
-    while starting.launcher is not None:
+    for pause in LOOKS_S:
+        if starting.launcher is None:
+            break
         await asyncio.sleep(pause)
         if execs.finish(starting, wait=False):
             return
-        pause = min(2 * pause, MAX_LOOK_S)
     while True:
         try:
             await service.pools.change(execs.finish, starting)
         except Unavailable as error:
             if error.code != BUSY:
                 raise
-            await asyncio.sleep(MAX_LOOK_S)
+            await asyncio.sleep(AGAIN_S)
         else:
             return
 
