@@ -26,28 +26,27 @@ SETTLE_S = 5.0
 class Starting:
     """An exec on its way, with the order for it: sent to `launcher`, or, without one, still to be sent to the monitor.
 
-    connection: the client's socket, which is ours to close. client_fd: the same, when it is to be attached.
+    connection: the client's socket, which is ours to close.
     """
 
-    __slots__ = ("client_fd", "connection", "entry", "exec", "launcher", "order", "run")
+    __slots__ = ("connection", "entry", "exec", "launcher", "order", "run")
 
-    def __init__(
-        self, exec_: Exec, entry: Entry, run: Run, order: ExecRequest, connection: int | None, client_fd: int | None
-    ) -> None:
+    def __init__(self, exec_: Exec, entry: Entry, run: Run, order: ExecRequest, connection: int | None) -> None:
         self.exec = exec_
         self.entry = entry
         self.run = run
         self.order = order
         self.connection = connection
-        self.client_fd = client_fd
         self.launcher: BorrowedLauncher | None = None
+
+    @property
+    def client_fd(self) -> int | None:
+        """The client's socket, when it is to be attached."""
+        return None if self.order.attach is None else self.connection
 
 
 class ExecStarts:
-    """Starts execs and hears from launchers how they went.
-
-    ended: called with a container and the event that tells of an exec's end, on the watcher's thread.
-    """
+    """Starts execs and hears from launchers how they went."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -85,9 +85,9 @@ class Execs:
         prepared:  the exec has not been announced yet (`prepare`).
         Raises NotFound `command-not-found`, Denied `command-not-executable`, Conflict when started before.
         """
-        attached = None if detach else connection
+        attached = connection is not None and not detach
         how = (tty, console_size, early, tells_end)
-        self.finish(self._begin(exec_id, connection, attached, *how, prepared=prepared))
+        self.finish(self._begin(exec_id, connection, *how, attached=attached, prepared=prepared))
 
     def start_at_once(self, exec_id: str, connection: int, early: bytes) -> Starting | None:
         """As `start` of what was prepared, telling its end, for an event loop; None when it would have to wait.
@@ -97,18 +97,18 @@ class Execs:
         run = self._engine.runs.find(self._engine.catalog.find(self._find(exec_id).container))
         if run is None or not self._starts.ready(run):
             return None
-        return self._begin(exec_id, connection, connection, False, None, early, True, prepared=True)
+        return self._begin(exec_id, connection, False, None, early, True, attached=True, prepared=True)
 
     def _begin(
         self,
         exec_id: str,
         connection: int | None,
-        client_fd: int | None,
         tty: bool,
         console_size: tuple[int, int] | None,
         early: bytes,
         tells_end: bool,
         *,
+        attached: bool,
         prepared: bool,
     ) -> Starting:
         try:
@@ -122,7 +122,7 @@ class Execs:
                 exec_.running = True
             request = exec_.request
             attach = None
-            if client_fd is not None:
+            if attached:
                 wanted = (("stdout", request.attach_stdout), ("stderr", request.attach_stderr))
                 attach = Attach(
                     streams=tuple(stream for stream, on in wanted if on),
@@ -134,9 +134,9 @@ class Execs:
                 )
             with self._failing(exec_):
                 process = exec_process(entry.record, request, console_size)
-                stdin = request.attach_stdin and client_fd is not None
+                stdin = request.attach_stdin and attached
                 order = Order.of(exec_.id, process, tty=tty, stdin=stdin, attach=attach)
-                starting = Starting(exec_, entry, run, order, connection, client_fd)
+                starting = Starting(exec_, entry, run, order, connection)
                 self._starts.send(starting)
         except BaseException:
             if connection is not None:

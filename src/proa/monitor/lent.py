@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -35,7 +35,7 @@ from proa.monitor.records import ExecState
 from proa.runtime import cgroups
 from proa.runtime.launching import Process
 
-__all__ = ["serve"]
+__all__ = ["rehearse", "serve"]
 
 # The monitor may have been stopped: whoever resumes it has the exec go on, as all else of the container.
 HAND_OVER_S = 365 * 86400.0
@@ -65,11 +65,8 @@ def serve(connection: socket.socket, order: LentExec, fds: Sequence[int], spare:
     plain = not request.tty and not request.stdin
     # Before the end, if that can be without effect: there is nothing else to do.
     exec_ = _watch(started, order, client_fd, connection) if plain else None
-    if plain and ends_soon(started.pidfd, started.outputs, {client_fd: 0} if client_fd >= 0 else {}):
-        over = _complete(started.outputs)
-    else:
-        over = False
-    if not over:
+    client = {client_fd: 0} if client_fd >= 0 else {}
+    if not (plain and ends_soon(started.pidfd, started.outputs, client) and _complete(started.outputs)):
         _hand_over(order, started, client_fd, connection, spare)
     (exec_ or _watch(started, order, client_fd, connection)).run()
 
@@ -126,8 +123,8 @@ def _hand_over(
     os._exit(0)  # at once: the spare waits for that
 
 
-def rehearse(ended: Callable[[], int]) -> None:
-    """Go through the motions of a short exec's end without effect (`starting.rehearse`). ended: makes such a child."""
+def rehearse(pidfd: int, outputs: list[int]) -> None:
+    """Go through the motions of a short exec's end without effect (`starting.rehearse`), with an ended child."""
     pid = os.getpid()
     request = ExecRequest(id="0" * 64, process=msgspec.Raw(b"{}"), attach=Attach(tells_end=True))
     line = encode_line(
@@ -139,12 +136,7 @@ def rehearse(ended: Callable[[], int]) -> None:
     decode(order.target.config)
     connection, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     client, attached = socket.socketpair()
-    outputs = []
-    for _ in range(2):
-        output, written = os.pipe2(os.O_CLOEXEC)
-        outputs.append(output)
-        os.close(written)
-    started = ExecProcess(ExecState("0" * 64, 1, 1), ended(), outputs, -1)
+    started = ExecProcess(ExecState("0" * 64, 1, 1), pidfd, outputs, -1)
     _tell(connection, {"ok": started.state}, [started.pidfd])
     exec_ = _watch(started, order, attached.detach(), connection)
     if ends_soon(started.pidfd, outputs, {client.fileno(): 0}) and _complete(outputs):

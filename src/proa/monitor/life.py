@@ -75,6 +75,16 @@ def _ended_child() -> int:
     return os.pidfd_open(pid)
 
 
+def _ended_outputs() -> list[int]:
+    """What is to be read of a process that has ended and said nothing."""
+    outputs = []
+    for _ in range(2):
+        output, written = os.pipe2(os.O_CLOEXEC)
+        outputs.append(output)
+        os.close(written)
+    return outputs
+
+
 class _Rehearsal(Container):
     """An end that leaves no trace."""
 
@@ -92,14 +102,9 @@ def rehearse_end() -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("")  # a name that the kernel picks, in this network namespace
     listener.listen(1)
-    outputs = []
-    for _ in range(2):
-        output, written = os.pipe2(os.O_CLOEXEC)
-        outputs.append(output)
-        os.close(written)
     # Nothing can be made in that directory, nor removed.
     unused = [os.open("/proc/self/fdinfo", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for _ in range(3)]
-    fds = [ours.detach(), listener.detach(), _ended_child(), attached.detach(), *outputs, *unused]
+    fds = [ours.detach(), listener.detach(), _ended_child(), attached.detach(), *_ended_outputs(), *unused]
     container = _Rehearsal(Loop(), b"0 0 0 0 " + encode_line(Handoff(request, state)), fds)
     container.run()
     for peer in tuple(container.server.peers):
@@ -108,4 +113,4 @@ def rehearse_end() -> None:
         end.close()
     for fd in unused[:2]:
         os.close(fd)
-    lent.rehearse(_ended_child)
+    lent.rehearse(_ended_child(), _ended_outputs())
